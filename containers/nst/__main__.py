@@ -1,0 +1,45 @@
+"""`python -m containers.nst`: the server, the weights, or one picture from files."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from containers.command import add_parameters, dispatch, paint_file
+
+from .parameters import PARAMETERS
+
+DESCRIPTION = """\
+Neural style transfer: a photograph, painted in the style of any picture.
+
+  serve                                 the HTTP server of SageMaker's contract, on port 8080
+  weights                               fetch the weights of VGG-19 (20 MB)
+  PHOTO STYLE [STYLE ...] -o OUT        one picture from files, without a server
+
+in Docker:
+  docker run --rm --gpus all -p 8080:8080 stylebot-nst serve
+  curl -F content=@photo.jpg -F style=@painting.jpg localhost:8080/invocations -o result.jpg
+  docker run --rm --gpus all -v "$PWD:/pictures" -w /pictures stylebot-nst photo.jpg painting.jpg -o result.jpg
+"""
+
+
+def paint(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m containers.nst", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("photo", metavar="PHOTO")
+    parser.add_argument("styles", metavar="STYLE", nargs="+")
+    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="a .jpg, .png or .webp file")
+    parser.add_argument("--weights", choices=("original", "torchvision"), default="original", help="VGG-19's training")
+    add_parameters(parser, PARAMETERS)
+    given = parser.parse_args(arguments)
+
+    def load() -> object:
+        from .service import StyleTransfer
+
+        return StyleTransfer(given.weights)
+
+    return paint_file(load, given.photo, given.styles, given, PARAMETERS)
+
+
+if __name__ == "__main__":
+    sys.exit(dispatch("containers.nst", sys.argv[1:], paint))

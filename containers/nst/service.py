@@ -1,0 +1,63 @@
+"""Neural style transfer behind the HTTP contract."""
+
+import os
+from typing import Any
+
+from flask import Flask
+from PIL import Image
+
+from containers.gpu import gpu_faults, gpu_memory
+from containers.serving.app import create_app
+from containers.serving.errors import RequestError
+from containers.serving.model import Picture, Progress, Report, Service
+from containers.tensors import best_device, to_image, to_tensor, working_precision
+
+from . import nst
+from .parameters import BATCH_COLUMNS, PARAMETERS
+from .vgg import VGG19
+
+
+class StyleTransfer:
+    """VGG-19 on the best device there is."""
+
+    def __init__(self, weights: str = "original") -> None:
+        device = best_device()
+        self.network = VGG19(weights).to(device).to_precision(working_precision(device))
+        nst.seconds_per_pixel(self.network, side=32)  # proves that it gives finite gradients
+
+    def styles(self) -> list[str]:
+        return []
+
+    def paint(
+        self, content: Image.Image, styles: list[Image.Image], options: dict[str, Any], report: Report
+    ) -> Picture:
+        def callback(step: nst.Step) -> bool:
+            def preview() -> Image.Image:
+                return to_image(step.image[0])
+
+            return report(Progress(step.number, step.total, step.done, step.loss, preview))
+
+        try:
+            with gpu_faults():
+                tensors = [to_tensor(style) for style in styles]
+                result = nst.stylize(to_tensor(content), tensors, nst.Options(**options), self.network, callback)
+        except FloatingPointError:
+            message = "No finite picture came out of these parameters. Leave the weights and lr at their defaults."
+            raise RequestError(400, "diverged", message) from None
+        facts = {"steps": result.steps, "loss": result.loss, **gpu_memory()}
+        return Picture(to_image(result.image), facts, result.notes)
+
+
+def service() -> Service:
+    return Service(
+        name="nst",
+        summary="a photograph, painted in the style of any picture (neural style transfer)",
+        styled_by_image=True,
+        parameters=PARAMETERS,
+        batch_columns=BATCH_COLUMNS,
+        load=lambda: StyleTransfer(os.environ.get("NST_WEIGHTS", "original")),
+    )
+
+
+def app() -> Flask:
+    return create_app(service())
