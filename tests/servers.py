@@ -1,0 +1,80 @@
+"""Real gunicorns around any WSGI application, for tests that talk HTTP to them."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+
+ROOT = Path(__file__).parents[1]
+GUNICORN_CONFIG = ROOT / "containers" / "serving" / "gunicorn.conf.py"
+
+
+@dataclass
+class Running:
+    url: str
+    process: subprocess.Popen[str]
+    log: Path
+
+    def post(self, **options: object) -> requests.Response:
+        return requests.post(f"{self.url}/invocations", timeout=300, **options)  # type: ignore[arg-type]
+
+    def ping(self) -> requests.Response:
+        return requests.get(f"{self.url}/ping", timeout=10)
+
+    def log_text(self) -> str:
+        return self.log.read_text()
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def gunicorn(application: str, folder: Path, wait: bool = True, **environment: str) -> Iterator[Running]:
+    """`application` such as "containers.nst.service:app()", stopped in the end; `wait`: until /ping says 200."""
+    log = folder / "server.log"
+    address = f"127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "gunicorn", "--config", str(GUNICORN_CONFIG), "--bind", address, application]
+    with open(log, "w") as sink:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=os.environ | environment, stdout=sink, stderr=subprocess.STDOUT, text=True
+        )
+    running = Running(f"http://{address}", process, log)
+    try:
+        wait_until(lambda: answers(running, wait), 60, f"the server did not come up; its log: {log.read_text()}")
+        yield running
+    finally:
+        process.terminate()
+        try:
+            process.wait(40)
+        finally:
+            process.kill()
+
+
+def answers(running: Running, healthy: bool) -> bool:
+    try:
+        return running.ping().status_code == 200 or not healthy
+    except requests.RequestException:
+        return False
+
+
+def wait_until(true: object, seconds: float, otherwise: str) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if true():  # type: ignore[operator]
+            return
+        time.sleep(0.05)
+    raise AssertionError(otherwise)
