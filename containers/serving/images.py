@@ -10,11 +10,12 @@ from pillow_heif import register_heif_opener
 from .errors import RequestError
 
 register_heif_opener()
+Image.MAX_IMAGE_PIXELS = None  # decode() has a stricter limit, and a clearer message
 
 MEGAPIXELS = 40
 SMALLEST_SIDE = 16
 # Photographs' formats only: Pillow knows dozens more, some of which start other programs.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
 ENCODINGS = {
     "image/jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
     "image/png": ("PNG", {}),
