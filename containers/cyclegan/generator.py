@@ -1,0 +1,246 @@
+"""CycleGAN's ResNet-9 generator (Zhu et al. 2017): load a checkpoint, paint a picture of any size.
+
+Knows tensors only, for inference only. Read from top to bottom: the network, its checkpoints, painting.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+STRIP = 64  # rows that are worked on at once where feature maps have the picture's own size
+MARGIN = 8  # rows of context around a strip: more than the layers that run in strips can see
+
+
+class InstanceNorm(nn.Module):
+    """Instance normalisation (Ulyanov et al. 2016) in place, as nn.InstanceNorm2d, which drops channels_last.
+
+    Statistics are taken and applied in float32, whatever the precision of the input.
+    """
+
+    def __init__(self, channels: int, affine: bool, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.normalise(x, *self.statistics(x))
+
+    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each channel of x (N, C, H, W), both (N, C, 1, 1) in float32."""
+        variance, mean = torch.var_mean(x.float(), dim=(2, 3), correction=0, keepdim=True)
+        return mean, variance
+
+    def normalise(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        y = x.float().sub_(mean).mul_(torch.rsqrt(variance + self.eps))
+        if self.weight is not None and self.bias is not None:
+            y.mul_(self.weight[:, None, None]).add_(self.bias[:, None, None])
+        return y.to(x.dtype)
+
+
+class ResnetBlock(nn.Module):
+    """x + conv_block(x), at constant size and number of channels."""
+
+    def __init__(self, channels: int, affine: bool) -> None:
+        super().__init__()
+        self.conv_block = nn.Sequential(
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(channels, channels, 3),
+            InstanceNorm(channels, affine),
+            nn.ReLU(inplace=True),
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(channels, channels, 3),
+            InstanceNorm(channels, affine),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv_block(x).add_(x)
+
+
+class Generator(nn.Module):
+    """c7s1-64, d128, d256, 9 x R256, u128, u64, c7s1-3, with the names that the official checkpoints use.
+
+    affine: whether the normalisations have a weight and a bias, as in vintagify's checkpoints and not in the
+    official ones.
+    """
+
+    def __init__(self, affine: bool = False) -> None:
+        super().__init__()
+
+        def normalised(convolution: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:
+            return [convolution, InstanceNorm(convolution.out_channels, affine), nn.ReLU(inplace=True)]
+
+        self.model = nn.Sequential(
+            nn.ReflectionPad2d(3),
+            *normalised(nn.Conv2d(3, 64, 7)),
+            *normalised(nn.Conv2d(64, 128, 3, stride=2, padding=1)),
+            *normalised(nn.Conv2d(128, 256, 3, stride=2, padding=1)),
+            *(ResnetBlock(256, affine) for _ in range(9)),
+            *normalised(nn.ConvTranspose2d(256, 128, 3, stride=2, padding=1, output_padding=1)),
+            *normalised(nn.ConvTranspose2d(128, 64, 3, stride=2, padding=1, output_padding=1)),
+            nn.ReflectionPad2d(3),
+            nn.Conv2d(64, 3, 7),
+            nn.Tanh(),
+        )
+
+    def forward(self, x: Tensor, on_progress: Callable[[float], None] = lambda done: None) -> Tensor:
+        """(1, 3, H, W) in -1..1 to the same. H and W: multiples of 4, at least 8.
+
+        The first and last layers, whose feature maps would take half of all memory, run in strips.
+        """
+        layers = list(self.model)
+        x = _in_strips(layers[:5], x)  # to 128 channels at half size
+        inner = layers[5:22]
+        for number, layer in enumerate(inner, 1):
+            x = layer(x)
+            on_progress(number / (len(inner) + 1))
+        return _in_strips(layers[22:], x)
+
+
+def _in_strips(layers: list[nn.Module], x: Tensor) -> Tensor:
+    """The layers on x, one InstanceNorm among them, without holding what lies between the first and last as a whole.
+
+    Strips overlap so far that each row comes out as it would in one piece, and a first pass over all of them
+    takes the statistics of the whole picture: there is no seam to be blended.
+    """
+    position, norm = next((i, layer) for i, layer in enumerate(layers) if isinstance(layer, InstanceNorm))
+    before, after = nn.Sequential(*layers[:position]), nn.Sequential(*layers[position + 1 :])
+
+    parts = [(y.shape[2], *norm.statistics(y)) for _, y in _strips(before, x)]
+    height = sum(rows for rows, _, _ in parts)
+    mean = torch.stack([m * (rows / height) for rows, m, _ in parts]).sum(0)
+    variance = torch.stack([(v + (m - mean) ** 2) * (rows / height) for rows, m, v in parts]).sum(0)
+
+    for top, y in _strips(lambda strip: after(norm.normalise(before(strip), mean, variance)), x):
+        if top == 0:
+            scale = y.shape[2] / min(STRIP, x.shape[2])
+            shape = (1, y.shape[1], round(x.shape[2] * scale), y.shape[3])
+            whole = torch.empty(shape, dtype=y.dtype, device=y.device, memory_format=torch.channels_last)
+        whole[:, :, round(top * scale) :][:, :, : y.shape[2]] = y
+    return whole
+
+
+def _strips(function: Callable[[Tensor], Tensor], x: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """The first row of each strip of x, and function's result for that strip."""
+    height = x.shape[2]
+    for top in range(0, height, STRIP):
+        first, bottom, last = max(0, top - MARGIN), min(height, top + STRIP), min(height, top + STRIP + MARGIN)
+        y = function(x[:, :, first:last])
+        scale = y.shape[2] / (last - first)  # 1/2, 1 or 2
+        yield top, y[:, :, round((top - first) * scale) : round((bottom - first) * scale)]
+
+
+class CheckpointError(ValueError):
+    """A file is no checkpoint of this generator. The message, for a person, names the first difference."""
+
+
+def load_generator(path: Path) -> Generator:
+    """Read a checkpoint in the official layout or vintagify's, on the CPU, ready for `paint`.
+
+    The running statistics of old official checkpoints are left out, half precision becomes float32. Nothing
+    that is pickled in the file is ever executed. Raises CheckpointError.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except Exception as error:  # of a dozen kinds, depending on where the file is broken
+        raise CheckpointError(
+            f"{path} is no checkpoint of tensors alone: it is damaged, or it holds code, which is never run."
+        ) from error
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(f"{path} holds a {type(checkpoint).__name__} instead of tensors by name.")
+
+    with torch.device("meta"):
+        generator = Generator(affine="model.2.weight" in checkpoint)
+    norms = [name for name, module in generator.named_modules() if isinstance(module, InstanceNorm)]
+    unused = {f"{n}.{field}" for n in norms for field in ("running_mean", "running_var", "num_batches_tracked")}
+    found = {str(key).replace(".block.", ".conv_block."): value for key, value in checkpoint.items()}
+    expected = generator.state_dict()
+    for name in [*expected, *(name for name in found if name not in expected and name not in unused)]:
+        problem = _difference(expected.get(name), found.get(name))
+        if problem:
+            raise CheckpointError(f"{path} is no CycleGAN generator with 9 blocks: {name} {problem}.")
+    generator.load_state_dict({name: found[name].float() for name in expected}, assign=True)
+    generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return generator.requires_grad_(False).eval()
+
+
+def _difference(expected: Tensor | None, found: object) -> str | None:
+    if found is None:
+        return "is missing"
+    if expected is None:
+        return "does not belong there"
+    if not isinstance(found, Tensor) or found.is_nested or found.layout != torch.strided or found.is_meta:
+        return f"is a {type(found).__name__} without plain values"
+    if found.shape != expected.shape:
+        return f"has the shape {tuple(found.shape)} instead of {tuple(expected.shape)}"
+    if not found.is_floating_point():
+        return f"is of type {found.dtype}"
+    if not torch.isfinite(found.float()).all():
+        return "has values that are infinite or no numbers"
+    return None
+
+
+def find_styles(directory: Path) -> dict[str, Path]:
+    """The checkpoints of a model directory by the name of their style: style_monet.pth is "monet".
+
+    Sorted by name; files without the prefix go by their stem; hidden files and all else are passed over.
+    """
+    files = [path for path in directory.glob("[!.]*.pth") if path.is_file()]
+    return dict(sorted((path.stem.removeprefix("style_") or path.stem, path) for path in files))
+
+
+def paint(
+    generator: Generator,
+    image: Tensor,
+    strength: float = 1.0,
+    on_progress: Callable[[float], None] = lambda done: None,
+) -> Tensor:
+    """Paint `image`, (1, 3, H, W) in 0..1 with any H, W >= 1; returns the same shape, in float32 and 0..1.
+
+    Works where the generator is: on a GPU in bfloat16, or float16 if it has no bfloat16; on a CPU in float32.
+    Takes about 250 bytes a pixel at its peak in float32.
+
+    strength: 1 is the painting, 0 the photograph, between them they are blended.
+    on_progress: called with the share of the work that is done, 0..1; what it raises ends the work.
+    Raises ValueError on an unfit argument, FloatingPointError if the network gives no finite picture.
+    """
+    if image.ndim != 4 or image.shape[:2] != (1, 3) or not image.numel() or not image.is_floating_point():
+        raise ValueError(f"image must be floats of shape (1, 3, H, W), not {image.dtype}, {tuple(image.shape)}")
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength must be within 0..1, not {strength}")
+    image = image.float().clamp(0, 1)
+    if strength == 0:
+        return image
+    height, width = image.shape[2:]
+    with torch.inference_mode():
+        x = _pad(image.to(next(generator.parameters()).device) * 2 - 1)
+        y = _finite(generator, x.contiguous(memory_format=torch.channels_last), on_progress)
+        painting = y[:, :, :height, :width].add(1).div(2).to(image.device)
+    on_progress(1.0)
+    return image.lerp(painting, strength).clamp(0, 1)
+
+
+def _pad(x: Tensor) -> Tensor:
+    """Extend to the right and below to multiples of 4, at least 8, by reflection where there is enough to."""
+    height, width = x.shape[2:]
+    bottom, right = (max(8, -(-side // 4) * 4) - side for side in (height, width))
+    mode = "reflect" if bottom < height and right < width else "replicate"
+    return F.pad(x, (0, right, 0, bottom), mode=mode)
+
+
+def _finite(generator: Generator, x: Tensor, on_progress: Callable[[float], None]) -> Tensor:
+    precisions = [torch.float32]
+    if x.is_cuda:
+        has_bfloat16 = torch.cuda.get_device_capability(x.device) >= (8, 0)
+        precisions.insert(0, torch.bfloat16 if has_bfloat16 else torch.float16)
+    for precision in precisions:
+        with torch.autocast(x.device.type, precision, enabled=precision != torch.float32):
+            y = generator(x, on_progress).float()
+        if torch.isfinite(y).all():
+            return y
+    raise FloatingPointError("the generator gave no finite picture; its checkpoint is not fit for use")
