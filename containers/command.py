@@ -79,7 +79,9 @@ def paint_file(
         output.write_bytes(images.encode(picture.image, content_type))
     except KeyError:
         return complain(f"{output} must end in .jpg, .png or .webp.")
-    except (ValueError, RequestError, OSError) as error:
+    except OSError as error:
+        return complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except (ValueError, RequestError) as error:
         return complain(str(error))
     for line in (f"{output}: {picture.image.width}x{picture.image.height}", *picture.notes):
         print(line)

@@ -117,10 +117,19 @@ def to_floats(value: object) -> list[float]:
     items = value.split(",") if isinstance(value, str) else value
     if not isinstance(items, list | tuple) or not items:
         raise TypeError
-    return [to_float(item) for item in items]
+    numbers = [to_float(item) for item in items]
+    if not any(numbers):
+        raise ValueError
+    return numbers
 
 
-CONVERTERS: dict[type, Callable[[object], Any]] = {int: to_int, float: to_float, bool: to_bool, str: to_str, list: to_floats}
+CONVERTERS: dict[type, Callable[[object], Any]] = {
+    int: to_int,
+    float: to_float,
+    bool: to_bool,
+    str: to_str,
+    list: to_floats,
+}
 
 
 def shortened(value: object) -> str:

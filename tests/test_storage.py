@@ -89,7 +89,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Answer], str]]:
             def do_GET(self) -> None:
                 answer(self)
 
-            do_PUT = do_GET
+            do_PUT = do_GET  # noqa: N815 - the base class's own
 
             def log_message(self, *_: Any) -> None:  # noqa: ANN401
                 pass

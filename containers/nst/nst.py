@@ -92,8 +92,10 @@ def stylize(content: Tensor, styles: list[Tensor], options: Options, network: VG
 
     network: on the device to work on. Where the GPU's memory does not suffice, the picture is made smaller; the notes
     say so. Where half precision gives no finite loss, float32 is tried. Raises torch.OutOfMemoryError where not even
-    a small picture fits, FloatingPointError where there is no finite loss, and ValueError without a style.
+    a small picture fits, FloatingPointError where there is no finite loss, and ValueError without a style or with
+    more or fewer `style_weights` than styles.
     """
+    check_weights(styles, options.style_weights)
     algorithm = ALGORITHMS[options.algorithm]
     deadline = time.monotonic() + (options.time_budget or math.inf)
     height, width = content.shape[-2:]
@@ -121,6 +123,13 @@ def stylize(content: Tensor, styles: list[Tensor], options: Options, network: VG
     result.image = result.image[0, :, : size[1], : size[0]].detach().clamp(0, 1).float().cpu()
     result.notes = notes
     return result
+
+
+def check_weights(styles: list[Tensor], weights: list[float] | None) -> None:
+    if not styles:
+        raise ValueError("Neural style transfer needs at least one style.")
+    if weights is not None and len(weights) != len(styles):
+        raise ValueError(f"style_weights has {len(weights)} numbers for {len(styles)} styles; give one for each.")
 
 
 # --- size ---
@@ -203,9 +212,7 @@ def blended_grams(
         features = network(style, set(layers), replicate)
         grams = [gram(features[layer]) * (weight / sum(weights)) for layer in layers]
         blended = grams if blended is None else [a + b for a, b in zip(blended, grams, strict=True)]
-    if blended is None:
-        raise ValueError("Neural style transfer needs at least one style.")
-    return blended
+    return blended or []
 
 
 # --- optimisers: endless walks towards a smaller loss, which the caller ends ---
@@ -236,13 +243,13 @@ def walk(
         loss = float(optimizer.step(closure))  # type: ignore[arg-type]
         if loss < best_loss:
             best, best_loss = here, loss
-        elif not loss < 4 * best_loss:
-            if best_loss == math.inf:
-                raise FloatingPointError("The loss is not finite.")
+        elif best_loss == math.inf:
+            raise FloatingPointError("The loss is not finite.")
+        elif not loss <= 4 * best_loss:
+            here, loss = best, best_loss
             with torch.no_grad():
                 image.copy_(best)
             optimizer = make_optimizer([image])
-            continue
         yield here, loss
 
 

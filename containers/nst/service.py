@@ -8,7 +8,7 @@ from PIL import Image
 
 from containers.gpu import gpu_faults, gpu_memory
 from containers.serving.app import create_app
-from containers.serving.errors import RequestError
+from containers.serving.errors import RequestError, bad_request
 from containers.serving.model import Picture, Progress, Report, Service
 from containers.tensors import best_device, to_image, to_tensor, working_precision
 
@@ -44,6 +44,8 @@ class StyleTransfer:
         except FloatingPointError:
             message = "No finite picture came out of these parameters. Leave the weights and lr at their defaults."
             raise RequestError(400, "diverged", message) from None
+        except ValueError as error:
+            raise bad_request(str(error)) from None
         facts = {"steps": result.steps, "loss": result.loss, **gpu_memory()}
         return Picture(to_image(result.image), facts, result.notes)
 

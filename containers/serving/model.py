@@ -11,13 +11,13 @@ from containers.parameters import Parameter
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is. done: 0..1 of its work; preview() makes a picture of what there is so far."""
+    """How far a job is. done: 0..1 of its work; preview() makes a picture of what there is so far, if anything."""
 
     step: int
     steps: int
     done: float
-    loss: float
-    preview: Callable[[], Image.Image]
+    loss: float | None = None
+    preview: Callable[[], Image.Image] | None = None
 
 
 @dataclass(frozen=True)

@@ -139,13 +139,9 @@ def parse_options(service: Service, fields: Mapping[str, Any], style_count: int)
     elif "style" in fields:
         fields.setdefault("style_name", fields.pop("style"))
     try:
-        options = parse_parameters(service.parameters, fields)
+        return parse_parameters(service.parameters, fields)
     except ValueError as error:
         raise bad_request(str(error)) from None
-    weights = options.get("style_weights")
-    if weights and len(weights) != style_count:
-        raise bad_request(f"style_weights has {len(weights)} numbers for {style_count} styles; send one for each.")
-    return options
 
 
 def single_values(fields: MultiDict[str, str]) -> dict[str, str]:

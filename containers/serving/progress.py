@@ -5,6 +5,7 @@ import json
 import logging
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any
 
 from . import images, storage
 from .errors import RequestError
@@ -32,20 +33,23 @@ class ProgressWriter:
         if self.url is None or busy or seconds - self.last < SECONDS_BETWEEN:
             return
         self.last = seconds
-        self.pending = writer.submit(self.write, progress, seconds, progress.preview())
+        # The picture is taken here and now: the model goes on changing it
+        preview = progress.preview() if progress.preview else None
+        self.pending = writer.submit(self.write, progress, seconds, preview)
 
-    def write(self, progress: Progress, seconds: float, preview: images.Image.Image) -> None:
+    def write(self, progress: Progress, seconds: float, preview: images.Image.Image | None) -> None:
         left = seconds / progress.done * (1 - progress.done) if progress.done > 0 else None
-        small = images.shrunk(preview, PREVIEW_SIDE)
-        state = {
+        state: dict[str, Any] = {
             "step": progress.step,
             "steps": progress.steps,
             "done": round(progress.done, 3),
             "loss": progress.loss,
             "seconds": round(seconds, 1),
             "seconds_left": None if left is None else round(left, 1),
-            "preview": base64.b64encode(images.encode(small, "image/jpeg")).decode(),
         }
+        if preview is not None:
+            small = images.encode(images.shrunk(preview, PREVIEW_SIDE), "image/jpeg")
+            state["preview"] = base64.b64encode(small).decode()
         try:
             storage.write(str(self.url), json.dumps(state).encode(), "application/json", "progress_url")
         except RequestError as error:

@@ -1,0 +1,23 @@
+"""What several tests need: the real weights, fetched once by the project's own commands."""
+
+from pathlib import Path
+
+import pytest
+
+from containers.cyclegan import weights as cyclegan_weights_command
+from containers.nst import weights as nst_weights_command
+
+
+@pytest.fixture(scope="session")
+def nst_weights() -> Path:
+    assert nst_weights_command.main() == 0
+    return nst_weights_command.PATH
+
+
+@pytest.fixture(scope="session")
+def cyclegan_weights() -> Path:
+    """A folder with at least the style vintage."""
+    directory = cyclegan_weights_command.DIRECTORY
+    if not (directory / "style_vintage.pth").exists():
+        assert cyclegan_weights_command.fetch(directory)["vintage"] is None
+    return directory
