@@ -34,8 +34,8 @@ class DemoError(Exception):
 class Store(ThreadingHTTPServer):
     """Stands where S3 would: the models read their pictures from it, and put results and progress into it."""
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), StoreHandler)
+    def __init__(self, handler: type[BaseHTTPRequestHandler] | None = None) -> None:
+        super().__init__(("127.0.0.1", 0), handler or StoreHandler)
         self.objects: dict[str, bytes] = {}
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -47,17 +47,21 @@ class StoreHandler(BaseHTTPRequestHandler):
     server: Store
 
     def do_GET(self) -> None:
-        data = self.server.objects.get(self.path[1:])
-        self.send_response(404 if data is None else 200)
-        self.send_header("Content-Length", str(len(data or b"")))
-        self.end_headers()
-        self.wfile.write(data or b"")
+        data = self.server.objects.get(self.key())
+        self.answer(404 if data is None else 200, data or b"")
 
     def do_PUT(self) -> None:
-        self.server.objects[self.path[1:]] = self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
+        self.server.objects[self.key()] = self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer(200)
+
+    def key(self) -> str:
+        return self.path[1:].partition("?")[0]
+
+    def answer(self, status: int, data: bytes = b"") -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
         self.end_headers()
+        self.wfile.write(data)
 
     def log_message(self, *_: Any) -> None:  # noqa: ANN401 - the base class's own
         pass

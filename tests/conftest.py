@@ -1,11 +1,13 @@
 """What several tests need: the real weights, fetched once by the project's own commands."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from containers.cyclegan import weights as cyclegan_weights_command
 from containers.nst import weights as nst_weights_command
+from tests.servers import RecordingStore
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +23,11 @@ def cyclegan_weights() -> Path:
     if not (directory / "style_vintage.pth").exists():
         assert cyclegan_weights_command.fetch(directory)["vintage"] is None
     return directory
+
+
+@pytest.fixture
+def store() -> Iterator[RecordingStore]:
+    """Stands where S3 would, by http."""
+    with RecordingStore() as running:
+        yield running
+        running.shutdown()

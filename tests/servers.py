@@ -13,8 +13,33 @@ from pathlib import Path
 
 import requests
 
+from local.demo import Store, StoreHandler
+
 ROOT = Path(__file__).parents[1]
 GUNICORN_CONFIG = ROOT / "containers" / "serving" / "gunicorn.conf.py"
+
+
+LOCAL = {"ALLOW_HTTP": "1", "ALLOW_PRIVATE_HOSTS": "1"}  # lets a server reach a store on this machine
+
+
+class RecordingStore(Store):
+    """Keeps what is PUT, remembers every PUT in order, and refuses the key "forbidden"."""
+
+    def __init__(self) -> None:
+        self.puts: list[tuple[str, bytes]] = []
+        super().__init__(RecordingHandler)
+
+
+class RecordingHandler(StoreHandler):
+    server: RecordingStore
+
+    def do_PUT(self) -> None:  # noqa: N802 - the base class's own
+        if self.key() == "forbidden":
+            self.rfile.read(int(self.headers["Content-Length"]))
+            return self.answer(403)
+        super().do_PUT()
+        self.server.puts.append((self.key(), self.server.objects[self.key()]))
+        return None
 
 
 @dataclass

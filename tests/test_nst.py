@@ -383,7 +383,7 @@ def test_a_slow_machine_gets_what_it_can_do_in_two_minutes_and_is_told(
     monkeypatch.setattr(nst, "seconds_per_pixel", lambda network: per_pixel)
     (width, height), notes = nst.choose_size(4000, 3000, Options(), network)
     seconds = width * height * per_pixel * nst.fine_evaluations(Options())
-    assert seconds == pytest.approx(nst.CPU_SECONDS, rel=0.15)
+    assert seconds == pytest.approx(nst.PLANNED_SHARE * nst.CPU_SECONDS, rel=0.15)
     assert f"{width}x{height}" in notes[0]
     (smaller, _), _ = nst.choose_size(4000, 3000, Options(time_budget=20), network)
     assert smaller < width

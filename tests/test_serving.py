@@ -3,11 +3,9 @@
 import base64
 import io
 import json
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.servers import Running, gunicorn, wait_until
+from tests.servers import LOCAL, RecordingStore, Running, gunicorn, wait_until
 
 APPLICATION = "tests.fake_service:app()"
-LOCAL = {"ALLOW_HTTP": "1", "ALLOW_PRIVATE_HOSTS": "1"}
 
 
 def jpeg(width: int = 40, height: int = 30, colour: tuple[int, int, int] = (250, 20, 20)) -> bytes:
@@ -47,52 +44,6 @@ def error(answer: requests.Response) -> tuple[int, str]:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with gunicorn(APPLICATION, tmp_path_factory.mktemp("server"), **LOCAL) as running:
         yield running
-
-
-class Store(ThreadingHTTPServer):
-    """Keeps what is PUT, gives it to GET, and remembers every PUT in order."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), StoreHandler)
-        self.objects: dict[str, bytes] = {}
-        self.puts: list[tuple[str, bytes]] = []
-
-    def url(self, key: str) -> str:
-        return f"http://127.0.0.1:{self.server_port}/{key}"
-
-
-class StoreHandler(BaseHTTPRequestHandler):
-    server: Store
-
-    def answer(self, status: int, data: bytes = b"") -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def do_GET(self) -> None:
-        key = self.path[1:].partition("?")[0]
-        self.answer(200, self.server.objects[key]) if key in self.server.objects else self.answer(404)
-
-    def do_PUT(self) -> None:
-        key = self.path[1:].partition("?")[0]
-        data = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.puts.append((key, data))
-        if key == "forbidden":
-            return self.answer(403)
-        self.server.objects[key] = data
-        return self.answer(200)
-
-    def log_message(self, *_: Any) -> None:  # noqa: ANN401
-        pass
-
-
-@pytest.fixture
-def store() -> Iterator[Store]:
-    with Store() as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield running
-        running.shutdown()
 
 
 # --- health ---
@@ -174,7 +125,7 @@ def test_an_image_body_with_the_style_in_query_or_attributes(server: Running) ->
     assert picture(answer).size == (40, 30)
 
 
-def test_json_with_a_result_url_tells_where_the_picture_is(server: Running, store: Store) -> None:
+def test_json_with_a_result_url_tells_where_the_picture_is(server: Running, store: RecordingStore) -> None:
     store.objects["photo"] = jpeg()
     body = {"content_url": store.url("photo"), "result_url": store.url("made.png?signature=secret"), "steps": 2}
     answer = server.post(json=body)
@@ -189,12 +140,12 @@ def test_json_with_a_result_url_tells_where_the_picture_is(server: Running, stor
     assert "secret" not in server.log_text()
 
 
-def test_json_without_a_result_url_gives_the_picture_itself(server: Running, store: Store) -> None:
+def test_json_without_a_result_url_gives_the_picture_itself(server: Running, store: RecordingStore) -> None:
     store.objects["photo"] = jpeg()
     assert picture(server.post(json={"content_url": store.url("photo"), "steps": None})).size == (40, 30)
 
 
-def test_progress_is_written_at_most_every_two_seconds_with_a_preview(server: Running, store: Store) -> None:
+def test_progress_is_written_at_most_every_two_seconds_with_a_preview(server: Running, store: RecordingStore) -> None:
     store.objects["photo"] = jpeg(400, 300)
     body = {"content_url": store.url("photo"), "progress_url": store.url("progress"), "steps": 30}
     body["result_url"] = store.url("made.jpg")
@@ -209,7 +160,7 @@ def test_progress_is_written_at_most_every_two_seconds_with_a_preview(server: Ru
     assert [key for key, _ in store.puts][-1] == "made.jpg"
 
 
-def test_a_progress_that_cannot_be_written_costs_nothing_else(server: Running, store: Store) -> None:
+def test_a_progress_that_cannot_be_written_costs_nothing_else(server: Running, store: RecordingStore) -> None:
     store.objects["photo"] = jpeg()
     body = {"content_url": store.url("photo"), "progress_url": store.url("forbidden"), "steps": 3}
     assert picture(server.post(json=body)).size == (40, 30)
@@ -218,7 +169,7 @@ def test_a_progress_that_cannot_be_written_costs_nothing_else(server: Running, s
 # --- batches ---
 
 
-def test_a_csv_batch_answers_row_by_row(server: Running, store: Store) -> None:
+def test_a_csv_batch_answers_row_by_row(server: Running, store: RecordingStore) -> None:
     store.objects["photo"] = jpeg()
     rows = [
         f"{store.url('photo')},negative,{store.url('one.jpg')}",
@@ -243,7 +194,7 @@ def test_a_csv_batch_answers_row_by_row(server: Running, store: Store) -> None:
     assert "two.jpg" not in store.objects
 
 
-def test_a_json_lines_batch_survives_its_bad_rows(server: Running, store: Store) -> None:
+def test_a_json_lines_batch_survives_its_bad_rows(server: Running, store: RecordingStore) -> None:
     store.objects["photo"] = jpeg()
     good = {"content_url": store.url("photo"), "style_name": "negative", "result_url": store.url("a.jpg")}
     rows = [json.dumps(good), "{", json.dumps({**good, "style_name": "crash"}), "", json.dumps(good)]
@@ -378,7 +329,7 @@ def test_on_sigterm_the_running_job_gives_its_best_and_the_others_are_sent_away(
         assert running.process.wait(20) == 0
 
 
-def test_the_log_has_one_json_line_for_each_request_and_no_secret(server: Running, store: Store) -> None:
+def test_the_log_has_one_json_line_for_each_request_and_no_secret(server: Running, store: RecordingStore) -> None:
     store.objects["photo"] = jpeg()
     url = store.url("photo?X-Amz-Signature=abcdef")
     server.post(json={"content_url": url}, headers={"X-Amzn-SageMaker-Inference-Id": "job-17"})
