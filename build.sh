@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/usr/bin/env bash
 # Build the two images, stylebot-nst and stylebot-cyclegan, for linux/amd64.
 #
 # usage: ./build.sh [--tag TAG] [--base-image IMAGE]
@@ -13,87 +13,89 @@ cd "$(dirname "$0")"
 need_gb=14 # a first build, while Docker unpacks it; later ones take next to nothing
 
 fail() {
-    printf 'build.sh: %s\n' "$@" >&2
-    exit 1
+  printf 'build.sh: %s\n' "$@" >&2
+  exit 1
 }
 
 usage() {
-    sed -n '2,/^set/{s/^# \{0,1\}//p}' "$0"
+  sed -n '2,/^set/{s/^# \{0,1\}//p;}' "$0"
 }
 
 base_image=python:3.11-slim-bookworm
-tag=$(git describe --always --dirty --exclude='*' 2>/dev/null || echo latest)
+commit=$(git describe --always --dirty --exclude='*' 2>/dev/null) || true # empty: this is no checkout
+tag=${commit:-latest}
 while [ $# -gt 0 ]; do
-    case $1 in
-        --tag | --base-image)
-            [ -n "${2:-}" ] || fail "$1 needs a value."
-            if [ "$1" = --tag ]; then tag=$2; else base_image=$2; fi
-            shift 2
-            ;;
-        -h | --help) usage && exit ;;
-        *) usage >&2 && fail "unknown argument: $1" ;;
-    esac
+  case $1 in
+    --tag | --base-image)
+      [ -n "${2:-}" ] || fail "$1 needs a value."
+      if [ "$1" = --tag ]; then tag=$2; else base_image=$2; fi
+      shift 2
+      ;;
+    -h | --help) usage && exit ;;
+    *) usage >&2 && fail "unknown argument: $1" ;;
+  esac
 done
 
 # Docker clients from 23 on build through the plugin buildx; older ones carry BuildKit themselves. Take the first on
 # PATH that can build: a machine may have a new client without the plugin before a complete older one.
 export DOCKER_BUILDKIT=1
-clients=$(type -aP docker) || fail "Docker is not installed. Mend: sudo apt-get install docker.io (or Docker Desktop)."
+type -P docker >/dev/null || fail "Docker is not installed. Mend: sudo apt-get install docker.io (or Docker Desktop)."
 build=()
-for docker in $clients; do
-    if "$docker" buildx version >/dev/null 2>&1; then
-        # SageMaker refuses the manifest list that a provenance attestation would make of an image.
-        build=("$docker" buildx build --provenance=false --load)
-    elif [[ $("$docker" --version) =~ version\ (1[89]|2[0-2])\. ]]; then
-        build=("$docker" build)
-    else
-        continue
-    fi
-    break
-done
-[ ${#build[@]} -gt 0 ] || fail "$("$docker" --version) cannot build without its plugin buildx." \
-    "Mend: sudo apt-get install docker-buildx-plugin (docker-buildx in Debian and Ubuntu)."
+while IFS= read -r docker; do
+  if "$docker" buildx version >/dev/null 2>&1; then
+    # SageMaker refuses the manifest list that a provenance attestation would make of an image.
+    build=("$docker" buildx build --provenance=false --load)
+  elif [[ $("$docker" --version) =~ version\ (1[89]|2[0-2])\. ]]; then
+    build=("$docker" build)
+  else
+    continue
+  fi
+  break
+done < <(type -aP docker)
+[ ${#build[@]} -gt 0 ] || fail "$(docker --version) cannot build without its plugin buildx." \
+  "Mend: sudo apt-get install docker-buildx-plugin (docker-buildx in Debian and Ubuntu)."
 
 if ! answer=$("$docker" version --format '{{.Server.Version}}' 2>&1); then
-    answer=${answer##*$'\n'}
-    case $answer in
-        *"ermission denied"*) fail "$answer" "Mend: sudo usermod -aG docker $(id -un), then log in again." ;;
-        *) fail "$answer" "Mend: sudo systemctl start docker (or start Docker Desktop)." ;;
-    esac
+  answer=${answer##*$'\n'}
+  case $answer in
+    *"ermission denied"*) fail "$answer" "Mend: sudo usermod -aG docker $(id -un), then log in again." ;;
+    *) fail "$answer" "Mend: sudo systemctl start docker (or start Docker Desktop)." ;;
+  esac
 fi
 docker_root=$("$docker" info --format '{{.DockerRootDir}}')
 free_gb=$(df --output=avail -BG "$docker_root" 2>/dev/null | tail -1 | tr -dc 0-9) || true # empty: it is elsewhere
 
 "$docker" image inspect "$base_image" >/dev/null 2>&1 ||
-    "$docker" pull --platform linux/amd64 "$base_image" ||
-    fail "The base image $base_image is not here and cannot be pulled. Mend: check the name and the network" \
-        "(docker pull $base_image), or name an image that is here with --base-image."
+  "$docker" pull --platform linux/amd64 "$base_image" ||
+  fail "The base image $base_image is not here and cannot be pulled. Mend: check the name and the network" \
+    "(docker pull $base_image), or name an image that is here with --base-image."
 
 secrets=$(mktemp -d)
 trap 'rm -rf "$secrets"' EXIT
 # Variables come first in pip's list and win over its files, so the first of two equal keys is the one in force.
-pip_settings=$(python3 -m pip config list 2>/dev/null | sed -nE "s/^(global|:env:)\.([a-z-]+)='(.*)'$/\2 = \3/p" |
-    awk '!seen[$1]++') || true
+pip_settings=$(python3 -m pip config list 2>/dev/null | sed -nE "s/\\\\n/ /g;s/^(global|:env:)\.([a-z-]+)='(.*)'$/\2 = \3/p" |
+  awk '!seen[$1]++') || true
 ca=$(sed -n 's/^cert = //p' <<<"$pip_settings")
+ca=${ca/#\~/$HOME}
 {
-    echo '[global]'
-    grep -E '^(index-url|extra-index-url|trusted-host|proxy|timeout|default-timeout|retries) = ' <<<"$pip_settings" || true
-    [ -z "$ca" ] || echo 'cert = /run/secrets/ca.crt'
+  echo '[global]'
+  grep -E '^(index-url|extra-index-url|trusted-host|proxy|timeout|default-timeout|retries) = ' <<<"$pip_settings" || true
+  [ -z "$ca" ] || echo 'cert = /run/secrets/ca.crt'
 } >"$secrets/pip.conf"
 secret_options=(--secret "id=pip_conf,src=$secrets/pip.conf")
 [ -z "$ca" ] || secret_options+=(--secret "id=ca,src=$ca")
 
 for name in nst cyclegan; do
-    image=stylebot-$name
-    echo "Building $image:$tag on $base_image"
-    "${build[@]}" --platform linux/amd64 --build-arg "BASE_IMAGE=$base_image" "${secret_options[@]}" \
-        --label "org.opencontainers.image.revision=$tag" \
-        --tag "$image:$tag" --tag "$image:latest" --file "containers/$name/Dockerfile" . ||
-        if [ "${free_gb:-$need_gb}" -lt "$need_gb" ]; then
-            fail "$image was not built, probably for want of disk space: $free_gb GB were free in $docker_root," \
-                "a first build needs $need_gb. Mend: docker system prune (deletes unused images), then run build.sh again."
-        else
-            fail "$image was not built; the lines above say why. What was finished is kept: run build.sh again."
-        fi
+  image=stylebot-$name
+  echo "Building $image:$tag on $base_image"
+  "${build[@]}" --platform linux/amd64 --build-arg "BASE_IMAGE=$base_image" "${secret_options[@]}" \
+    --label "org.opencontainers.image.revision=$commit" \
+    --tag "$image:$tag" --tag "$image:latest" --file "containers/$name/Dockerfile" . ||
+    if [ "${free_gb:-$need_gb}" -lt "$need_gb" ]; then
+      fail "$image was not built, probably for want of disk space: $free_gb GB were free in $docker_root," \
+        "a first build needs $need_gb. Mend: docker system prune (deletes unused images), then run build.sh again."
+    else
+      fail "$image was not built; the lines above say why. What was finished is kept: run build.sh again."
+    fi
 done
-"$docker" images --filter "label=org.opencontainers.image.revision=$tag" --format '{{.Repository}}:{{.Tag}}  {{.Size}}'
+"$docker" images --filter "reference=stylebot-*:$tag" --format '{{.Repository}}:{{.Tag}}  {{.Size}}'
