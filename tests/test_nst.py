@@ -389,6 +389,18 @@ def test_a_slow_machine_gets_what_it_can_do_in_two_minutes_and_is_told(
     assert smaller < width
 
 
+def test_a_cpu_without_the_memory_makes_a_smaller_picture_and_says_so(
+    network: vgg.VGG19, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert nst.available_memory() > 1e6
+    monkeypatch.setattr(nst, "available_memory", lambda: 1e9)
+    (width, height), notes = nst.choose_size(4000, 3000, Options(size=2048), network)
+    assert width * height * nst.BYTES_PER_PIXEL < 1e9
+    assert width / height == pytest.approx(4 / 3, rel=0.02)
+    assert "memory" in notes[0]
+    assert nst.choose_size(4000, 3000, Options(size=400), network) == ((400, 300), [])
+
+
 def test_the_linear_colour_map_gives_the_wanted_moments() -> None:
     generator = torch.Generator().manual_seed(0)
     image = 0.3 + 0.1 * torch.rand(1, 3, 40, 40, generator=generator)

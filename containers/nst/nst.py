@@ -7,9 +7,11 @@ tensors only. Read it from top to bottom: what may be asked for, the losses, the
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +23,12 @@ SMALLEST_SIDE = 16  # relu5_1 halves a picture four times
 LARGEST_SIDE = 2048
 DEFAULT_BOX = (800, 600)
 CPU_SECONDS = 140.0  # bounds a picture whose size is left to a machine without a GPU
-PLANNED_SHARE = 0.8  # of the time there is, since speed is measured on a small picture
+BYTES_PER_PIXEL = 3300.0  # of one evaluation in float32, measured at 512x384 and 800x600
+PLANNED_SHARE = 0.8  # of the time and the memory that there is
+CONTROL_GROUPS = (  # (limit, used), version 2 and 1
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
 
 
 @dataclass(frozen=True)
@@ -139,20 +146,40 @@ def check_weights(styles: list[Tensor], weights: list[float] | None) -> None:
 def choose_size(width: int, height: int, options: Options, network: VGG19) -> tuple[tuple[int, int], list[str]]:
     """(width, height) of the result, and a note where it is smaller than a user would expect."""
     if options.size is not None:
-        return fitted(width, height, options.size, options.size, enlarge=True), []
-    size = fitted(width, height, *DEFAULT_BOX)
-    limit = time_limit(options, device_of(network))
-    if limit == math.inf:
-        return size, []
-    pixels = PLANNED_SHARE * limit / seconds_per_pixel(network) / fine_evaluations(options)
-    if pixels >= size[0] * size[1]:
-        return size, []
+        size, reason = fitted(width, height, options.size, options.size, enlarge=True), ""
+    else:
+        size, reason = fitted(width, height, *DEFAULT_BOX), ""
+        limit = time_limit(options, device_of(network))
+        if limit < math.inf:
+            pixels = PLANNED_SHARE * limit / seconds_per_pixel(network) / fine_evaluations(options)
+            hint = f"Ask for a size, such as {max(size)}, to get more and wait longer."
+            size, reason = limited(size, pixels, f"this machine paints no more in {limit:.0f} s. {hint}")
+    if device_of(network).type == "cpu":  # nothing warns of a CPU's memory: the process would be killed
+        pixels = PLANNED_SHARE * available_memory() / BYTES_PER_PIXEL
+        size, short = limited(size, pixels, "this machine's memory is too small for more.")
+        reason = short or reason
+    return size, [f"The picture was made {size[0]}x{size[1]}: {reason}"] if reason else []
+
+
+def limited(size: tuple[int, int], pixels: float, reason: str) -> tuple[tuple[int, int], str]:
+    """`size`, and no reason, if it has at most so many pixels; otherwise the largest of its shape, and the reason."""
+    if size[0] * size[1] <= pixels:
+        return size, ""
     longest = max(64, int(max(size) * math.sqrt(pixels / (size[0] * size[1]))) // 16 * 16)
-    smaller = fitted(width, height, longest, longest)
-    return smaller, [
-        f"The picture was made {smaller[0]}x{smaller[1]}, the size that this machine paints in {limit:.0f} s. "
-        f"Ask for a size, such as {max(size)}, to get more and wait longer."
-    ]
+    smaller = fitted(*size, longest, longest)
+    return smaller, "" if smaller == size else reason
+
+
+def available_memory() -> float:
+    """Bytes that this process may still take: what the machine has, or its control group; infinite if neither tells."""
+    free = [math.inf]
+    with suppress(OSError, ValueError, IndexError):
+        meminfo = Path("/proc/meminfo").read_text()
+        free.append(1024 * float(meminfo.split("MemAvailable:")[1].split()[0]))
+    for limit, used in CONTROL_GROUPS:
+        with suppress(OSError, ValueError):  # "max" is no number, and no limit
+            free.append(float(Path(limit).read_text()) - float(Path(used).read_text()))
+    return max(0.0, min(free))
 
 
 def time_limit(options: Options, device: torch.device) -> float:
