@@ -1,5 +1,6 @@
 """What a GPU's faults mean to the server: memory that is short for now, or a context that is broken for good."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,6 +23,19 @@ def gpu_faults() -> Iterator[None]:
         if "CUDA error" in str(error):
             raise FatalError(str(error).splitlines()[0]) from error
         raise
+
+
+def device_report(device: torch.device) -> dict[str, str]:
+    """What the work is done on, for the log; and what is wrong where a GPU is there that PyTorch cannot use."""
+    if device.type == "cuda":
+        return {"device": torch.cuda.get_device_name(device)}
+    report = {"device": f"CPU, {torch.get_num_threads()} threads"}
+    if os.path.exists("/dev/nvidiactl"):
+        report["warning"] = (
+            f"There is an NVIDIA GPU, but PyTorch for CUDA {torch.version.cuda or '(none)'} cannot use it: its driver "
+            "is too old. Update it, or on SageMaker choose a newer InferenceAmiVersion."
+        )
+    return report
 
 
 def gpu_memory() -> dict[str, int]:

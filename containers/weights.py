@@ -17,8 +17,6 @@ import urllib.request
 import zipfile
 from pathlib import Path
 
-from tqdm import tqdm
-
 SUMS_NAME = "SHA256SUMS"  # in the format of `sha256sum -c`, beside the files that it lists
 _BLOCK = 1 << 16
 
@@ -141,6 +139,8 @@ def _fetch_with_retries(url: str, part: Path, attempts: int, backoff: float, tim
 
 def _fetch(url: str, part: Path, timeout: float) -> None:
     """One try: fetch what `part` still lacks."""
+    from tqdm import tqdm  # only here, as the algorithms import this module where there is no tqdm
+
     offset = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={offset}-"} if offset else {})
     with urllib.request.urlopen(request, timeout=timeout) as response:

@@ -1,9 +1,12 @@
 """The command lines, as a user types them."""
 
+import fcntl
 import os
 import pty
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -80,6 +83,7 @@ def test_the_algorithms_import_where_only_pytorch_and_pillow_are() -> None:
 
 def test_a_progress_bar_is_shown_on_a_terminal(tmp_path: Path, nst_weights: Path) -> None:
     primary, secondary = pty.openpty()
+    fcntl.ioctl(secondary, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     arguments = [PHOTO, STYLE, "-o", tmp_path / "a.jpg", "--size", 64, "--max-epochs", 1, "--n-steps-in-epoch", 2]
     command = [sys.executable, "-m", "containers.nst", *map(str, arguments)]
     with subprocess.Popen(command, cwd=ROOT, stdout=secondary, stderr=secondary) as process:

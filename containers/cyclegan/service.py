@@ -8,7 +8,7 @@ import torch
 from flask import Flask
 from PIL import Image
 
-from containers.gpu import gpu_faults, gpu_memory
+from containers.gpu import device_report, gpu_faults, gpu_memory
 from containers.serving.app import create_app, write_log
 from containers.serving.errors import RequestError, bad_request
 from containers.serving.model import Picture, Progress, Report, Service
@@ -24,7 +24,7 @@ DEFAULT_BOX = (800, 600)
 class Painters:
     """One generator for each checkpoint of a directory, all loaded once.
 
-    A checkpoint that cannot be used is left out and told in the log and to whoever asks for it. Raises CheckpointError
+    A checkpoint that cannot be used is left out, and why is told to whoever asks for it. Raises CheckpointError
     where none is left.
     """
 
@@ -39,7 +39,6 @@ class Painters:
                 self.generators[name] = generator
             except (CheckpointError, FloatingPointError) as error:
                 self.refused[name] = str(error)
-                write_log(event="style refused", style=name, reason=str(error))
         if not self.generators:
             reasons = " ".join(self.refused.values()) or "There is no .pth file in it."
             raise CheckpointError(f"No style can be served from {directory}. {reasons}")
@@ -78,6 +77,14 @@ def model_directory() -> Path:
     return mounted if find_styles(mounted) else BAKED
 
 
+def load() -> Painters:
+    write_log(event="device", **device_report(best_device()))
+    painters = Painters(model_directory())
+    for name, reason in painters.refused.items():
+        write_log(event="style refused", style=name, reason=reason)
+    return painters
+
+
 def service() -> Service:
     return Service(
         name="cyclegan",
@@ -85,7 +92,7 @@ def service() -> Service:
         styled_by_image=False,
         parameters=PARAMETERS,
         batch_columns=BATCH_COLUMNS,
-        load=lambda: Painters(model_directory()),
+        load=load,
     )
 
 

@@ -6,8 +6,8 @@ from typing import Any
 from flask import Flask
 from PIL import Image
 
-from containers.gpu import gpu_faults, gpu_memory
-from containers.serving.app import create_app
+from containers.gpu import device_report, gpu_faults, gpu_memory
+from containers.serving.app import create_app, write_log
 from containers.serving.errors import RequestError, bad_request
 from containers.serving.model import Picture, Progress, Report, Service
 from containers.tensors import best_device, to_image, to_tensor, working_precision
@@ -50,6 +50,11 @@ class StyleTransfer:
         return Picture(to_image(result.image), facts, result.notes)
 
 
+def load() -> StyleTransfer:
+    write_log(event="device", **device_report(best_device()))
+    return StyleTransfer(os.environ.get("NST_WEIGHTS", "original"))
+
+
 def service() -> Service:
     return Service(
         name="nst",
@@ -57,7 +62,7 @@ def service() -> Service:
         styled_by_image=True,
         parameters=PARAMETERS,
         batch_columns=BATCH_COLUMNS,
-        load=lambda: StyleTransfer(os.environ.get("NST_WEIGHTS", "original")),
+        load=load,
     )
 
 

@@ -88,7 +88,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def to_8_bits(pixels: np.ndarray, full_scale: float | None) -> np.ndarray:
     """Grey levels of 16 or 32 bits or floats, as bytes; a scale that the file leaves open is told from its largest."""
-    pixels = np.nan_to_num(pixels.astype(np.float64), posinf=0, neginf=0)
+    pixels = np.nan_to_num(pixels.astype(np.float32), posinf=0, neginf=0)
     if full_scale is None:
         largest = pixels.max()
         full_scale = next((scale for scale in (1, 255, 65535) if largest <= scale), largest)
