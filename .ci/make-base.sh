@@ -10,6 +10,7 @@ tag=${1:-python:3.11-slim-bookworm}
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 
+# shellcheck disable=SC2016 # "$1" is for the shell that mmdebstrap starts
 mmdebstrap --quiet --mode=root --variant=apt --include=ca-certificates,python3-venv \
   --aptopt='APT::Install-Recommends "false"' --dpkgopt=force-unsafe-io \
   --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
