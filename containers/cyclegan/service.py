@@ -72,8 +72,13 @@ class Painters:
 
 
 def model_directory() -> Path:
-    """What the platform mounted, if it holds any checkpoint; otherwise the image's own."""
+    """What the platform mounted, if it holds any checkpoint; otherwise the image's own.
+
+    Raises PermissionError where it cannot be looked into: other styles than those that were mounted would surprise.
+    """
     mounted = Path(os.environ.get("MODEL_DIR", "/opt/ml/model"))
+    if mounted.is_dir() and not os.access(mounted, os.R_OK | os.X_OK):
+        raise PermissionError(f"{mounted} cannot be read by user {os.geteuid()}. Make it readable: chmod -R a+rX")
     return mounted if find_styles(mounted) else BAKED
 
 
