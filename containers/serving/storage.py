@@ -8,6 +8,8 @@ import ipaddress
 import os
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import PurePosixPath
 from typing import Any
@@ -94,26 +96,25 @@ def bucket_and_key(url: str) -> dict[str, str]:
 
 
 def read_s3(url: str, name: str) -> bytes:
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
-
     deadline = time.monotonic() + SECONDS
-    try:
+    with s3_faults(url, name):
         answer = s3().get_object(**bucket_and_key(url))
         check_size(answer["ContentLength"], name)
         return read_all(iter(lambda: answer["Body"].read(CHUNK), b""), deadline, name)
-    except ClientError as error:
-        raise s3_error(error, url, name) from None
-    except NoCredentialsError:
-        raise no_credentials(name) from None
-    except (BotoCoreError, HTTPError, OSError) as error:
-        raise unreachable(name, type(error).__name__) from None
 
 
 def write_s3(url: str, data: bytes, content_type: str, name: str) -> None:
+    with s3_faults(url, name):
+        s3().put_object(**bucket_and_key(url), Body=data, ContentType=content_type)
+
+
+@contextmanager
+def s3_faults(url: str, name: str) -> Iterator[None]:
+    """Raises RequestError for whatever boto3 raises within."""
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
     try:
-        s3().put_object(**bucket_and_key(url), Body=data, ContentType=content_type)
+        yield
     except ClientError as error:
         raise s3_error(error, url, name) from None
     except NoCredentialsError:
