@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -192,6 +193,8 @@ def main() -> int:
         if not path.is_file():
             print(f"There is no file {path}.", file=sys.stderr)
             return 2
+    for number in (signal.SIGTERM, signal.SIGHUP):  # ends like Ctrl-C: the servers are stopped
+        signal.signal(number, signal.default_int_handler)
     if shutil.which("nvidia-smi"):
         print("Painting on the GPU: this takes some seconds.")
     else:
