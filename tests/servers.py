@@ -79,7 +79,10 @@ def gunicorn(application: str, folder: Path, wait: bool = True, **environment: s
         )
     running = Running(f"http://{address}", process, log)
     try:
-        wait_until(lambda: answers(running, wait), 60, f"the server did not come up; its log: {log.read_text()}")
+        try:
+            wait_until(lambda: answers(running, wait), 60, "the server did not come up")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; its log:\n{log.read_text()}") from None
         yield running
     finally:
         process.terminate()

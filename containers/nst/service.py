@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+import torch
 from flask import Flask
 from PIL import Image
 
@@ -23,7 +24,9 @@ class StyleTransfer:
     def __init__(self, weights: str = "original") -> None:
         device = best_device()
         self.network = VGG19(weights).to(device).to_precision(working_precision(device))
-        nst.seconds_per_pixel(self.network, side=32)  # proves that it gives finite gradients
+        # Proves that it can paint, and has what PyTorch loads at first use loaded before the first request
+        grey = torch.full((3, 32, 32), 0.5)
+        nst.stylize(grey, [grey], nst.Options(size=32, max_epochs=1, n_steps_in_epoch=2), self.network, lambda _: False)
 
     def styles(self) -> list[str]:
         return []

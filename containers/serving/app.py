@@ -61,17 +61,18 @@ class Server:
             progress(step)
             return self.turns.stopping.is_set()
 
-        with self.turns.turn():
+        def paint() -> tuple[Picture, float]:
+            assert self.model is not None
             started = time.monotonic()
-            try:
-                assert self.model is not None
-                picture = self.model.paint(content, styles, job.options, report)
-            except FatalError as error:
-                self.fault = f"The model is broken and has to be started again: {error}"
-                raise
-            finally:
-                progress.finish()
-            self.last_seconds = seconds_since(started)
+            return self.model.paint(content, styles, job.options, report), seconds_since(started)
+
+        try:
+            picture, self.last_seconds = self.turns.run(paint)
+        except FatalError as error:
+            self.fault = f"The model is broken and has to be started again: {error}"
+            raise
+        finally:
+            progress.finish()
         entry.update(seconds=self.last_seconds, size=list(picture.image.size), **picture.facts)
         return picture, self.last_seconds
 

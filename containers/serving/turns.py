@@ -1,11 +1,16 @@
 """A short queue in front of one GPU: first come, first served, and a plain no beyond its length."""
 
+import os
+import sys
 import threading
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 from .errors import RequestError
+
+T = TypeVar("T")
 
 
 class Turns:
@@ -15,13 +20,13 @@ class Turns:
         self.limit = limit
         self.stopping = threading.Event()
         self.admitted = 0
-        self.waiting: deque[object] = deque()
-        self.changed = threading.Condition()
+        self.lock = threading.Lock()
+        self.worker = ThreadPoolExecutor(1, thread_name_prefix="model", initializer=stand_back)
 
     @contextmanager
     def admission(self, seconds_each: float) -> Iterator[None]:
         """A place, from reading the inputs to storing the picture. Raises RequestError 503 when all are taken."""
-        with self.changed:
+        with self.lock:
             if self.stopping.is_set():
                 raise stopping_error()
             if self.admitted > self.limit:
@@ -36,25 +41,19 @@ class Turns:
         try:
             yield
         finally:
-            with self.changed:
+            with self.lock:
                 self.admitted -= 1
 
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """The model, for oneself. Raises RequestError 503 when the server stops before it is one's turn."""
-        ticket = object()
-        with self.changed:
-            self.waiting.append(ticket)
-            self.changed.wait_for(lambda: self.waiting[0] is ticket or self.stopping.is_set())
-            if self.stopping.is_set() and self.waiting[0] is not ticket:
-                self.waiting.remove(ticket)
-                raise stopping_error()
+    def run(self, job: Callable[[], T]) -> T:
+        """`job`'s result, when it is its turn. Raises RequestError 503 when the server stops before."""
         try:
-            yield
-        finally:
-            with self.changed:
-                self.waiting.remove(ticket)
-                self.changed.notify_all()
+            future = self.worker.submit(job)
+        except RuntimeError:  # it has been shut down
+            raise stopping_error() from None
+        try:
+            return future.result()
+        except CancelledError:
+            raise stopping_error() from None
 
     def stop(self) -> None:
         """No new jobs; those that wait are sent away; the one that runs is asked for its best picture.
@@ -62,11 +61,14 @@ class Turns:
         Called from a signal handler, which must not wait for a lock that its own thread may hold.
         """
         self.stopping.set()
-        threading.Thread(target=self.wake, daemon=True).start()
+        options = {"wait": False, "cancel_futures": True}
+        threading.Thread(target=self.worker.shutdown, kwargs=options, daemon=True).start()
 
-    def wake(self) -> None:
-        with self.changed:
-            self.changed.notify_all()
+
+def stand_back() -> None:
+    """Lowers the model's thread, and those that PyTorch starts for it, below the ones that answer /ping."""
+    if sys.platform == "linux":  # where a priority belongs to a thread
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)
 
 
 def stopping_error() -> RequestError:
