@@ -7,18 +7,18 @@ What makes it safe to kill:
 1. An update is confirmed to Telegram once what it changed is in S3; handled twice, it changes nothing more.
 2. A job is named after its update, and jobs/<job>/job.json is written before the chat that owns the job.
 3. A job that its chat does not own is thrown away unseen: to cancel is to let go of it.
-4. That a picture was sent is recorded (the chat lets go of the job) before the job's objects are removed.
+4. That a picture was sent is recorded before the job's objects are removed.
 """
 
 from __future__ import annotations
 
-import argparse
 import base64
 import contextlib
 import heapq
 import itertools
 import json
 import logging
+import math
 import os
 import random
 import re
@@ -27,21 +27,21 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timedelta, timezone
-from typing import Any, NoReturn
+from functools import partial
+from typing import Any
 
 import boto3
 import requests
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-log = logging.getLogger("bot")
-Json = Any  # whatever JSON can hold
 MAX_BYTES, MAX_PIXELS = 20 * 2**20, 40_000_000  # of a picture sent to us; getFile gives no more than 20 MB
 PHOTO_BYTES, PHOTO_SIDES, PHOTO_RATIO = 10 * 2**20, 10_000, 20  # of a photo that Telegram takes from us
-WORKERS, CARRIERS = 16, 4  # threads that answer chats; threads that carry pictures from Telegram to S3
+WORKERS = 16  # chats served at the same time
 GLANCES = 12  # status messages looked after a second, over all chats: Telegram takes some 30 calls a second
 EDIT_SECONDS, WAKING_SECONDS, AWAKE_SECONDS = 3.0, 10.0, 300.0
 INVOCATION_SECONDS, TIME_BUDGET = 900, 600  # longest run of a model; when NST must give what it has
@@ -49,13 +49,15 @@ KEPT, KEPT_DAYS = 10, 30  # results that a chat's buttons work for; days that an
 GRACE_SECONDS = 60  # how long a job without an owner may still be about to get one
 UPDATES = ["message", "callback_query"]
 S3_ERRORS = (BotoCoreError, ClientError)
+Json = Any  # whatever JSON can hold
+log = logging.getLogger("bot")
 
 # ---------------------------------------------------------------- texts: English, Russian
 
 TEXTS = {
     "hello": ("Hello! I turn photos into paintings.", "Здравствуйте! Я превращаю фотографии в картины."),
     "ask_content": ("Please send me the photo to paint.", "Пришлите фотографию, которую нужно нарисовать."),
-    "in_group": ("In a group, reply to this message with it.", "В группе пришлите её ответом на это сообщение."),
+    "in_group": ("In a group, reply to this message with it.", "В группе ответьте ею на это сообщение."),
     "got_content": ("Got your photo.", "Фотография у меня."),
     "ask_style": ("Now choose a painter, or send me a picture whose style you like.",
                   "Теперь выберите художника или пришлите картину, стиль которой вам нравится."),
@@ -63,12 +65,11 @@ TEXTS = {
              "Я ещё рисую вашу прошлую картину: подождите или остановите меня командой /cancel."),
     "album": ("I took the first two pictures of your album: the photo and the style.",
               "Я взял из альбома две первые картинки: фотографию и стиль."),
-    "cancelled": ("Cancelled.", "Отменено."),
-    "nothing": ("There is nothing to cancel.", "Отменять нечего."),
-    "help": ("Send me a photo (or /start), then choose a painter or send a picture whose style you like, and wait "
-             "for your painting. /cancel stops it. A photo sent as a file comes back as a file too.\n\n{support}",
-             "Пришлите фотографию (или /start), потом выберите художника или пришлите картину, стиль которой вам "
-             "нравится, и подождите. /cancel останавливает работу. На файл я отвечу и файлом.\n\n{support}"),
+    "cancelled": ("Cancelled.", "Отменено."), "nothing": ("There is nothing to cancel.", "Отменять нечего."),
+    "help": ("Send me a photo (or /start), then choose a painter or send a picture whose style you like, and "
+             "wait for the painting; /cancel stops it. A photo sent as a file comes back as a file. {support}",
+             "Пришлите фотографию (или /start), потом выберите художника или пришлите картину, стиль которой "
+             "вам нравится, и подождите; /cancel остановит работу. На файл я отвечу и файлом. {support}"),
     "bad_style": ("I do not know this painter.", "Такого художника я не знаю."),
     "bad_content": ("That is not a picture.", "Это не картинка."),
     "not_image": ("This file is not an image.", "Этот файл не изображение."),
@@ -82,17 +83,16 @@ TEXTS = {
                 "Этот бот для приглашённых. Ваш номер: {user}. {support}"),
     "oops": ("Something went wrong on my side. Please try again, or /start.",
              "У меня что-то сломалось. Попробуйте ещё раз или нажмите /start."),
-    "stats": ("{stats}", "{stats}"),
     "accepted": ("Painting your photo: {style}.", "Рисую вашу фотографию: {style}."),
     "waking": ("The model is waking up, this takes a few minutes. Your painting will come.",
                "Модель просыпается, это займёт несколько минут. Картина обязательно придёт."),
     "in_line": ("Paintings before yours: {ahead}.", "Картин перед вашей: {ahead}."),
-    "left": ("about {seconds} s left", "осталось примерно {seconds} с"),
+    "left": ("about {seconds} s left", "осталось примерно {seconds} с"), "stats": ("{stats}", "{stats}"),
     "own_style": ("your picture's style", "стиль вашей картины"),
-    "caption": ("{style}, {seconds} s. Change it below, or send me another photo.",
-                "{style}, {seconds} с. Измените картину кнопками или пришлите другую фотографию."),
+    "caption": ("Painted: {style}, {seconds} s. Change it below, or send me another photo.",
+                "Готово: {style}, {seconds} с. Измените картину кнопками или пришлите другую фотографию."),
     "failed": ("Sorry, this painting did not work out.", "Простите, эта картина не получилась."),
-    "go_on": ("Please send me another photo, or try again.", "Пришлите другую фотографию или попробуйте ещё раз."),
+    "go_on": ("Please try again, or send me another photo.", "Попробуйте ещё раз или пришлите другую."),
     "endpoint": ("The model is not running. {support}", "Модель не запущена. {support}"),
     "deadline": ("The model did not answer in time.", "Модель не ответила вовремя."),
     "internal": ("Something broke in the model.", "В модели что-то сломалось."),
@@ -115,7 +115,7 @@ def text(lang: str, *keys: str, **values: Json) -> str:
     return " ".join(TEXTS[key][lang == "ru"] for key in keys).format(**values)
 
 
-# ---------------------------------------------------------------- settings
+# ---------------------------------------------------------------- settings and state
 
 PAINTERS = {"monet": "Monet", "vangogh": "Van Gogh", "cezanne": "Cezanne", "ukiyoe": "Ukiyo-e"}
 REQUIRED = {
@@ -134,22 +134,21 @@ class Settings:
     styles: Mapping[str, str]  # style_name to the words on its button
     api: str
     support: str
-    allowed: frozenset[int]  # users; empty: everybody
-    admins: frozenset[int]
-    daily_limit: int  # jobs a user and day; 0: no limit
-    deadline: int  # seconds that a picture may take, waiting included
+    allowed: list[int]  # users; none: everybody
+    admins: list[int]
+    daily_limit: int  # jobs a user and day; 0: as many as they like
+    deadline: int  # seconds that a painting may take, with all the waiting
 
 
 def read_settings(env: Mapping[str, str]) -> Settings:
     """Raises ValueError with a line for each setting that is missing or cannot be understood."""
     wrong = [f"{name} is not set: set it to {what}" for name, what in REQUIRED.items() if not env.get(name)]
 
-    def numbers(name: str) -> list[int]:
-        words = env.get(name, "").replace(",", " ").split()
-        if all(re.fullmatch(r"\d+", word) for word in words):
-            return [int(word) for word in words]
-        wrong.append(f"{name} is not understood: set it to whole numbers with commas between them")
-        return []
+    def numbers(name: str, default: str = "") -> list[int]:
+        words = env.get(name, default).replace(",", " ").split()
+        if not all(word.isdecimal() for word in words):
+            wrong.append(f"{name} is not understood: set it to whole numbers, with commas between them")
+        return [int(word) for word in words if word.isdecimal()]
 
     styles = {}
     for item in filter(None, re.split(r"\s*,\s*", env.get("STYLES", "").strip())):
@@ -159,27 +158,30 @@ def read_settings(env: Mapping[str, str]) -> Settings:
             wrong.append(
                 "STYLES is not understood: set it to names like monet,vangogh or name=Words on its button"
             )
-    allowed, admins = frozenset(numbers("ALLOWED_USERS")), frozenset(numbers("ADMINS"))
-    daily_limit, deadline = sum(numbers("DAILY_LIMIT")), sum(numbers("DEADLINE")) or 3600
+    settings = Settings(
+        token=env.get("TELEGRAM_TOKEN", ""),
+        bucket=env.get("BUCKET", ""),
+        endpoints={"nst": env.get("NST_ENDPOINT", ""), "cyclegan": env.get("CYCLEGAN_ENDPOINT", "")},
+        styles=styles or PAINTERS,
+        api=env.get("TELEGRAM_API", "https://api.telegram.org").rstrip("/"),
+        support=env.get("SUPPORT", "Questions? Please ask the author."),
+        allowed=numbers("ALLOWED_USERS"),
+        admins=numbers("ADMINS"),
+        daily_limit=sum(numbers("DAILY_LIMIT")),
+        deadline=min(sum(numbers("DEADLINE", "3600")), 21600),
+    )
     if wrong:
         raise ValueError("\n".join(wrong))
-    return Settings(
-        env["TELEGRAM_TOKEN"], env["BUCKET"], {"nst": env["NST_ENDPOINT"], "cyclegan": env["CYCLEGAN_ENDPOINT"]},
-        styles or PAINTERS, env.get("TELEGRAM_API", "https://api.telegram.org").rstrip("/"),
-        env.get("SUPPORT", "Questions? Please ask the author."), allowed, admins, daily_limit, min(deadline, 21600),
-    )  # fmt: skip
-
-
-# ---------------------------------------------------------------- state
+    return settings
 
 
 @dataclass
 class Chat:
     """chats/<chat>.json: waits for a photo, for a style (content is set) or for its job (job is set)."""
 
-    content: dict[str, Any] | None = None  # {"file_id", "document"}
+    content: Json = None  # {"file_id", "document": whether it came as a file}
     job: str | None = None
-    kept: dict[str, dict[str, Any]] = field(default_factory=dict)  # recent jobs' work, for the buttons
+    kept: dict[str, Json] = field(default_factory=dict)  # recent jobs' work, for the buttons
     seen: list[int] = field(default_factory=list)  # updates handled last; their ids may restart, so no "<"
     reply: list[str] = field(default_factory=list)  # the texts that answer the last of them
     album: str | None = None  # the album of the last picture taken
@@ -188,7 +190,7 @@ class Chat:
 
 @dataclass
 class Job:
-    """jobs/<id>/job.json, never seen by a model; from `over` on, what only this process knows."""
+    """jobs/<id>/job.json, which no model sees; from `over` on, what only this process knows."""
 
     id: str
     step: str = "adopt"  # then announce, stage, wait
@@ -196,22 +198,22 @@ class Job:
     user: int = 0
     thread: int | None = None
     lang: str = "en"
-    work: dict[str, Any] = field(
+    style: str = ""  # in words
+    work: dict[str, Json] = field(
         default_factory=dict
-    )  # content, style (picture or name), strength, colours, file
+    )  # content, style: picture or name, strength, colours, file
     created: float = field(default_factory=time.time)
     message: int | None = None  # the status message
-    output: str | None = None  # the keys for SageMaker's answer, of which it will write one
-    failure: str | None = None
+    output: str = ""  # the keys for SageMaker's answer, of which it will write one
+    failure: str = ""
     sent: list[str] = field(default_factory=list)  # what the user has got: "photo", "document"
-
-    over: bool = False  # the chat does not wait for it: only its objects are left
+    over: bool = False  # its chat does not wait for it: only its objects are left
     emptied: bool = False  # and those are gone, but the model may still write some
-    verdict: str | None = None  # why it failed, where we found out ourselves
-    working: bool = False  # a step is in a lane
+    verdict: str = ""  # why it failed, where we found out ourselves
+    working: bool = False  # a step is in the chat's lane
     after: float = 0.0  # no step before then (monotonic, as all times below)
     tries: int = 0
-    invoked: float = field(default_factory=time.monotonic)
+    invoked: float = 0.0
     glanced: float = field(default_factory=time.monotonic)
     interval: float = EDIT_SECONDS
     progress: str = ""  # ETag of the progress object
@@ -233,79 +235,51 @@ class Bot:
     web: requests.Session
     s3: Any
     runtime: Any
-    chats: Lanes  # a lane for each chat
-    carriers: Lanes  # a lane for each job
     name: str = ""
     jobs: dict[str, Job] = field(default_factory=dict)  # all that are pending
     answers: set[str] = field(default_factory=set)  # keys seen under async/
     cursors: dict[str, str] = field(default_factory=dict)  # where the listing of a prefix goes on
     awake: dict[str, float] = field(default_factory=dict)  # when a model last gave a sign of life
+    lanes: dict[int | str, deque[Task]] = field(default_factory=dict)  # tasks by chat
+    pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(WORKERS))
     inbox: dict[int, float] = field(default_factory=dict)  # unconfirmed updates: arrival, or 0 when handled
-    settled: threading.Condition = field(default_factory=threading.Condition)  # guards inbox
+    lock: threading.Condition = field(default_factory=threading.Condition)  # of lanes and inbox
     stirred: threading.Event = field(default_factory=threading.Event)  # the watcher has something to do
-    stopping: threading.Event = field(default_factory=threading.Event)
-    glance_at: float = 0.0  # when status messages are looked after next
-    previews: bool = True  # the server can turn the status message into a photo
+    stopping: bool = False
+    previews: bool = True  # Telegram's server can turn the status message into a photo
     count: Counter[str] = field(default_factory=Counter)
     lag: float = 0.0
     born: float = field(default_factory=time.monotonic)
 
 
-class Lanes:
-    """Runs tasks: those of one lane in order, lanes side by side, on `workers` threads.
+# A task returns None when it is done, or the seconds after which it must run again, before all others of its
+# lane. Tasks of one chat run in order, chats side by side.
+Task = Callable[[], "float | None"]
 
-    A task returns None when it is done, or the seconds after which it wants to run again, before all others
-    of its lane. It must not raise.
-    """
 
-    def __init__(self, workers: int) -> None:
-        self.queues: dict[Any, deque[Callable[[], float | None]]] = {}
-        self.ready: list[tuple[float, int, Any]] = []  # heap: when, tie-breaker, lane
-        self.ties, self.running, self.closed = itertools.count(), 0, False
-        self.changed = threading.Condition()
-        for _ in range(workers):
-            threading.Thread(target=self._work, daemon=True).start()
+def put(bot: Bot, lane: int | str, task: Task) -> None:
+    with bot.lock:
+        queue = bot.lanes.setdefault(lane, deque())
+        queue.append(task)
+        if len(queue) == 1:
+            bot.pool.submit(run_lane, bot, lane)
 
-    def put(self, lane: Hashable, task: Callable[[], float | None]) -> None:
-        with self.changed:
-            queue = self.queues.setdefault(lane, deque())
-            queue.append(task)
-            if len(queue) == 1:
-                self._schedule(lane, 0)
 
-    def close(self, timeout: float) -> None:
-        """Start nothing more, and wait for what is running."""
-        with self.changed:
-            self.closed = True
-            self.changed.wait_for(lambda: not self.running, timeout)
-
-    def _schedule(self, lane: Hashable, delay: float) -> None:
-        heapq.heappush(self.ready, (time.monotonic() + delay, next(self.ties), lane))
-        self.changed.notify_all()
-
-    def _next(self) -> Hashable:
-        while True:
-            wait = self.ready[0][0] - time.monotonic() if self.ready else None
-            if wait is not None and wait <= 0 and not self.closed:
-                return heapq.heappop(self.ready)[2]
-            self.changed.wait(None if self.closed else wait)
-
-    def _work(self) -> None:
-        while True:
-            with self.changed:
-                lane = self._next()
-                task = self.queues[lane][0]
-                self.running += 1
-            again = task()
-            with self.changed:
-                self.running -= 1
-                if again is None:
-                    self.queues[lane].popleft()
-                if self.queues[lane]:
-                    self._schedule(lane, again or 0)
-                else:
-                    del self.queues[lane]
-                self.changed.notify_all()
+def run_lane(bot: Bot, lane: int | str) -> None:
+    if bot.stopping:
+        return
+    again = bot.lanes[lane][0]()
+    with bot.lock:
+        if again is None:
+            bot.lanes[lane].popleft()
+        if not bot.lanes[lane]:
+            del bot.lanes[lane]
+        elif not again:
+            bot.pool.submit(run_lane, bot, lane)
+        else:
+            timer = threading.Timer(again, bot.pool.submit, (run_lane, bot, lane))
+            timer.daemon = True
+            timer.start()
 
 
 # ---------------------------------------------------------------- Telegram
@@ -315,43 +289,41 @@ class TelegramError(Exception):
     """A call that Telegram refused, with Telegram's code; 0 where no whole answer came, or not Telegram's;
     200 where Telegram accepted the call and the rest of its answer was lost."""
 
-    def __init__(
-        self, method: str, code: int, description: str, hints: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, method: str, code: int, description: str, hints: Mapping[str, Json]) -> None:
         super().__init__(f"{method}: {code} {description}")
         self.code, self.description = code, description
-        self.retry_after = float((hints or {}).get("retry_after", 1))
-        self.migrate_to: int | None = (hints or {}).get("migrate_to_chat_id")
+        self.retry_after = float(hints.get("retry_after", 0))
+        self.migrate_to: int | None = hints.get("migrate_to_chat_id")
 
 
 def call(
-    bot: Bot, method: str, files: Mapping[str, Any] | None = None, wait: float = 30, **values: Json
+    bot: Bot, method: str, files: Mapping[str, Json] | None = None, wait: float = 30, **values: Json
 ) -> Json:
     """One request to the Bot API: its result, or TelegramError. Values that are None are left out."""
     url = f"{bot.settings.api}/bot{bot.settings.token}/{method}"
     values = {key: value for key, value in values.items() if value is not None}
     form = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
-    body: dict[str, Any] = {"data": form, "files": files} if files else {"json": values}
+    body = {"data": form, "files": files} if files else {"json": values}
     code = 0
     try:
-        with bot.web.post(url, **body, timeout=(10, wait), stream=True) as response:
-            if response.status_code == 200 and "json" in response.headers.get("Content-Type", ""):
-                code = 200
+        with bot.web.post(url, timeout=(10, wait), stream=True, **body) as response:  # type: ignore[arg-type]
+            accepted = response.status_code == 200 and "json" in response.headers.get("Content-Type", "")
+            code = 200 if accepted else 0
             answer = response.json()
         if answer["ok"]:
             return answer["result"]
+        refused = int(answer["error_code"]), str(answer["description"]), answer.get("parameters") or {}
     except (
         requests.RequestException,
         ValueError,
         KeyError,
         TypeError,
     ) as error:  # its text may hold the token
-        raise TelegramError(method, code, f"no whole answer ({type(error).__name__})") from None
-    hints, refused = answer.get("parameters"), str(answer.get("description", ""))
-    raise TelegramError(method, int(answer.get("error_code", 0)), refused, hints)
+        raise TelegramError(method, code, f"no whole answer ({type(error).__name__})", {}) from None
+    raise TelegramError(method, *refused)
 
 
-def say(bot: Bot, chat: int, thread: int | None, method: str, **values: Json) -> dict[str, Any]:
+def say(bot: Bot, chat: int, thread: int | None, method: str, **values: Json) -> dict[str, Json]:
     """Send to a chat, wherever it has moved, and past a topic that is gone. Returns the message."""
     try:
         return dict(call(bot, method, chat_id=chat, message_thread_id=thread, **values))
@@ -375,63 +347,62 @@ def hint(bot: Bot, method: str, **values: Json) -> TelegramError | None:
     return None
 
 
-def buttons(*rows: list[tuple[str, str]]) -> dict[str, Any]:
-    """An inline keyboard of (words, callback data)."""
-    return {"inline_keyboard": [[{"text": w, "callback_data": d} for w, d in row] for row in rows if row]}
-
-
-def job_buttons(job: Job, *rows: list[str]) -> dict[str, Any]:
+def buttons(job: Job, *rows: list[str]) -> dict[str, Json]:
     """An inline keyboard of what can be done to a job."""
-    return buttons(*([(text(job.lang, f"b_{verb}"), f"{verb}:{job.id}") for verb in row] for row in rows))
+    words = [
+        [{"text": text(job.lang, f"b_{verb}"), "callback_data": f"{verb}:{job.id}"} for verb in row]
+        for row in rows
+    ]
+    return {"inline_keyboard": [row for row in words if row]}
 
 
 def backoff(tries: int) -> float:
     return min(30.0, 0.5 * 2 ** min(tries, 10)) * random.uniform(0.5, 1)
 
 
-def pause(error: Exception, tries: int) -> float | None:
-    """Seconds after which the failed step should be tried again; None where that would not help."""
-    if isinstance(error, TelegramError):
-        lasting = error.code not in (0, 429) and (error.code < 500 or tries > 20)
-        return None if lasting else max(error.retry_after, backoff(tries))
-    if isinstance(error, ClientError) and error.response["ResponseMetadata"].get("HTTPStatusCode") == 412:
-        return 0.0  # another writer was quicker: look again
-    return backoff(tries) if isinstance(error, S3_ERRORS) else None
+def note(bot: Bot, what: str, error: Exception, tries: int) -> float | None:
+    """Log a failed step. Returns the seconds after which to try again, or None where that would not help."""
+    again: float | None = None
+    if isinstance(error, TelegramError) and (error.code in (0, 429) or (error.code >= 500 and tries < 20)):
+        again = error.retry_after or backoff(tries)
+    elif isinstance(error, S3_ERRORS):
+        again = 0 if "(PreconditionFailed)" in str(error) else backoff(tries)  # 0: another writer was quicker
+    weather = isinstance(error, (TelegramError, *S3_ERRORS))
+    bot.count["errors"] += 1
+    log.warning(
+        "%s: %s; again in %s s", what, error if weather else type(error).__name__, again, exc_info=not weather
+    )
+    return again
 
 
 # ---------------------------------------------------------------- S3
 
 
-def get_json(bot: Bot, key: str) -> tuple[dict[str, Any], str]:
-    """The object and its ETag; ({}, "") where there is none, ({}, ETag) for one that cannot be read."""
-    data, etag = get_bytes(bot, key)
-    try:
-        value = json.loads(data or b"{}")
-    except ValueError:
-        value = None
-    return (value if isinstance(value, dict) else {}), etag
-
-
 def get_bytes(bot: Bot, key: str) -> tuple[bytes, str]:
+    """The object and its ETag; (b"", "") where there is none."""
     try:
         found = bot.s3.get_object(Bucket=bot.settings.bucket, Key=key)
-    except ClientError as error:
-        if error.response["Error"]["Code"] != "NoSuchKey":
-            raise
+    except bot.s3.exceptions.NoSuchKey:
         return b"", ""
     return found["Body"].read(), found["ETag"]
 
 
+def get_json(bot: Bot, key: str) -> tuple[dict[str, Json], str]:
+    """The same for JSON; {} for what cannot be read, so that it gets written anew."""
+    data, etag = get_bytes(bot, key)
+    try:
+        return dict(json.loads(data)), etag
+    except (ValueError, TypeError):
+        return {}, etag
+
+
 def put_json(bot: Bot, key: str, value: Json, etag: str | None = None) -> None:
-    """With `etag` only over that version, "" being none: a ClientError with status 412 otherwise."""
+    """With `etag` only over that version, "" being none; PreconditionFailed otherwise."""
     condition = {} if etag is None else {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
-    body = json.dumps(value, separators=(",", ":")).encode()
-    bot.s3.put_object(
-        Bucket=bot.settings.bucket, Key=key, Body=body, ContentType="application/json", **condition
-    )
+    bot.s3.put_object(Bucket=bot.settings.bucket, Key=key, Body=json.dumps(value).encode(), **condition)
 
 
-def listing(bot: Bot, prefix: str) -> Iterator[dict[str, Any]]:
+def listing(bot: Bot, prefix: str) -> Iterator[dict[str, Json]]:
     pages = bot.s3.get_paginator("list_objects_v2").paginate(Bucket=bot.settings.bucket, Prefix=prefix)
     return (item for page in pages for item in page.get("Contents", ()))
 
@@ -456,62 +427,60 @@ def save_chat(bot: Bot, number: int, chat: Chat, etag: str) -> None:
 
 def move_chat(bot: Bot, number: int, new: int) -> None:
     """Telegram made a group a supergroup, with a new number."""
-    _, chat, _ = load_chat(bot, number)
-    put_json(bot, f"chats/{new}.json", asdict(chat))
+    put_json(bot, f"chats/{new}.json", asdict(load_chat(bot, number)[1]))
     put_json(bot, f"chats/{number}.json", {"moved": new})
 
 
 def save_job(bot: Bot, job: Job) -> None:
-    value = asdict(job)
-    saved = itertools.takewhile(lambda name: name != "over", value)
-    put_json(bot, f"jobs/{job.id}/job.json", {name: value[name] for name in saved})
+    lasting = itertools.takewhile(lambda item: item[0] != "over", asdict(job).items())
+    put_json(bot, f"jobs/{job.id}/job.json", dict(lasting))
 
 
-# ---------------------------------------------------------------- conversation
+# ---------------------------------------------------------------- the conversation
 
 
 @dataclass(frozen=True)
 class Event:
-    """What a user did. kind: command, text, button (value: str), image (dict), wrong (the text that says why)."""
+    """What a user did. `kind` is command, text, button, image (value: what it is) or wrong (value: why)."""
 
     update: int
-    chat: int
+    chat: int  # positive: private
     user: int
     lang: str
     thread: int | None
-    private: bool
     kind: str
-    value: Any
+    value: Json
     album: str | None
-    query: str | None
 
 
-def parse(bot: Bot, update: Mapping[str, Any]) -> Event | None:
-    """None for an update that is not meant for us: in groups, everybody's talk."""
+def parse(bot: Bot, update: Mapping[str, Json]) -> Event | None:
+    """None for an update that is not meant for us, such as everybody's talk in a group."""
     query = update.get("callback_query")
     message = (query or update).get("message") or {}
     sender = (query or message).get("from")
-    kind, value = ("button", query.get("data", "")) if query else read_content(bot, message)
-    if not message or not sender or kind == "ignored":
+    if not sender or not message:
         return None
-    private = message["chat"]["type"] == "private"
-    if not (private or kind in ("button", "command") or is_addressed(bot, message)):
+    number, name = message["chat"]["id"], f"@{bot.name}".lower()
+    kind, value = ("button", query.get("data", "")) if query else read_content(message)
+    if kind == "command":
+        value, _, target = value.partition("@")
+        kind = "ignored" if target and f"@{target}" != name else kind
+    replied = message.get("reply_to_message", {}).get("from", {}).get("username")
+    named = replied == bot.name or name in (message.get("text") or message.get("caption") or "").lower()
+    if kind == "ignored" or not (number > 0 or kind in ("command", "button") or named):
         return None
     lang = "ru" if str(sender.get("language_code")).lower().startswith("ru") else "en"
-    thread = message.get("message_thread_id") if private or message.get("is_topic_message") else None
-    album, query_id = message.get("media_group_id"), query and query["id"]
-    number, user = message["chat"]["id"], sender["id"]
-    return Event(update["update_id"], number, user, lang, thread, private, kind, value, album, query_id)
+    thread = message.get("message_thread_id") if number > 0 or message.get("is_topic_message") else None
+    album = message.get("media_group_id")
+    return Event(update["update_id"], number, sender["id"], lang, thread, kind, value, album)
 
 
-def read_content(bot: Bot, message: Mapping[str, Any]) -> tuple[str, Any]:
-    if "text" in message:
-        name, _, target = message["text"].strip().partition(" ")[0].lower().partition("@")
-        if target and name.startswith("/") and target != bot.name.lower():
-            return "ignored", None
-        return ("command", name[1:]) if name.startswith("/") else ("text", message["text"].strip())
+def read_content(message: Mapping[str, Json]) -> tuple[str, Json]:
+    words = message.get("text", "").strip()
+    if words:
+        return ("command", words[1:].split(" ")[0].lower()) if words.startswith("/") else ("text", words)
     file = message["photo"][-1] if message.get("photo") else message.get("document")
-    if not file or "animation" in message:  # which has a document too
+    if not file or "animation" in message:  # which comes with a document too
         return "wrong", "bad_content"
     if "photo" not in message and not str(file.get("mime_type")).startswith("image/"):
         return "wrong", "not_image"
@@ -520,51 +489,39 @@ def read_content(bot: Bot, message: Mapping[str, Any]) -> tuple[str, Any]:
     return "image", {"file_id": file["file_id"], "document": "photo" not in message}
 
 
-def is_addressed(bot: Bot, message: Mapping[str, Any]) -> bool:
-    replied = message.get("reply_to_message", {}).get("from", {}).get("username")
-    words = message.get("text") or message.get("caption") or ""
-    return bool(bot.name) and (replied == bot.name or f"@{bot.name}".lower() in words.lower())
-
-
 def decide(bot: Bot, chat: Chat, event: Event) -> list[str]:
-    """Changes the chat, and returns the keys of the texts to answer with."""
-    if bot.settings.allowed and event.user not in bot.settings.allowed | bot.settings.admins:
+    """The conversation: changes the chat, and returns the keys of the texts to answer with."""
+    settings, value = bot.settings, event.value
+    if settings.allowed and event.user not in settings.allowed + settings.admins:
         return ["private"]
-    if event.kind == "command":
-        return on_command(bot, chat, event)
     if event.kind == "button":
         return on_button(bot, chat, event)
     if event.kind == "image":
         return on_image(bot, chat, event)
     if event.kind == "wrong":
-        return expect(chat, event, event.value)
-    painters = {label.lower(): name for name, label in bot.settings.styles.items()}
-    if chat.content and not chat.job and event.value.lower() in painters:
-        return begin(bot, chat, event, {"content": chat.content, "style": painters[event.value.lower()]})
-    return expect(chat, event, *["bad_style"] * bool(chat.content))
-
-
-def expect(chat: Chat, event: Event, *reasons: str) -> list[str]:
-    """Say what we are waiting for, after the reasons why what came was not it."""
-    if chat.job:
-        return ["busy"]
-    return (
-        [*reasons, "ask_style"]
-        if chat.content
-        else [*reasons, "ask_content", *["in_group"] * (not event.private)]
-    )
-
-
-def on_command(bot: Bot, chat: Chat, event: Event) -> list[str]:
-    if event.value == "start":
+        return expect(chat, event, value)
+    if event.kind == "text":
+        names = [name for name, label in settings.styles.items() if label.lower() == value.lower()]
+        if names and chat.content and not chat.job:
+            return begin(bot, chat, event, {"content": chat.content, "style": names[0]})
+        return expect(chat, event, "bad_style" if chat.content else "")
+    if value == "start":
         chat.content = None
         return expect(chat, event, "hello")
-    if event.value == "cancel":
+    if value == "cancel":
         had, chat.job, chat.content = chat.job or chat.content, None, None
         return expect(chat, event, "cancelled" if had else "nothing")
-    if event.value == "help" or (event.value == "stats" and event.user in bot.settings.admins):
-        return [event.value]
+    if value == "help" or (value == "stats" and event.user in settings.admins):
+        return [value]
     return expect(chat, event, "bad_command")
+
+
+def expect(chat: Chat, event: Event, reason: str = "") -> list[str]:
+    """Say what we are waiting for, after the reason why what came was not it."""
+    if chat.job:
+        return ["busy"]
+    wanted = ["ask_style"] if chat.content else ["ask_content"] + ["in_group"] * (event.chat < 0)
+    return [reason, *wanted] if reason else wanted
 
 
 def on_image(bot: Bot, chat: Chat, event: Event) -> list[str]:
@@ -581,36 +538,43 @@ def on_image(bot: Bot, chat: Chat, event: Event) -> list[str]:
 def on_button(bot: Bot, chat: Chat, event: Event) -> list[str]:
     """Its data is verb:argument, the argument a painter, or the job under whose result the button stands."""
     verb, _, argument = event.value.partition(":")
-    if chat.job and verb == "cancel" and argument == chat.job:  # an old button must not stop a newer job
+    if verb == "cancel" and argument == chat.job:  # an old button must not stop a newer job
         chat.job = None
         return expect(chat, event, "cancelled")
     if chat.job or verb == "cancel":
         return expect(chat, event)
-    last = [work["content"] for work in chat.kept.values()][-1:]
-    if verb == "style" and argument in bot.settings.styles and (chat.content or last):
-        return begin(bot, chat, event, {"content": chat.content or last[0], "style": argument})
-    if argument not in chat.kept:
-        return expect(chat, event, *["expired"] * (verb != "style"))
-    work = dict(chat.kept[argument])
+    if verb == "style" and argument in bot.settings.styles:
+        last = [work["content"] for work in chat.kept.values()][-1:]
+        content = chat.content or (last[0] if last else None)
+        return (
+            begin(bot, chat, event, {"content": content, "style": argument})
+            if content
+            else expect(chat, event)
+        )
+    work = dict(chat.kept.get(argument, {}))
+    if not work:
+        return expect(chat, event, "expired")
     if verb == "another":
         chat.content = work["content"]
         return expect(chat, event)
-    stronger = {"stronger": 0.2, "softer": -0.2}.get(verb, 0.0)
+    stronger = {"stronger": 0.2, "softer": -0.2}.get(verb, 0)
     work["strength"] = round(min(1.0, max(0.1, work["strength"] + stronger)), 1)
     work["colours"] = (work["colours"] or verb == "colours") and verb != "theirs"
     work["file"] = work["file"] or verb == "file"
     return begin(bot, chat, event, work)
 
 
-def begin(bot: Bot, chat: Chat, event: Event, work: dict[str, Any]) -> list[str]:
+def begin(bot: Bot, chat: Chat, event: Event, work: dict[str, Json]) -> list[str]:
     """Give the chat a job, named after the update so that handling it twice makes one."""
-    strength = 1.0 if isinstance(work["style"], str) else 0.5  # all of a painter; NST's tuned balance
-    work = {"strength": strength, "colours": False, "file": False} | work
-    job = Job(str(event.update), "announce", event.chat, event.user, event.thread, event.lang, work)
+    style = work["style"]
+    painter = isinstance(style, str)
+    words = bot.settings.styles.get(style, style) if painter else text(event.lang, "own_style")
+    work = {"strength": 1.0 if painter else 0.5, "colours": False, "file": False} | work  # 0.5: NST's balance
+    job = Job(str(event.update), "announce", event.chat, event.user, event.thread, event.lang, words, work)
     if not count_today(bot, job):
         return ["limit"]
     save_job(bot, job)
-    watch(bot, job)
+    watch(bot, job)  # it takes no step before this one is done: they share the chat's lane
     chat.job, chat.content, chat.told = job.id, None, None
     return []
 
@@ -621,7 +585,7 @@ def count_today(bot: Bot, job: Job, failed: bool = False) -> bool:
         return True
     key, today = f"chats/user-{job.user}.json", datetime.now(timezone.utc).date().isoformat()
     value, etag = get_json(bot, key)
-    others = [other for other in value.get("jobs", []) if other != job.id and value["day"] == today]
+    others = [other for other in value.get("jobs", ()) if other != job.id and value["day"] == today]
     if not failed and len(others) >= bot.settings.daily_limit:
         return False
     put_json(bot, key, {"day": today, "jobs": others if failed else [*others, job.id]}, etag)
@@ -629,9 +593,7 @@ def count_today(bot: Bot, job: Job, failed: bool = False) -> bool:
 
 
 def answer(bot: Bot, event: Event) -> None:
-    """Handle one update. Safe to repeat from any point: what is in S3 says what is still to be done."""
-    if event.query:
-        hint(bot, "answerCallbackQuery", callback_query_id=event.query)
+    """Handle one event. Safe to repeat from any point: what is in S3 says what is still to be done."""
     number, chat, etag = load_chat(bot, event.chat)
     if event.update not in chat.seen:
         old = chat.job
@@ -650,20 +612,31 @@ def answer(bot: Bot, event: Event) -> None:
 def reply(bot: Bot, number: int, event: Event, keys: list[str]) -> None:
     known = {"support": bot.settings.support, "limit": bot.settings.daily_limit, "user": event.user}
     words = text(event.lang, *keys, stats=health(bot) if "stats" in keys else "", **known)
-    styles = [(label, f"style:{name}") for name, label in bot.settings.styles.items()]
-    rows = buttons(*(styles[i : i + 2] for i in range(0, len(styles), 2))) if "ask_style" in keys else None
+    styles = [
+        {"text": label, "callback_data": f"style:{name}"} for name, label in bot.settings.styles.items()
+    ]
+    rows = {"inline_keyboard": [styles[i : i + 2] for i in range(0, len(styles), 2)]}
     try:
-        say(bot, number, event.thread, "sendMessage", text=words, reply_markup=rows)
+        say(
+            bot,
+            number,
+            event.thread,
+            "sendMessage",
+            text=words,
+            reply_markup=rows if "ask_style" in keys else None,
+        )
     except TelegramError as error:
         if error.code != 403:
             raise
         let_go(bot, number)
 
 
-def handle(bot: Bot, update: Mapping[str, Any], tries: int) -> float | None:
+def handle(bot: Bot, update: Mapping[str, Json], tries: int) -> float | None:
     """One of the two catch-alls. None when the update may be confirmed, or seconds to try again after."""
     event = None
     try:
+        if "callback_query" in update:
+            hint(bot, "answerCallbackQuery", callback_query_id=update["callback_query"]["id"])
         event = parse(bot, update)
         if event:
             answer(bot, event)
@@ -675,24 +648,13 @@ def handle(bot: Bot, update: Mapping[str, Any], tries: int) -> float | None:
     return None
 
 
-def note(bot: Bot, what: str, error: Exception, tries: int) -> float | None:
-    """Log a failed step, bad weather in a line and our own fault with its trace, and say when to try again."""
-    again = pause(error, tries)
-    weather = isinstance(error, (TelegramError, *S3_ERRORS))
-    bot.count["errors"] += 1
-    outlook = "given up" if again is None else f"again in {again:.1f} s"
-    log.warning("%s: %s: %s", what, outlook, error if weather else type(error).__name__, exc_info=not weather)
-    return again
-
-
 # ---------------------------------------------------------------- jobs
 
 
 def watch(bot: Bot, job: Job) -> Job:
     """Have the watcher take care of a job, unless it does already. Returns the one it takes care of."""
-    job = bot.jobs.setdefault(job.id, job)
     bot.stirred.set()
-    return job
+    return bot.jobs.setdefault(job.id, job)
 
 
 def let_go(bot: Bot, number: int, job: Job | None = None, keep: bool = False) -> None:
@@ -728,78 +690,61 @@ def announce(bot: Bot, job: Job) -> None:
     """The status message, which tells the user that the request is accepted."""
     if not is_owned(bot, job):
         return
-    if job.step == "announce":
-        words = text(job.lang, "accepted", style=style_label(bot, job))
-        try:
-            sent = say(
-                bot,
-                job.chat,
-                job.thread,
-                "sendMessage",
-                text=words,
-                reply_markup=job_buttons(job, ["cancel"]),
-            )
-        except TelegramError as error:
-            if error.code in (400, 403):
-                return let_go(bot, job.chat, job)
-            raise
-        job.message, job.shown, job.step = sent.get("message_id"), ("", words), "stage"
+    words = text(job.lang, "accepted", style=job.style)
+    try:
+        sent = say(
+            bot, job.chat, job.thread, "sendMessage", text=words, reply_markup=buttons(job, ["cancel"])
+        )
+    except TelegramError as error:
+        if error.code in (400, 403):  # nobody is there
+            return let_go(bot, job.chat, job)
+        raise
+    job.message, job.shown, job.step = sent.get("message_id"), ("", words), "stage"
     save_job(bot, job)
-
-
-def style_label(bot: Bot, job: Job) -> str:
-    style = job.work["style"]
-    return bot.settings.styles.get(style, style) if isinstance(style, str) else text(job.lang, "own_style")
 
 
 def stage(bot: Bot, job: Job) -> None:
     """Carry the pictures from Telegram to S3, write the request, and hand it to the model."""
-    style, folder = job.work["style"], f"s3://{bot.settings.bucket}/jobs/{job.id}"
-    pictures = {"content": job.work["content"]} | ({} if isinstance(style, str) else {"style": style})
-    for name, picture in pictures.items():
-        job.verdict = job.verdict or carry(bot, picture, f"jobs/{job.id}/{name}")
-    if job.verdict or job.over or not is_owned(bot, job):
+    if not is_owned(bot, job):
         return
-    request: dict[str, Json] = {f"{name}_url": f"{folder}/{name}" for name in pictures}
-    request |= {
-        "result_url": f"s3://{bot.settings.bucket}/{job.result}",
-        "progress_url": f"{folder}/progress.json",
-    }
-    if isinstance(style, str):
+    style, folder = job.work["style"], f"s3://{bot.settings.bucket}/jobs/{job.id}"
+    request: dict[str, Json] = {"result_url": f"s3://{bot.settings.bucket}/{job.result}"}
+    request |= {"progress_url": f"{folder}/progress.json", "strength": job.work["strength"]}
+    if job.model == "cyclegan":
         request |= {"style_name": style}
     else:
         request |= {"preserve_color": job.work["colours"], "time_budget": TIME_BUDGET}
-    put_json(bot, f"jobs/{job.id}/request.json", request | {"strength": job.work["strength"]})
-    invoke(bot, job, f"{folder}/request.json")
+    for name in ("content", "style") if job.model == "nst" else ("content",):
+        job.verdict = job.verdict or carry(bot, job.work[name], f"jobs/{job.id}/{name}")
+        request[f"{name}_url"] = f"{folder}/{name}"
+    if not job.verdict:
+        put_json(bot, f"jobs/{job.id}/request.json", request)
+        invoke(bot, job, f"{folder}/request.json")
 
 
-def carry(bot: Bot, picture: Mapping[str, Any], key: str) -> str | None:
-    """Copy a picture to S3, or say why not. Its link in Telegram holds the token, and stays in here."""
+def carry(bot: Bot, picture: Mapping[str, Json], key: str) -> str:
+    """Copy a picture to S3, or say why not. Its link at Telegram holds the token, and stays in here."""
     try:
         path = call(bot, "getFile", file_id=picture["file_id"])["file_path"]
         url = f"{bot.settings.api}/file/bot{bot.settings.token}/{path}"
-        with bot.web.get(url, stream=True, timeout=(10, 30)) as response:
-            if response.status_code != 200:
-                raise TelegramError("download", 0, f"HTTP status {response.status_code}")
-            data = bytearray()
-            for chunk in response.iter_content(2**16):
-                data += chunk
-                if len(data) > MAX_BYTES:
-                    return "too_large"
+        with bot.web.get(url, timeout=(10, 30), stream=True) as response:
+            response.raise_for_status()
+            if int(response.headers.get("Content-Length", 0)) > MAX_BYTES:
+                return "too_large"
+            bot.s3.put_object(Bucket=bot.settings.bucket, Key=key, Body=response.content)
     except requests.RequestException as error:
-        raise TelegramError("download", 0, type(error).__name__) from None
+        raise TelegramError("download", 0, type(error).__name__, {}) from None
     except TelegramError as error:
         if error.code != 400:
             raise
         return "too_large" if "too big" in error.description else "expired"
-    bot.s3.put_object(Bucket=bot.settings.bucket, Key=key, Body=bytes(data))
-    return None
+    return ""
 
 
 def invoke(bot: Bot, job: Job, location: str) -> None:
     """Raises ClientError for what may pass, such as throttling; other refusals are the job's verdict."""
     try:
-        accepted = bot.runtime.invoke_endpoint_async(
+        places = bot.runtime.invoke_endpoint_async(
             EndpointName=bot.settings.endpoints[job.model],
             InputLocation=location,
             ContentType="application/json",
@@ -814,11 +759,10 @@ def invoke(bot: Bot, job: Job, location: str) -> None:
         job.verdict = "endpoint"
         return
     job.output, job.failure = (
-        accepted[name].split("/", 3)[3] for name in ("OutputLocation", "FailureLocation")
+        places[name].split("/", 3)[3] for name in ("OutputLocation", "FailureLocation")
     )
     job.step, job.invoked = "wait", time.monotonic()
-    if not job.over:
-        save_job(bot, job)
+    save_job(bot, job)
 
 
 def glance(bot: Bot, job: Job) -> None:
@@ -826,15 +770,15 @@ def glance(bot: Bot, job: Job) -> None:
     progress = get_json(bot, f"jobs/{job.id}/progress.json")[0] if job.progress != job.shown[0] else {}
     words = status(bot, job, progress)
     error = hint(bot, "sendChatAction", chat_id=job.chat, message_thread_id=job.thread, action="typing")
-    if words != job.shown[1] and job.message and not error:
+    if words != job.shown[1] and job.message and not (error and error.code == 429):
         error = redraw(bot, job, words, progress.get("preview"))
     job.shown, job.glanced = (job.progress, words), time.monotonic()
     if error and error.code == 429:
         job.interval, job.after = min(60.0, job.interval * 2), job.glanced + error.retry_after
 
 
-def status(bot: Bot, job: Job, progress: Mapping[str, Any]) -> str:
-    now, style = time.monotonic(), text(job.lang, "accepted", style=style_label(bot, job))
+def status(bot: Bot, job: Job, progress: Mapping[str, Json]) -> str:
+    now, style = time.monotonic(), text(job.lang, "accepted", style=job.style)
     if progress.get("steps"):
         bot.awake[job.model] = now
         done, left = min(1.0, progress.get("step", 0) / progress["steps"]), progress.get("seconds_left")
@@ -850,23 +794,18 @@ def status(bot: Bot, job: Job, progress: Mapping[str, Any]) -> str:
 
 
 def redraw(bot: Bot, job: Job, words: str, preview: str | None) -> TelegramError | None:
-    """Edit the status message: with a preview into a photo, where the server can do that."""
-    to: dict[str, Any] = {
-        "chat_id": job.chat,
-        "message_id": job.message,
-        "reply_markup": job_buttons(job, ["cancel"]),
-    }
+    """Edit the status message: with a preview into a photo, where Telegram's server can do that."""
+    to = {"chat_id": job.chat, "message_id": job.message, "reply_markup": buttons(job, ["cancel"])}
     if preview and bot.previews:
         media = {"type": "photo", "media": "attach://preview", "caption": words}
         error = hint(bot, "editMessageMedia", files={"preview": base64.b64decode(preview)}, media=media, **to)
         job.is_photo |= not error
-        if not error or error.code not in (400, 404, 501):
+        bot.previews = not error or error.code not in (404, 501)
+        if bot.previews:
             return error
-        bot.previews = error.code == 400
-    if job.is_photo:
-        return hint(bot, "editMessageCaption", caption=words, **to)
-    error = hint(bot, "editMessageText", text=words, **to)
-    job.is_photo |= bool(error and "no text in the message" in error.description)
+    method, name = ("editMessageCaption", "caption") if job.is_photo else ("editMessageText", "text")
+    error = hint(bot, method, **{name: words}, **to)
+    job.is_photo |= bool(error and "no text" in error.description)  # it was drawn before a restart
     return error
 
 
@@ -875,25 +814,36 @@ def finish(bot: Bot, job: Job) -> None:
     if not is_owned(bot, job):
         return
     reason = job.verdict or read_failure(bot, job) or deliver(bot, job)
-    if reason:
-        tell_failure(bot, job, reason)
+    if reason and "reason" not in job.sent:
+        why = text(job.lang, reason, support=bot.settings.support) if reason in TEXTS else reason
+        words = " ".join([text(job.lang, "failed"), why, text(job.lang, "go_on")])
+        send(bot, job, "sendMessage", "reason", text=words, reply_markup=buttons(job, ["retry", "another"]))
         count_today(bot, job, failed=True)
-    else:
-        bot.awake[job.model] = time.monotonic()
+    bot.count["failed" if reason else "done"] += 1
     let_go(bot, job.chat, job, keep=reason not in ("expired", "too_large"))
     job.over = True
-    bot.count["failed" if reason else "done"] += 1
 
 
-def read_failure(bot: Bot, job: Job) -> str | None:
-    """Why the model failed: a text's key, or words for the user. None if there is a picture."""
+def send(bot: Bot, job: Job, method: str, part: str, **values: Json) -> bool:
+    """Send a part of the answer and record that. False where Telegram does not take it."""
+    try:
+        say(bot, job.chat, job.thread, method, **values)
+    except TelegramError as error:
+        if error.code not in (400, 403):
+            raise
+        return error.code == 403
+    job.sent.append(part)
+    save_job(bot, job)
+    return True
+
+
+def read_failure(bot: Bot, job: Job) -> str:
+    """Why the model failed: a text's key, or words for the user. Nothing if there is a picture."""
     if job.output in bot.answers:
-        return None
+        return ""
     if job.failure not in bot.answers:
         return "deadline"
-    error = (
-        get_bytes(bot, str(job.failure))[0].decode(errors="replace").replace('\\"', '"')
-    )  # it may be quoted
+    error = get_bytes(bot, job.failure)[0].decode(errors="replace").replace('\\"', '"')  # it may be quoted
     code, message = (re.search(rf'"{name}"\s*:\s*"([^"]{{1,500}})"', error) for name in ("code", "message"))
     log.warning("job %s failed in the model: %s", job.id, code[1] if code else "no code")
     if message and job.lang == "en":
@@ -901,62 +851,36 @@ def read_failure(bot: Bot, job: Job) -> str | None:
     return code[1] if code and code[1] in TEXTS else "internal"
 
 
-def tell_failure(bot: Bot, job: Job, reason: str) -> None:
-    why = text(job.lang, reason, support=bot.settings.support) if reason in TEXTS else reason
-    words = " ".join([text(job.lang, "failed"), why, text(job.lang, "go_on")])
-    try:
-        say(
-            bot,
-            job.chat,
-            job.thread,
-            "sendMessage",
-            text=words,
-            reply_markup=job_buttons(job, ["retry", "another"]),
-        )
-    except TelegramError as error:
-        if error.code not in (400, 403):
-            raise
-
-
-def deliver(bot: Bot, job: Job) -> str | None:
+def deliver(bot: Bot, job: Job) -> str:
     """Send the picture, or say why it cannot be had. What was sent before is not sent again."""
-    said, picture = get_json(bot, str(job.output))[0], get_bytes(bot, job.result)[0]
+    said, picture = get_json(bot, job.output)[0], get_bytes(bot, job.result)[0]
     if not picture:
         return "internal"
-    photo = not job.work["file"] and fits_photo(len(picture), *(said.get("size") or (1, 1)))
-    took = round(float(said.get("seconds") or time.time() - job.created))
-    words = text(job.lang, "caption", style=style_label(bot, job), seconds=took)
-    values = {
-        "caption": "\n".join([words, *map(str, said.get("notes") or ())])[:1000],
-        "reply_markup": offers(job),
-    }
-    for part in ["photo"] * photo + ["document"] * (job.work["content"]["document"] or not photo):
-        if part in job.sent:
-            continue
-        try:
-            files = {part: ("painting" + job.result[-4:], picture)}
-            say(bot, job.chat, job.thread, f"send{part.title()}", files=files, **({} if job.sent else values))
-        except TelegramError as error:
-            if error.code not in (400, 403):
-                raise
-            if error.code == 400 and part == "document":
-                return "internal"
-            job.work["file"] = True
-        job.sent.append(part)
-        save_job(bot, job)
-    return None
+    bot.awake[job.model] = time.monotonic()
+    seconds = round(float(said.get("seconds") or time.time() - job.created))
+    lines = [text(job.lang, "caption", style=job.style, seconds=seconds), *map(str, said.get("notes") or ())]
+    values: dict[str, Json] = {"caption": "\n".join(lines)[:1000], "reply_markup": offers(job)}
+    width, height = said.get("size") or (1, 1)
+    narrow = max(width, height) > PHOTO_RATIO * min(width, height)
+    photo = not (job.work["file"] or narrow or len(picture) > PHOTO_BYTES or width + height > PHOTO_SIDES)
+    name = "painting" + job.result[-4:]
+    if photo and "photo" not in job.sent:
+        photo = send(bot, job, "sendPhoto", "photo", files={"photo": (name, picture)}, **values)
+    if "document" not in job.sent and (not photo or job.work["content"]["document"]):
+        values = {} if photo else values
+        return (
+            ""
+            if send(bot, job, "sendDocument", "document", files={"document": (name, picture)}, **values)
+            else "internal"
+        )
+    return ""
 
 
-def fits_photo(size: int, width: int, height: int) -> bool:
-    narrow = max(width, height) <= PHOTO_RATIO * min(width, height)
-    return size <= PHOTO_BYTES and width + height <= PHOTO_SIDES and narrow
-
-
-def offers(job: Job) -> dict[str, Any]:
+def offers(job: Job) -> dict[str, Json]:
     """Buttons for what can be had: nothing is stronger than all, and painters know only their own colours."""
     strength = ["stronger"] * (job.work["strength"] < 1) + ["softer"] * (job.work["strength"] > 0.1)
     colours = ["theirs" if job.work["colours"] else "colours"] * (job.model == "nst")
-    return job_buttons(job, ["another"], strength, colours + ["file"] * (not job.work["file"]))
+    return buttons(job, ["another"], strength, colours + ["file"] * (not job.work["file"]))
 
 
 def discard(bot: Bot, job: Job) -> None:
@@ -971,9 +895,6 @@ def discard(bot: Bot, job: Job) -> None:
     if job.step != "wait" or has_ended(bot, job):
         bot.jobs.pop(job.id, None)
     bot.answers -= {job.output, job.failure}
-
-
-# ---------------------------------------------------------------- the watcher: one thread, two list calls a second
 
 
 def has_ended(bot: Bot, job: Job) -> bool:
@@ -1001,72 +922,64 @@ def take_step(bot: Bot, job: Job, step: Callable[[Bot, Job], None]) -> None:
         job.tries += 1
         again = note(bot, step.__name__, error, job.tries)
         job.after = time.monotonic() + (backoff(job.tries) if again is None else again)
-        if again is None and step is not finish:
+        if again is None and step in (announce, stage):
             job.verdict = "internal"
-    finally:
-        job.working = False
-        bot.stirred.set()
+    job.working = False
+    bot.stirred.set()
 
 
-def dispatch(bot: Bot) -> None:
-    """Put each job that can go on into a lane: of its chat where it must not overtake /cancel, else of its own."""
-    now, glances = time.monotonic(), []
-    for job in list(bot.jobs.values()):
-        step = None if job.working or now < job.after else next_step(bot, job)
-        if step is glance:
-            glances += [job] * (now >= job.glanced + job.interval)
-        elif step:
-            enter(bot, job, step)
-    if bot.glance_at <= now:
-        bot.glance_at = now + 1
-        for job in heapq.nsmallest(GLANCES, glances, key=lambda job: job.glanced):
-            enter(bot, job, glance)
-
-
-def enter(bot: Bot, job: Job, step: Callable[[Bot, Job], None]) -> None:
-    job.working = True
-    lanes, lane = (bot.chats, job.chat) if step in (announce, finish, glance) else (bot.carriers, job.id)
-    lanes.put(lane, lambda: take_step(bot, job, step))
-
-
-def look(bot: Bot) -> None:
-    """One page of the answers and one of the jobs, each going on where the last one ended."""
-    bot.answers |= {item["Key"] for item in next_page(bot, "async/")}
-    for item in next_page(bot, "jobs/"):
-        _, job, name = item["Key"].split("/", 2)
-        if job not in bot.jobs:
-            watch(bot, Job(job))
-        if name == "progress.json":
-            bot.jobs[job].progress = item["ETag"]
-
-
-def next_page(bot: Bot, prefix: str) -> list[dict[str, Any]]:
-    after = bot.cursors.get(prefix, "")
-    page = bot.s3.list_objects_v2(Bucket=bot.settings.bucket, Prefix=prefix, StartAfter=after)
-    items: list[dict[str, Any]] = page.get("Contents", [])
-    bot.cursors[prefix] = items[-1]["Key"] if page["IsTruncated"] else ""
-    return items
+# ---------------------------------------------------------------- the watcher: two list calls a second
 
 
 def watch_jobs(bot: Bot) -> None:
-    looked = beat = swept = 0.0
-    while not bot.stopping.is_set():
+    looked = beat = swept = -math.inf
+    while not bot.stopping:
         bot.stirred.wait(1)
         bot.stirred.clear()
-        now = time.monotonic()
+        now, glances = time.monotonic(), 0
         try:
             if now >= looked + 1 and (bot.jobs or now < bot.born + 2 * GRACE_SECONDS):
-                looked = now
+                looked, glances = now, GLANCES
                 look(bot)
             if now >= swept + 86400:
-                swept = now
                 sweep(bot)
+                swept = now
         except S3_ERRORS as error:
             note(bot, "listing", error, 1)
-        dispatch(bot)
+        dispatch(bot, glances)
         if now >= beat + 60:
-            beat = now
             log.info(health(bot))
+            beat = now
+
+
+def look(bot: Bot) -> None:
+    """A page of the answers and a page of the jobs, each going on where the last one ended."""
+    for prefix in ("async/", "jobs/"):
+        after = bot.cursors.get(prefix, "")
+        page = bot.s3.list_objects_v2(Bucket=bot.settings.bucket, Prefix=prefix, StartAfter=after)
+        items = page.get("Contents", [])
+        bot.cursors[prefix] = items[-1]["Key"] if page["IsTruncated"] else ""
+        if prefix == "async/":
+            bot.answers |= {item["Key"] for item in items}
+            continue
+        for item in items:
+            _, number, name = item["Key"].split("/", 2)
+            job = bot.jobs.get(number) or watch(bot, Job(number))
+            job.progress = item["ETag"] if name == "progress.json" else job.progress
+
+
+def dispatch(bot: Bot, glances: int) -> None:
+    """Put the next step of each job that can go on into its chat's lane."""
+    now = time.monotonic()
+    ready = [job for job in list(bot.jobs.values()) if not job.working and now >= job.after]
+    steps = [(job, step) for job in ready if (step := next_step(bot, job))]
+    looks = [job for job, step in steps if step is glance and now >= job.glanced + job.interval]
+    chosen = heapq.nsmallest(glances, looks, key=lambda job: job.glanced)
+    for job, step in [(job, step) for job, step in steps if step is not glance] + [
+        (job, glance) for job in chosen
+    ]:
+        job.working = True
+        put(bot, job.chat or job.id, partial(take_step, bot, job, step))
 
 
 def sweep(bot: Bot) -> None:
@@ -1082,60 +995,61 @@ def sweep(bot: Bot) -> None:
 
 
 def health(bot: Bot) -> str:
-    with bot.settled:
+    with bot.lock:
         waiting = [time.monotonic() - since for since in bot.inbox.values() if since]
     lag, bot.lag = max([bot.lag, *waiting]), 0.0
-    names = ("updates", "done", "failed", "cancelled", "errors")
-    counts = " ".join(f"{name}={bot.count[name]}" for name in names)
-    return f"health: {counts} jobs={len(bot.jobs)} waiting={len(waiting)} lag={lag:.1f}s"
+    counts = " ".join(
+        f"{name}={bot.count[name]}" for name in ("updates", "done", "failed", "cancelled", "errors")
+    )
+    return f"{counts} jobs={len(bot.jobs)} waiting={len(waiting)} lag={lag:.1f}s"
 
 
 # ---------------------------------------------------------------- main
 
 
-def take(bot: Bot, update: Mapping[str, Any]) -> None:
+def take(bot: Bot, update: Mapping[str, Json]) -> None:
     """Put an update into its chat's lane, once."""
     number, tries = update["update_id"], itertools.count(1)
     message = (update.get("callback_query") or update).get("message") or {}
-    with bot.settled:
-        if number in bot.inbox:
-            return
-        bot.inbox[number] = time.monotonic()
-    bot.count["updates"] += 1
 
     def task() -> float | None:
         again = handle(bot, update, next(tries))
         if again is None:
-            with bot.settled:
+            with bot.lock:
                 bot.lag = max(bot.lag, time.monotonic() - bot.inbox[number])
                 bot.inbox[number] = 0.0
-                bot.settled.notify_all()
+                bot.lock.notify_all()
         return again
 
-    bot.chats.put(message.get("chat", {}).get("id"), task)
+    with bot.lock:
+        if number in bot.inbox:
+            return
+        bot.inbox[number] = time.monotonic()
+        bot.count["updates"] += 1
+    put(bot, message.get("chat", {}).get("id", 0), task)
 
 
 def offset(bot: Bot) -> int | None:
     """Confirms all updates below the first that is not handled; None when there is nothing to confirm."""
-    with bot.settled:
-        unhandled = [number for number, since in bot.inbox.items() if since]
-        first = min(unhandled, default=max(bot.inbox, default=-1) + 1)
+    with bot.lock:
+        first = min((n for n, since in bot.inbox.items() if since), default=max(bot.inbox, default=-1) + 1)
         bot.inbox = {number: since for number, since in bot.inbox.items() if number >= first}
     return first or None
 
 
 def poll(bot: Bot) -> None:
-    """Take updates until told to stop. While some are unhandled Telegram gives them again: then ask more rarely."""
+    """Take updates. While some are unhandled Telegram gives them again and again: then ask more rarely."""
     quiet = 0.0
     while True:
-        confirm = offset(bot)
-        values = {"offset": confirm, "timeout": 0 if bot.inbox else 50, "allowed_updates": UPDATES}
-        before = bot.count["updates"]
-        for update in patiently(bot, "getUpdates", wait=60, **values):
+        before, confirm = bot.count["updates"], offset(bot)
+        timeout = 0 if bot.inbox else 50
+        for update in patiently(
+            bot, "getUpdates", wait=60, offset=confirm, timeout=timeout, allowed_updates=UPDATES
+        ):
             take(bot, update)
         quiet = 0.02 if bot.count["updates"] > before else min(1.0, 2 * quiet + 0.02)
-        with bot.settled:
-            bot.settled.wait_for(lambda: not any(bot.inbox.values()), quiet)
+        with bot.lock:
+            bot.lock.wait_for(lambda: not any(bot.inbox.values()), quiet)
 
 
 def patiently(bot: Bot, method: str, **values: Json) -> Json:
@@ -1148,64 +1062,57 @@ def patiently(bot: Bot, method: str, **values: Json) -> Json:
                 log.error("Telegram does not know this token: set TELEGRAM_TOKEN to what @BotFather gave you")
                 sys.exit(2)
             if error.code == 409 and "webhook" in error.description:
-                log.warning("a webhook is set for this bot, and is removed: this program polls")
+                log.warning("a webhook is set for this bot, and is removed now: this program polls")
                 hint(bot, "deleteWebhook")
             elif error.code == 409:
                 log.warning("another program polls with this token: stop one of the two")
-            note(bot, "polling", error, tries)
-            time.sleep(max(backoff(tries), error.retry_after))
+            note(bot, method, error, tries)
+            time.sleep(error.retry_after or backoff(tries))
 
 
 def check(bot: Bot) -> int:
     """Try all that the environment names, and say what is wrong and what to do."""
-    wrong = []
-    try:
-        print(f"token: ok, this is @{call(bot, 'getMe').get('username')}")
-    except TelegramError as error:
-        wrong.append(f"token: {error}. Set TELEGRAM_TOKEN to what @BotFather gave you")
-    probe = f"jobs/check-{time.time_ns()}/request.json"
-    try:
-        put_json(bot, probe, {})
-        list(listing(bot, "jobs/check-"))
-        print(f"bucket: ok, {bot.settings.bucket} can be written and listed")
-    except S3_ERRORS as error:
-        wrong.append(
-            f"bucket: {error}. Set BUCKET to one that these AWS credentials may read, list and write"
-        )
+    key, failed = f"jobs/check-{time.time_ns()}/request.json", 0
+    probe = {"InputLocation": f"s3://{bot.settings.bucket}/{key}", "RequestTTLSeconds": 60}
+    attempts: list[tuple[str, Callable[[], Json], str]] = [
+        ("token", lambda: call(bot, "getMe"), "set TELEGRAM_TOKEN to what @BotFather gave you"),
+        ("bucket", lambda: (put_json(bot, key, {}), list(listing(bot, key)), remove(bot, [key])),
+         "set BUCKET to one that these AWS credentials may read, write and list"),
+    ]  # fmt: skip
     for name in bot.settings.endpoints.values():
+        ask = partial(bot.runtime.invoke_endpoint_async, EndpointName=name, **probe)
+        attempts.append((f"endpoint {name}", ask, "deploy it, or set its variable to one that is in service"))
+    for what, attempt, advice in attempts:
         try:
-            location = f"s3://{bot.settings.bucket}/{probe}"
-            bot.runtime.invoke_endpoint_async(EndpointName=name, InputLocation=location, RequestTTLSeconds=60)
-            print(f"endpoint {name}: ok, it takes requests")
-        except S3_ERRORS as error:
-            wrong.append(f"endpoint {name}: {error}. Deploy it, or set its name to one that is in service")
-    with contextlib.suppress(*S3_ERRORS):
-        remove(bot, [probe])
-    print("\n".join(wrong) or "all is well")
-    return 1 if wrong else 0
+            attempt()
+            print(f"{what}: ok")
+        except (TelegramError, *S3_ERRORS) as error:
+            print(f"{what}: {error}. What to do: {advice}")
+            failed = 1
+    return failed
 
 
 def start(bot: Bot) -> None:
     bot.name = patiently(bot, "getMe").get("username", "")
     hint(bot, "deleteWebhook")
-    for language in ("en", "ru"):
+    for lang, code in (("en", None), ("ru", "ru")):
         commands = [
-            {"command": c, "description": text(language, f"c_{c}")} for c in ("start", "cancel", "help")
+            {"command": name, "description": text(lang, f"c_{name}")} for name in ("start", "cancel", "help")
         ]
-        hint(bot, "setMyCommands", commands=commands, language_code=language if language == "ru" else None)
+        hint(bot, "setMyCommands", commands=commands, language_code=code)
     threading.Thread(target=watch_jobs, args=(bot,), daemon=True).start()
 
 
 def stop(bot: Bot) -> None:
     """Within 10 s: let what runs come to its end, and confirm what is handled."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    bot.stopping.set()
-    for lanes in (bot.chats, bot.carriers):
-        lanes.close(3)
-    confirm = offset(bot)
-    if confirm:
-        time.sleep(0.3)  # the poll that was cut off has to be noticed
-        hint(bot, "getUpdates", wait=2, offset=confirm, limit=1, timeout=0)
+    bot.stopping, home = True, threading.Barrier(WORKERS + 1)
+    for _ in range(WORKERS):
+        bot.pool.submit(home.wait)
+    with contextlib.suppress(threading.BrokenBarrierError):
+        home.wait(6)
+    hint(bot, "getUpdates", wait=2, offset=offset(bot), limit=1, timeout=0)
+    log.info("stopped: %s", health(bot))
 
 
 class Redacted(logging.Formatter):
@@ -1215,35 +1122,30 @@ class Redacted(logging.Formatter):
         return super().format(record).replace(self.token, "<token>")
 
 
-def connect(settings: Settings) -> Bot:
-    web = requests.Session()
-    web.mount("http", requests.adapters.HTTPAdapter(pool_maxsize=WORKERS + CARRIERS + 2))
-    s3 = boto3.client(
-        "s3", config=Config(connect_timeout=5, read_timeout=20, max_pool_connections=WORKERS + CARRIERS)
-    )
-    once = Config(connect_timeout=5, read_timeout=20, retries={"total_max_attempts": 1})
-    runtime = boto3.client("sagemaker-runtime", config=once)
-    return Bot(settings, web, s3, runtime, Lanes(WORKERS), Lanes(CARRIERS))
-
-
-def interrupt(*_: object) -> NoReturn:
+def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="The chat that turns photos into paintings; see README.md.")
-    parser.add_argument("--check", action="store_true", help="verify token, bucket and endpoints, and leave")
-    args = parser.parse_args()
     try:
-        bot = connect(read_settings(os.environ))
+        settings = read_settings(os.environ)
+        web, once = requests.Session(), {"total_max_attempts": 1}
+        web.mount("http", requests.adapters.HTTPAdapter(pool_maxsize=WORKERS + 1))
+        s3 = boto3.client(
+            "s3", config=Config(connect_timeout=5, read_timeout=20, max_pool_connections=WORKERS + 1)
+        )
+        runtime = boto3.client(
+            "sagemaker-runtime", config=Config(connect_timeout=5, read_timeout=20, retries=once)
+        )
     except (ValueError, BotoCoreError) as error:
         print(error, file=sys.stderr)
         return 2
     handler = logging.StreamHandler()
     handler.setFormatter(Redacted("%(asctime)s %(levelname)s %(message)s"))
-    Redacted.token = bot.settings.token
+    Redacted.token = settings.token
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    if args.check:
+    bot = Bot(settings, web, s3, runtime)
+    if sys.argv[1:] == ["--check"]:
         return check(bot)
     signal.signal(signal.SIGTERM, interrupt)
     try:
@@ -1251,7 +1153,8 @@ def main() -> int:
         poll(bot)
     except KeyboardInterrupt:
         stop(bot)
-    return 0
+    logging.shutdown()
+    os._exit(0)  # without waiting for threads that are caught in a slow network
 
 
 if __name__ == "__main__":
