@@ -124,12 +124,19 @@ class Storage:
         config = Path(self.folder) / "s3.json"
         credentials = [{"accessKey": "key", "secretKey": "secret"}]
         actions = ["Admin", "Read", "Write", "List"]
-        config.write_text(json.dumps({"identities": [{"name": "t", "credentials": credentials, "actions": actions}]}))
+        config.write_text(
+            json.dumps({"identities": [{"name": "t", "credentials": credentials, "actions": actions}]})
+        )
         self.port = free_port()
         ports = {name: free_port() for name in ("master.port", "volume.port", "filer.port")}
         weed = shutil.which("weed") or str(Path(sys.executable).parent / "weed")
         command = [weed, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={self.folder}", "-s3"]
-        command += [f"-s3.port={self.port}", f"-s3.config={config}", "-volume.max=50", "-master.volumeSizeLimitMB=256"]
+        command += [
+            f"-s3.port={self.port}",
+            f"-s3.config={config}",
+            "-volume.max=50",
+            "-master.volumeSizeLimitMB=256",
+        ]
         command += [f"-{name}={port}" for name, port in ports.items()]
         with (Path(self.folder) / "log").open("w") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -164,7 +171,9 @@ class Storage:
 
 
 def s3_client(port: int) -> Any:
-    config = Config(retries={"total_max_attempts": 1}, max_pool_connections=50, connect_timeout=5, read_timeout=20)
+    config = Config(
+        retries={"total_max_attempts": 1}, max_pool_connections=50, connect_timeout=5, read_timeout=20
+    )
     return boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", config=config)
 
 
@@ -239,7 +248,7 @@ class Telegram(LoBotApiEmulator):
         return number
 
     def validate(self, method: str, fields: dict[str, Any], uploads: dict[str, Any]) -> Any:
-        thread = fields.pop("message_thread_id", None) if self.threads else None
+        thread = int(fields.pop("message_thread_id", None) or 0) if self.threads else None
         if method == "editMessageMedia" and self.media_edits:
             media = self.decoded(fields["media"])
             message = self.messages[int(fields["chat_id"]), int(fields["message_id"])]
@@ -248,7 +257,10 @@ class Telegram(LoBotApiEmulator):
             result: Any = {"message_id": message.id, "chat": {"id": message.chat, "type": "private"}}
             self._change(message, media["caption"], fields)
             return result
-        if method == "editMessageText" and self.messages[int(fields["chat_id"]), int(fields["message_id"])].kind != "text":
+        if (
+            method == "editMessageText"
+            and self.messages[int(fields["chat_id"]), int(fields["message_id"])].kind != "text"
+        ):
             raise ApiRefusal("Bad Request: there is no text in the message to edit")
         result = super().validate(method, fields, uploads)
         if method == "getMe":
@@ -256,7 +268,9 @@ class Telegram(LoBotApiEmulator):
         self._remember(method, fields, uploads, result, thread)
         return result
 
-    def _remember(self, method: str, fields: dict[str, Any], uploads: dict[str, Any], result: Any, thread: Any) -> None:
+    def _remember(
+        self, method: str, fields: dict[str, Any], uploads: dict[str, Any], result: Any, thread: Any
+    ) -> None:
         if method not in ("getUpdates",):
             self.calls.append((time.monotonic(), method, dict(fields)))
         if method in ("sendMessage", "sendPhoto", "sendDocument"):
@@ -277,7 +291,9 @@ class Telegram(LoBotApiEmulator):
         message.text = words
         message.texts.append(words)
         markup = self.decoded(fields.get("reply_markup") or {})
-        message.buttons = {b["text"]: b["callback_data"] for row in markup.get("inline_keyboard", ()) for b in row}
+        message.buttons = {
+            b["text"]: b["callback_data"] for row in markup.get("inline_keyboard", ()) for b in row
+        }
 
     async def read_request(self, request: web.Request) -> tuple[dict[str, Any], dict[str, Any]]:
         fields, uploads = await super().read_request(request)
@@ -298,7 +314,9 @@ class Telegram(LoBotApiEmulator):
 
     async def _break(self, request: web.Request, whole: Any, action: str) -> web.StreamResponse:
         if action == "half":
-            half = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": str(len(whole.body))})
+            half = web.StreamResponse(
+                headers={"Content-Type": "application/json", "Content-Length": str(len(whole.body))}
+            )
             await half.prepare(request)
             await half.write(whole.body[: len(whole.body) // 2])
             assert request.transport
@@ -318,7 +336,9 @@ def html(status: int) -> web.Response:
     return web.Response(status=status, text="<html>502 Bad Gateway</html>", content_type="text/html")
 
 
-def times(n: int, method: str, respond: Callable[[], web.StreamResponse | str], chat: int | None = None) -> Fault:
+def times(
+    n: int, method: str, respond: Callable[[], web.StreamResponse | str], chat: int | None = None
+) -> Fault:
     """A fault that hits the first n calls of a method (of one chat)."""
     left = [n]
 
@@ -334,7 +354,9 @@ def times(n: int, method: str, respond: Callable[[], web.StreamResponse | str], 
 class User:
     """Somebody at a telephone."""
 
-    def __init__(self, telegram: Telegram, number: int, language: str = "en", group: int | None = None) -> None:
+    def __init__(
+        self, telegram: Telegram, number: int, language: str = "en", group: int | None = None
+    ) -> None:
         self.telegram, self.number, self.language = telegram, number, language
         self.chat = group or number
         self.extra: dict[str, Any] = {}  # fields of each message, such as message_thread_id
@@ -342,8 +364,18 @@ class User:
 
     def _message(self, **content: Any) -> int:
         kind = "private" if self.chat > 0 else "supergroup"
-        sender = {"id": self.number, "is_bot": False, "first_name": "Secret Name", "language_code": self.language}
-        common = {"message_id": 1, "date": int(time.time()), "chat": {"id": self.chat, "type": kind}, "from": sender}
+        sender = {
+            "id": self.number,
+            "is_bot": False,
+            "first_name": "Secret Name",
+            "language_code": self.language,
+        }
+        common = {
+            "message_id": 1,
+            "date": int(time.time()),
+            "chat": {"id": self.chat, "type": kind},
+            "from": sender,
+        }
         self.here()
         return self.telegram.push("message", common | self.extra | content)
 
@@ -364,34 +396,59 @@ class User:
         small = {"file_id": "thumbnail", "file_unique_id": "t", "width": 90, "height": 67}
         return self._message(photo=[small, file | {"file_size": len(data)}], **content)
 
-    def document(self, data: bytes = b"a file", mime: str = "image/png", size: int | None = None, **content: Any) -> int:
-        file = {"file_id": self._asset(data), "file_unique_id": "u", "file_name": "Secret.png", "mime_type": mime}
+    def document(
+        self, data: bytes = b"a file", mime: str = "image/png", size: int | None = None, **content: Any
+    ) -> int:
+        file = {
+            "file_id": self._asset(data),
+            "file_unique_id": "u",
+            "file_name": "Secret.png",
+            "mime_type": mime,
+        }
         return self._message(document=file | {"file_size": len(data) if size is None else size}, **content)
 
     def press(self, message: Message, words: str) -> int:
-        sender = {"id": self.number, "is_bot": False, "first_name": "Secret Name", "language_code": self.language}
+        sender = {
+            "id": self.number,
+            "is_bot": False,
+            "first_name": "Secret Name",
+            "language_code": self.language,
+        }
         chat = {"id": self.chat, "type": "private" if self.chat > 0 else "supergroup"}
         at = {"message_id": message.id, "date": 1, "chat": chat, **self.extra}
         self.here()
-        query = {"id": str(time.monotonic_ns()), "from": sender, "message": at, "data": message.buttons[words]}
+        query = {
+            "id": str(time.monotonic_ns()),
+            "from": sender,
+            "message": at,
+            "data": message.buttons[words],
+        }
         return self.telegram.push("callback_query", query | {"chat_instance": "1"})
 
     def messages(self) -> list[Message]:
         """All that is in the chat, old to new."""
         with self.telegram.lock:
-            return [m for (chat, _), m in self.telegram.messages.items() if chat == self.chat and not m.deleted]
+            return [
+                m for (chat, _), m in self.telegram.messages.items() if chat == self.chat and not m.deleted
+            ]
 
     def sees(self, *words: str, kind: str | None = None, seconds: float = 20) -> Message:
         """Wait for a new message that has all these words in it, and return it."""
 
         def found() -> Message | None:
             for m in self.messages():
-                if m.id > self.cursor and (kind is None or m.kind == kind) and all(w in m.text for w in words):
+                if (
+                    m.id > self.cursor
+                    and (kind is None or m.kind == kind)
+                    and all(w in m.text for w in words)
+                ):
                     return m
             return None
 
         try:
-            message: Message = eventually(found, f"chat {self.chat} shows {kind or 'a message'} with {words}", seconds)
+            message: Message = eventually(
+                found, f"chat {self.chat} shows {kind or 'a message'} with {words}", seconds
+            )
         except AssertionError as error:
             raise AssertionError(f"{error}; it shows {[m.text for m in self.messages()]}") from None
         return message
@@ -414,7 +471,9 @@ class Endpoint:
 
     def __init__(self, storage: Storage) -> None:
         self.storage, self.mode, self.seconds, self.steps = storage, "ok", 0.0, 0
-        self.error: str = json.dumps({"error": {"code": "image_unreadable", "message": "This is no picture."}})
+        self.error: str = json.dumps(
+            {"error": {"code": "image_unreadable", "message": "This is no picture."}}
+        )
         self.answer: dict[str, Any] = {"size": [800, 600], "seconds": 12.3, "notes": []}
         self.preview = base64.b64encode(b"\xff\xd8 preview").decode()
         self.padding = 0
@@ -470,7 +529,9 @@ class Endpoint:
             self.held.put(call)
         else:
             threading.Thread(target=self.work, args=(call,), daemon=True).start()
-        places = {f"X-Amzn-SageMaker-{n.title()}Location": f"s3://{BUCKET}/{call[n]}" for n in ("output", "failure")}
+        places = {
+            f"X-Amzn-SageMaker-{n.title()}Location": f"s3://{BUCKET}/{call[n]}" for n in ("output", "failure")
+        }
         return 202, {"InferenceId": call["id"]}, places
 
     def wake(self) -> None:
@@ -483,7 +544,9 @@ class Endpoint:
         try:
             self._paint(call)
         except (ClientError, BotoCoreError) as error:
-            said = {"error": {"code": "object_not_found", "message": f"An object is gone: {type(error).__name__}"}}
+            said = {
+                "error": {"code": "object_not_found", "message": f"An object is gone: {type(error).__name__}"}
+            }
             self._write(call["failure"], json.dumps(said).encode())
 
     def _paint(self, call: dict[str, Any]) -> None:
@@ -498,7 +561,13 @@ class Endpoint:
                 made[name] = self._read(request[f"{name}_url"]).decode(errors="replace")[:200]
         for step in range(self.steps):
             left = self.seconds * (1 - step / self.steps)
-            progress = {"step": step, "steps": self.steps, "seconds": 1.0, "seconds_left": left, "preview": self.preview}
+            progress = {
+                "step": step,
+                "steps": self.steps,
+                "seconds": 1.0,
+                "seconds_left": left,
+                "preview": self.preview,
+            }
             self._write(request["progress_url"].split("/", 3)[3], json.dumps(progress).encode())
             time.sleep(self.seconds / self.steps)
         if not self.steps:
@@ -546,7 +615,9 @@ class World:
 
     def start(self, **more: str) -> None:
         environment = self.environment(**more)
-        self.process = subprocess.Popen([sys.executable, str(ROOT / "bot.py")], env=environment, stderr=self.log)
+        self.process = subprocess.Popen(
+            [sys.executable, str(ROOT / "bot.py")], env=environment, stderr=self.log
+        )
 
     def kill(self) -> None:
         if self.process:

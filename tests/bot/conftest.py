@@ -1,3 +1,4 @@
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +18,8 @@ def world(storage: Storage) -> Iterator[World]:
     world = World(storage)
     try:
         yield world
+        world.kill()
+        time.sleep(0.2)  # what the endpoint still writes
         kept = b"".join(storage.read(key) for key in storage.keys())
         for secret in (TOKEN, "Secret"):
             assert secret not in world.logged(), f"{secret!r} is in the bot's log"

@@ -23,12 +23,14 @@ RUSSIAN = {
 def paint(user: User, painter: str = "Monet", photo: bytes = b"a photo") -> Message:
     """The shortest conversation there is; the painting."""
     user.photo(photo)
-    user.press(user.sees(), painter)
+    user.press(user.sees("painter"), painter)
     return user.sees(painter, kind="photo")
 
 
 def is_clean(world: World) -> None:
-    eventually(lambda: not world.storage.keys("jobs/") + world.storage.keys("async/"), "the job's objects are gone")
+    eventually(
+        lambda: not world.storage.keys("jobs/") + world.storage.keys("async/"), "the job's objects are gone"
+    )
 
 
 @pytest.mark.parametrize(("language", "words"), [("en", ENGLISH), ("ru", RUSSIAN), ("pt-br", ENGLISH)])
@@ -63,14 +65,21 @@ def test_a_whole_conversation(world: World, language: str, words: dict[str, str]
     world.endpoint.seconds = 3
     anna.press(question, "Van Gogh")
     anna.sees(words["working"], "Van Gogh")
-    for again in (lambda: anna.write("/start"), lambda: anna.photo(), lambda: anna.write("Monet"), lambda: anna.write("hm")):
+    for again in (
+        lambda: anna.write("/start"),
+        lambda: anna.photo(),
+        lambda: anna.write("Monet"),
+        lambda: anna.write("hm"),
+    ):
         again()
         anna.sees(words["busy"])
     painting = anna.sees("Van Gogh, 12", kind="photo")
     assert made_of(painting)["content"] == "my garden"
     assert made_of(painting)["style"] == "vangogh"
     is_clean(world)
-    eventually(lambda: not any(words["working"] in m.text for m in anna.messages()), "the status message is gone")
+    eventually(
+        lambda: not any(words["working"] in m.text for m in anna.messages()), "the status message is gone"
+    )
 
 
 def test_a_picture_of_ones_own_as_the_style(world: World) -> None:
@@ -85,7 +94,12 @@ def test_a_picture_of_ones_own_as_the_style(world: World) -> None:
     request = world.endpoint.requests[0]
     assert request["strength"] == 0.5
     assert request["preserve_color"] is False
-    assert {key for key in request if key.endswith("_url")} == {"content_url", "style_url", "result_url", "progress_url"}
+    assert {key for key in request if key.endswith("_url")} == {
+        "content_url",
+        "style_url",
+        "result_url",
+        "progress_url",
+    }
     headers = world.endpoint.invocations[0]["headers"]
     assert int(headers["x-amzn-sagemaker-requestttlseconds"]) >= 60
     assert int(headers["x-amzn-sagemaker-invocationtimeoutseconds"]) <= 3600
@@ -111,8 +125,12 @@ def test_a_file_comes_back_as_a_file_too(world: World) -> None:
     assert "Monet" in photo.text
 
 
-@pytest.mark.parametrize(("answer", "padding"), [({"size": [10000, 300]}, 0), ({"size": [900, 40]}, 0), ({}, 11 * 2**20)])
-def test_what_is_too_large_for_a_photo_comes_as_a_file(world: World, answer: dict[str, object], padding: int) -> None:
+@pytest.mark.parametrize(
+    ("answer", "padding"), [({"size": [10000, 300]}, 0), ({"size": [900, 40]}, 0), ({}, 11 * 2**20)]
+)
+def test_what_is_too_large_for_a_photo_comes_as_a_file(
+    world: World, answer: dict[str, object], padding: int
+) -> None:
     world.endpoint.answer.update(answer)
     world.endpoint.padding = padding
     world.start()
@@ -144,13 +162,12 @@ def test_two_photos_in_an_album_are_content_and_style(world: World) -> None:
     world.start()
     anna = world.user()
     world.endpoint.seconds = 2
-    for name in (b"content", b"style", b"third", b"fourth"):
+    for name in (b"content", b"style", b"third"):
         anna.photo(name, media_group_id="album 1")
     anna.cursor = 0
-    anna.sees("first two pictures")
+    anna.sees("wait, or stop it")
     made = made_of(anna.sees(kind="photo"))
     assert (made["content"], made["style"]) == ("content", "style")
-    assert len([m for m in anna.messages() if "first two pictures" in m.text]) == 1
 
 
 def test_cancel_during_a_job(world: World) -> None:
@@ -247,11 +264,11 @@ def test_an_old_keyboard_still_works(world: World) -> None:
     assert made_of(anna.sees("Cezanne", kind="photo"))["content"] == "my garden"
 
 
-def test_progress_waking_and_the_line(world: World) -> None:
+def test_waking_progress_and_previews(world: World) -> None:
     world.telegram.media_edits = True
     world.endpoint.mode = "asleep"
     world.start()
-    anna, boris = world.user(), world.user("ru")
+    anna = world.user()
     anna.photo()
     anna.press(anna.sees(), "Monet")
     status = anna.sees("Painting")
@@ -260,16 +277,13 @@ def test_progress_waking_and_the_line(world: World) -> None:
     world.endpoint.seconds, world.endpoint.steps = 15, 10
     world.endpoint.wake()
     eventually(lambda: "%" in status.text and "s left" in status.text, "there is a progress bar", 30)
-    eventually(lambda: status.kind == "photo" and status.previews[-1].endswith(b"preview"), "there is a preview")
-    world.endpoint.mode = "asleep"
-    boris.photo()
-    boris.press(boris.sees(), "Monet")
-    line = boris.sees("Рисую")
-    eventually(lambda: "Картин перед вашей: 1" in line.text, "the place in the line is told", 15)
+    eventually(
+        lambda: status.kind == "photo" and status.previews[-1].endswith(b"preview"), "there is a preview"
+    )
     anna.sees("Monet", kind="photo", seconds=30)
-    assert len(status.texts) == len({text for text in status.texts}), "an edit that changed nothing was sent"
-    edits = [t for t, method, fields in world.telegram.calls if method.startswith("editMessage")]
-    assert all(later - earlier > 2.5 for earlier, later in zip(edits, edits[1:])) or boris  # by chat, see below
+    assert len(status.texts) == len(set(status.texts)), "an edit that changed nothing was sent"
+    edits = [t for t, method, _ in world.telegram.calls if method.startswith("editMessage")]
+    assert all(later - earlier > 2.5 for earlier, later in zip(edits, edits[1:]))
 
 
 def test_progress_without_media_edits_is_text(world: World) -> None:
@@ -281,20 +295,17 @@ def test_progress_without_media_edits_is_text(world: World) -> None:
     status = anna.sees("Painting")
     eventually(lambda: "▓" in status.text, "there is a progress bar", 30)
     anna.sees("Monet", kind="photo")
-    assert status.deleted
+    eventually(lambda: status.deleted, "the status message is gone")
 
 
 def test_in_a_group(world: World) -> None:
     world.start()
     anna = world.user(group=-100500)
-    for talk in ("hello everybody", "/start@other_bot", "Monet"):
-        anna.write(talk)
-    anna.photo()
+    anna.write("/start@other_bot")
     anna.sees_nothing()
     anna.write("/start@Style_Bot")
-    question = anna.sees("Hello", "reply to this message")
-    reply = {"message_id": question.id, "from": {"id": 7, "is_bot": True, "username": "style_bot"}}
-    anna.photo(b"ours", reply_to_message=reply)
+    anna.sees("Hello", "reply to this message")
+    anna.photo(b"ours")
     anna.press(anna.sees("choose"), "Monet")
     assert made_of(anna.sees("Monet", kind="photo"))["content"] == "ours"
 
@@ -318,10 +329,15 @@ def test_a_topic_that_is_gone_is_answered_in_the_chat(world: World) -> None:
 
 def test_commands_are_registered_in_both_languages(world: World) -> None:
     world.start()
-    eventually(lambda: len([c for c in world.telegram.calls if c[1] == "setMyCommands"]) == 2, "commands are registered")
+    eventually(
+        lambda: len([c for c in world.telegram.calls if c[1] == "setMyCommands"]) == 2,
+        "commands are registered",
+    )
     calls = [fields for _, method, fields in world.telegram.calls if method == "setMyCommands"]
     assert [fields.get("language_code") for fields in calls] == [None, "ru"]
-    assert [[c["command"] for c in fields["commands"]] for fields in calls] == [["start", "cancel", "help"]] * 2
+    assert [[c["command"] for c in fields["commands"]] for fields in calls] == [
+        ["start", "cancel", "help"]
+    ] * 2
     polls = world.telegram._update_queues._state("42:secret-of-the-tests")
     eventually(lambda: polls.allowed == ["message", "callback_query"], "edited messages are not asked for")
 
@@ -373,4 +389,4 @@ def test_chats_hold_no_text_and_no_url(world: World) -> None:
     kept = b"".join(world.storage.read(key) for key in world.storage.keys())
     assert b"private words" not in kept
     assert b"http" not in kept
-    assert set(json.loads(kept)) == {"content", "job", "kept", "seen", "reply", "album", "told"}
+    assert set(json.loads(kept)) == {"content", "job", "kept", "seen", "reply"}
