@@ -576,7 +576,7 @@ class Bot:
         owned = self.load_chat(job.chat)[1].job == job.id
         if not owned:
             job.after = time.monotonic() + 5
-            job.over |= time.time() > job.created + GRACE_SECONDS
+            job.over |= bool(job.sent) or time.time() > job.created + GRACE_SECONDS
         return owned
 
     def next_step(self, job: Job) -> Callable[[Job], None] | None:

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -216,6 +217,7 @@ class Telegram(LoBotApiEmulator):
     def __init__(self) -> None:
         super().__init__(max_assets=100_000, max_history=10, max_updates=100_000, asset_bytes=2**31)
         self.messages: dict[tuple[int, int], Message] = {}
+        self.chats: defaultdict[int, list[Message]] = defaultdict(list)
         self.calls: list[tuple[float, str, dict[str, Any]]] = []
         self.faults: list[Fault] = []
         self.media_edits = False  # whether editMessageMedia works, as it does in Telegram
@@ -280,6 +282,7 @@ class Telegram(LoBotApiEmulator):
             message.file = uploads[kind]["data"] if kind in uploads else b""
             with self.lock:
                 self.messages[message.chat, message.id] = message
+                self.chats[message.chat].append(message)
             self._change(message, words, fields)
         elif method in ("editMessageText", "editMessageCaption"):
             message = self.messages[int(fields["chat_id"]), int(fields["message_id"])]
@@ -428,9 +431,7 @@ class User:
     def messages(self) -> list[Message]:
         """All that is in the chat, old to new."""
         with self.telegram.lock:
-            return [
-                m for (chat, _), m in self.telegram.messages.items() if chat == self.chat and not m.deleted
-            ]
+            return [m for m in self.telegram.chats[self.chat] if not m.deleted]
 
     def sees(self, *words: str, kind: str | None = None, seconds: float = 20) -> Message:
         """Wait for a new message that has all these words in it, and return it."""
@@ -613,11 +614,12 @@ class World:
             **more,
         }  # fmt: skip
 
-    def start(self, **more: str) -> None:
-        environment = self.environment(**more)
-        self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "bot.py")], env=environment, stderr=self.log
-        )
+    def start(self, constants: str = "", **more: str) -> None:
+        """Start the bot; `constants` is Python that changes some of the program's, such as bot.DEADLINE = 6."""
+        environment = self.environment(PYTHONPATH=str(ROOT), **more)
+        code = f"import bot; {constants}; raise SystemExit(bot.main())"
+        command = [sys.executable, *(["-c", code] if constants else [str(ROOT / "bot.py")])]
+        self.process = subprocess.Popen(command, env=environment, stderr=self.log)
 
     def kill(self) -> None:
         if self.process:

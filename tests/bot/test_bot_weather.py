@@ -321,7 +321,8 @@ def test_killed_while_the_model_works(world: World) -> None:
     world.start()
     anna = world.user()
     begin(anna)
-    eventually(lambda: world.endpoint.requests, "the model works")
+    record = world.storage.keys("jobs/")[0].rsplit("/", 1)[0] + "/job.json"
+    eventually(lambda: b'"wait"' in world.storage.read(record), "the call of the model is recorded")
     world.kill()
     world.start()
     anna.sees("Monet", kind="photo")
@@ -374,7 +375,7 @@ def test_an_unclear_setting_is_named(name: str, value: str) -> None:
 
 def test_check(world: World) -> None:
     def check() -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, ROOT / "bot.py", "--check"]
+        command = [sys.executable, str(ROOT / "bot.py"), "--check"]
         return subprocess.run(command, env=world.environment(), capture_output=True, text=True, check=False)
 
     good = check()
