@@ -383,8 +383,9 @@ class Bot:
         return items, items[-1]["Key"] if page["IsTruncated"] else ""
 
     def remove(self, *keys: str) -> None:
-        for key in filter(None, keys):
-            self.s3.delete_object(Bucket=self.settings.bucket, Key=key)
+        batch = {"Objects": [{"Key": key} for key in keys if key], "Quiet": True}
+        if batch["Objects"]:
+            self.s3.delete_objects(Bucket=self.settings.bucket, Delete=batch)
 
     def load_chat(self, number: int) -> tuple[int, Chat, str]:
         """The chat's number (another one where it has moved), its state, and the state's ETag."""
@@ -632,18 +633,40 @@ class Bot:
         )
 
     def send(self, job: Job, part: str, method: str, **values: Json) -> Json:
-        """Send a part of the answer, once, and record that. None where Telegram does not take it."""
+        """Send a part of the answer, once, and record that. None where Telegram does not take it.
+
+        A picture that may have come before (killed, or no answer) goes into the status message: unlike a new
+        message, an edit can be repeated, so that there are never more than two.
+        """
         if part in job.sent:
             return {}
+        doubt = f"{part}?"
         try:
-            sent = self.say(job.chat, job.thread, method, **values)
+            if doubt in job.sent and job.message and self.put_into_status(job, part, values):
+                job.message, sent = None, {}  # it must stay
+            else:
+                if "files" in values and doubt not in job.sent:
+                    job.sent.append(doubt)
+                    self.save_job(job)
+                sent = self.say(job.chat, job.thread, method, **values)
         except TelegramError as error:
+            if error.code and doubt in job.sent:
+                job.sent.remove(doubt)
             if error.code not in (400, 403):
                 raise
             return None
         job.sent.append(part)
         self.save_job(job)
         return sent
+
+    def put_into_status(self, job: Job, part: str, values: dict[str, Json]) -> bool:
+        """False where Telegram's server cannot do that."""
+        media = {"type": part, "media": "attach://file", "caption": values.get("caption", "")}
+        to = {"chat_id": job.chat, "message_id": job.message, "reply_markup": values.get("reply_markup")}
+        error = self.hint("editMessageMedia", files={"file": values["files"][part]}, media=media, **to)
+        if error and error.code not in (400, 404, 501):
+            raise error
+        return not error or "not modified" in error.description
 
     def stage(self, job: Job) -> None:
         """Carry the pictures from Telegram to S3, write the request, and hand it to the model."""
@@ -978,7 +1001,8 @@ class Bot:
 
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("urllib3").propagate = False  # its warnings can show the token
+    for library in ("urllib3", "botocore"):  # warnings of the first can show the token
+        logging.getLogger(library).propagate = False
     try:
         bot = Bot(Settings(os.environ))
     except (ValueError, BotoCoreError) as error:

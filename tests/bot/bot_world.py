@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import queue
+import random
 import shutil
 import signal
 import socket
@@ -41,16 +42,12 @@ os.environ.update(AWS_ACCESS_KEY_ID="key", AWS_SECRET_ACCESS_KEY="secret", AWS_D
 
 
 def free_port() -> int:
-    """Below 45000: SeaweedFS also opens each port + 10000."""
+    """A free port below the ephemeral ones, as is the one 10000 above it, which SeaweedFS opens too."""
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port < 45000:
-            return port
-        port = 20000 + port % 20000
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
+        port = random.randrange(20000, 22700)
+        with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as other:
+            one.bind(("127.0.0.1", port))
+            other.bind(("127.0.0.1", port + 10000))
             return port
 
 
@@ -254,8 +251,9 @@ class Telegram(LoBotApiEmulator):
         if method == "editMessageMedia" and self.media_edits:
             media = self.decoded(fields["media"])
             message = self.messages[int(fields["chat_id"]), int(fields["message_id"])]
-            message.kind = "photo"
-            message.previews.append(uploads[media["media"].removeprefix("attach://")]["data"])
+            message.kind = media["type"]
+            message.file = uploads[media["media"].removeprefix("attach://")]["data"]
+            message.previews.append(message.file)
             result: Any = {"message_id": message.id, "chat": {"id": message.chat, "type": "private"}}
             self._change(message, media["caption"], fields)
             return result
