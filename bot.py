@@ -124,9 +124,7 @@ class Settings:
     """What the environment says. Raises ValueError with a line for each name that is missing or unclear."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
-        wrong = [
-            f"{name} is not set: set it to {what}" for name, what in REQUIRED.items() if not env.get(name)
-        ]
+        wrong = [f"{name} is not set: set it to {it}" for name, it in REQUIRED.items() if not env.get(name)]
         numbers = {name: env.get(name, "") for name in ("ALLOWED_USERS", "ADMINS", "DAILY_LIMIT")}
         bad = [name for name, words in numbers.items() if re.search(r"[^\d\s,]", words)]
         wrong += [f"{name} is unclear: set it to whole numbers, with commas between them" for name in bad]
@@ -162,13 +160,14 @@ class Job:
 
     id: str
     step: str = "adopt"  # then announce, stage, wait
+    style: str = ""  # in words
+    model: str = ""  # nst or cyclegan
+    result: str = ""  # the picture's name in the job's folder
     chat: int = 0
     user: int = 0
     thread: int | None = None
     lang: str = "en"
-    work: dict[str, Json] = field(
-        default_factory=dict
-    )  # content, style (picture, name), strength, colours, file
+    work: dict[str, Json] = field(default_factory=dict)  # see begin()
     created: float = field(default_factory=time.time)
     message: int | None = None  # the status message
     output: str = ""  # the keys for SageMaker's answer, of which it will write one
@@ -183,11 +182,6 @@ class Job:
     glanced: float = field(default_factory=time.monotonic)
     progress: str = ""  # ETag of the progress object
     shown: tuple[str, str] = ("", "")  # ETag and words of the status message
-    is_photo: bool = False  # the status message has become one
-
-    @property
-    def model(self) -> str:
-        return "cyclegan" if isinstance(self.work["style"], str) else "nst"
 
     def key(self, name: str) -> str:
         return f"jobs/{self.id}/{name}"
@@ -222,9 +216,7 @@ def backoff(tries: int) -> float:
 
 def keyboard(rows: list[list[tuple[str, str]]]) -> dict[str, Json]:
     """Inline buttons of (words, data)."""
-    return {
-        "inline_keyboard": [[{"text": w, "callback_data": data} for w, data in row] for row in rows if row]
-    }
+    return {"inline_keyboard": [[{"text": w, "callback_data": d} for w, d in row] for row in rows if row]}
 
 
 def buttons(job: Job, *rows: list[str]) -> dict[str, Json]:
@@ -326,7 +318,8 @@ class Bot:
             return self.call(method, chat_id=chat, message_thread_id=thread, **values)
         except TelegramError as error:
             if error.migrate_to:
-                self.move_chat(chat, error.migrate_to)
+                self.put_json(f"chats/{error.migrate_to}.json", asdict(self.load_chat(chat)[1]))
+                self.put_json(f"chats/{chat}.json", {"moved": error.migrate_to})
                 return self.say(error.migrate_to, thread, method, **values)
             if thread and error.code == 400 and "thread" in error.description:
                 return self.say(chat, None, method, **values)
@@ -366,10 +359,9 @@ class Bot:
     def get_json(self, key: str) -> tuple[dict[str, Json], str]:
         """The same; {} for what cannot be read, so that it gets written anew."""
         data, etag = self.get(key)
-        try:
+        with contextlib.suppress(ValueError, TypeError):
             return dict(json.loads(data)), etag
-        except (ValueError, TypeError):
-            return {}, etag
+        return {}, etag
 
     def put_json(self, key: str, value: Json, etag: str | None = None) -> None:
         """With `etag` only over that version, "" being none; ClientError PreconditionFailed otherwise."""
@@ -393,14 +385,6 @@ class Bot:
         if "moved" in value:
             return self.load_chat(value["moved"])
         return number, Chat(**{f.name: value[f.name] for f in fields(Chat) if f.name in value}), etag
-
-    def save_chat(self, number: int, chat: Chat, etag: str | None = None) -> None:
-        self.put_json(f"chats/{number}.json", asdict(chat), etag)
-
-    def move_chat(self, number: int, new: int) -> None:
-        """Telegram made a group a supergroup, with a new number."""
-        self.save_chat(new, self.load_chat(number)[1])
-        self.put_json(f"chats/{number}.json", {"moved": new})
 
     def save_job(self, job: Job) -> None:
         lasting = itertools.takewhile(lambda item: item[0] != "over", asdict(job).items())
@@ -450,7 +434,7 @@ class Bot:
         if event.update not in chat.seen:
             old, chat.reply = chat.job, self.decide(chat, event)
             chat.seen = [*chat.seen, event.update][-100:]  # as many as one unconfirmed batch can hold
-            self.save_chat(number, chat, etag)
+            self.put_json(f"chats/{number}.json", asdict(chat), etag)
             if old and old != chat.job:
                 self.watch(Job(old)).over = True
                 self.count["cancelled"] += 1
@@ -463,11 +447,15 @@ class Bot:
         known = {"support": self.settings.support, "limit": self.settings.daily_limit, "user": event.user}
         words = text(event.lang, *keys, **known, stats=self.health() if "stats" in keys else "")
         styles = [(label, f"style:{name}") for name, label in self.settings.styles.items()]
-        rows = (
-            keyboard([styles[i : i + 2] for i in range(0, len(styles), 2)]) if "ask_style" in keys else None
-        )
+        pairs = [styles[i : i + 2] for i in range(0, len(styles) * ("ask_style" in keys), 2)]
         try:
-            self.say(number, event.thread, "sendMessage", text=words, reply_markup=rows)
+            self.say(
+                number,
+                event.thread,
+                "sendMessage",
+                text=words,
+                reply_markup=keyboard(pairs) if pairs else None,
+            )
         except TelegramError as error:
             if error.code != 403:
                 raise
@@ -492,13 +480,11 @@ class Bot:
                 return self.press(chat, event, *data.partition(":")[::2])
             case "text", words if chat.content and not chat.job:
                 names = [
-                    name for name, label in self.settings.styles.items() if label.lower() == words.lower()
+                    name for name, label in self.settings.styles.items() if words.lower() == label.lower()
                 ]
-                return (
-                    self.begin(chat, event, chat.content, *names)
-                    if names
-                    else expect(chat, event, "bad_style")
-                )
+                if names:
+                    return self.begin(chat, event, chat.content, names[0])
+                return expect(chat, event, "bad_style")
             case "image", picture if not chat.job:
                 if chat.content:
                     return self.begin(chat, event, chat.content, picture)
@@ -532,15 +518,16 @@ class Bot:
         """Give the chat a job, named after the update so that handling it twice makes one."""
         if self.settings.daily_limit and self.count_today(event.user) >= self.settings.daily_limit:
             return ["limit"]
-        strength = 1.0 if isinstance(style, str) else 0.5  # a whole painter; NST's own balance
-        work = {
-            "content": content,
-            "style": style,
-            "strength": strength,
-            "colours": False,
-            "file": False,
-        } | more
-        job = Job(str(event.update), "announce", event.chat, event.user, event.thread, event.lang, work)
+        # 1.0: all of a painter; 0.5: NST's own balance; colours: keep the photo's; file: send it as one
+        work = {"content": content, "style": style, "strength": 1.0 if isinstance(style, str) else 0.5}
+        work |= {"colours": False, "file": False, **more}
+        job = Job(
+            str(event.update), "announce", chat=event.chat, user=event.user, thread=event.thread, work=work
+        )
+        job.lang, job.style, job.model = event.lang, text(event.lang, "own_style"), "nst"
+        if isinstance(style, str):
+            job.style, job.model = self.settings.styles.get(style, style), "cyclegan"
+        job.result = "result.png" if work["file"] else "result.jpg"
         self.save_job(job)
         self.watch(job)  # it takes no step before we are done here: they share the chat's lane
         chat.job, chat.content = job.id, None
@@ -563,13 +550,13 @@ class Bot:
         return self.jobs.setdefault(job.id, job)
 
     def let_go(self, number: int, job: Job | None = None, keep: bool = False) -> None:
-        """The chat's job (`job`, or whichever it has) is its job no longer; `keep` its work for the buttons."""
+        """The chat's job (`job`, or whichever it has) is its job no longer; `keep` its work for buttons."""
         number, chat, etag = self.load_chat(number)
         if chat.job and chat.job == (job.id if job else chat.job):
             if job and keep:
                 chat.kept = dict([*chat.kept.items(), (job.id, job.work)][-KEPT:])
             old, chat.job = chat.job, None
-            self.save_chat(number, chat, etag)
+            self.put_json(f"chats/{number}.json", asdict(chat), etag)
             self.watch(Job(old)).over = True
 
     def is_owned(self, job: Job) -> bool:
@@ -619,18 +606,12 @@ class Bot:
         """The status message, which tells the user that the request is accepted."""
         if not self.is_owned(job):
             return
-        words = text(job.lang, "accepted", style=self.style(job))
+        words = text(job.lang, "accepted", style=job.style)
         sent = self.send(job, "status", "sendMessage", text=words, reply_markup=buttons(job, ["cancel"]))
         if sent is None:  # nobody is there
             return self.let_go(job.chat, job)
         job.message, job.shown, job.step = sent.get("message_id"), ("", words), "stage"
         self.save_job(job)
-
-    def style(self, job: Job) -> str:
-        style = job.work["style"]
-        return (
-            self.settings.styles.get(style, style) if isinstance(style, str) else text(job.lang, "own_style")
-        )
 
     def send(self, job: Job, part: str, method: str, **values: Json) -> Json:
         """Send a part of the answer, once, and record that. None where Telegram does not take it.
@@ -672,16 +653,12 @@ class Bot:
         """Carry the pictures from Telegram to S3, write the request, and hand it to the model."""
         if not self.is_owned(job):
             return
-        work, names = job.work, ["content", "progress.json", self.result(job)]
-        if job.model == "cyclegan":
-            request = {"strength": work["strength"], "style_name": work["style"]}
-        else:
+        work, names = job.work, ["content", "progress.json", job.result]
+        request = {"strength": work["strength"], "style_name": work["style"]}
+        if job.model == "nst":
             names.append("style")
-            request = {
-                "strength": work["strength"],
-                "preserve_color": work["colours"],
-                "time_budget": TIME_BUDGET,
-            }
+            request = {"strength": work["strength"], "preserve_color": work["colours"]}
+            request["time_budget"] = TIME_BUDGET
         for name in names:
             request[name.split(".")[0] + "_url"] = f"s3://{self.settings.bucket}/{job.key(name)}"
             if name in ("content", "style") and not job.verdict:
@@ -689,9 +666,6 @@ class Bot:
         if not job.verdict:
             self.put_json(job.key("request.json"), request)
             self.invoke(job)
-
-    def result(self, job: Job) -> str:
-        return "result.png" if job.work["file"] else "result.jpg"
 
     def carry(self, file: str, key: str) -> str:
         """Copy a picture to S3, or say why not. Its link at Telegram holds the token, and stays in here."""
@@ -713,10 +687,8 @@ class Bot:
 
     def invoke(self, job: Job) -> None:
         """Raises ClientError for what may pass, such as throttling; other refusals are the job's verdict."""
-        name, place = (
-            self.settings.endpoints[job.model],
-            f"s3://{self.settings.bucket}/{job.key('request.json')}",
-        )
+        name = self.settings.endpoints[job.model]
+        place = f"s3://{self.settings.bucket}/{job.key('request.json')}"
         limits = {"InvocationTimeoutSeconds": MODEL_SECONDS, "RequestTTLSeconds": max(60, DEADLINE)}
         request = {"EndpointName": name, "InputLocation": place, "InferenceId": job.id, **limits}
         try:
@@ -734,7 +706,7 @@ class Bot:
     def glance(self, job: Job) -> None:
         """Keep the status message true while the model works."""
         progress = self.get_json(job.key("progress.json"))[0] if job.progress != job.shown[0] else {}
-        words, job.glanced = text(job.lang, "accepted", style=self.style(job)), time.monotonic()
+        words, job.glanced = text(job.lang, "accepted", style=job.style), time.monotonic()
         if progress.get("steps"):
             done, left = min(1.0, progress.get("step", 0) / progress["steps"]), progress.get("seconds_left")
             words += f"\n{'▓' * int(10 * done):░<10} {done:.0%}"
@@ -754,17 +726,14 @@ class Bot:
         to = {"chat_id": job.chat, "message_id": job.message, "reply_markup": buttons(job, ["cancel"])}
         if preview and self.previews:
             media = {"type": "photo", "media": "attach://preview", "caption": words}
-            error = self.hint(
-                "editMessageMedia", files={"preview": base64.b64decode(preview)}, media=media, **to
-            )
-            job.is_photo |= not error
+            files = {"preview": base64.b64decode(preview)}
+            error = self.hint("editMessageMedia", files=files, media=media, **to)
             self.previews = not error or error.code not in (404, 501)
             if self.previews:
                 return error
-        method, name = ("editMessageCaption", "caption") if job.is_photo else ("editMessageText", "text")
-        error = self.hint(method, **{name: words}, **to)
-        job.is_photo |= bool(error and "no text" in error.description)  # it was drawn before a restart
-        return error
+        error = self.hint("editMessageText", text=words, **to)
+        is_photo = error and "no text in the message" in error.description
+        return self.hint("editMessageCaption", caption=words, **to) if is_photo else error
 
     def finish(self, job: Job) -> None:
         """Send the picture, or say why there is none; then record that by letting go of the job."""
@@ -774,9 +743,8 @@ class Bot:
         if reason:
             why = text(job.lang, reason, support=self.settings.support) if reason in TEXTS else reason
             words = " ".join([text(job.lang, "failed"), why, text(job.lang, "go_on")])
-            self.send(
-                job, "reason", "sendMessage", text=words, reply_markup=buttons(job, ["retry", "another"])
-            )
+            rows = buttons(job, ["retry", "another"])
+            self.send(job, "reason", "sendMessage", text=words, reply_markup=rows)
         elif self.settings.daily_limit:
             self.count_today(job.user, job.id)
         self.let_go(job.chat, job, keep=reason not in ("expired", "too_large"))
@@ -790,9 +758,8 @@ class Bot:
         if job.failure not in self.answers:
             return "deadline"
         error = self.get(job.failure)[0].decode(errors="replace").replace("\\", "")  # it may be quoted
-        code, message = (
-            re.search(rf'"{name}"\s*:\s*"([^"]{{1,500}})"', error) for name in ("code", "message")
-        )
+        pattern = r'"%s"\s*:\s*"([^"]{1,500})"'
+        code, message = (re.search(pattern % name, error) for name in ("code", "message"))
         log.warning("job %s failed in the model: %s", job.id, code[1] if code else "no code")
         if message and job.lang == "en":
             return message[1]
@@ -800,19 +767,17 @@ class Bot:
 
     def deliver(self, job: Job) -> str:
         """Send the picture, or say why it cannot be had."""
-        name, said = self.result(job), self.get_json(job.output)[0]
+        name, said = job.result, self.get_json(job.output)[0]
         picture, _ = self.get(job.key(name))
         seconds = round(float(said.get("seconds") or time.time() - job.created))
-        lines = [
-            text(job.lang, "caption", style=self.style(job), seconds=seconds),
-            *(said.get("notes") or ()),
-        ]
+        words = text(job.lang, "caption", style=job.style, seconds=seconds)
         strength = ["stronger"] * (job.work["strength"] < 1) + ["softer"] * (job.work["strength"] > 0.1)
-        last = ["theirs" if job.work["colours"] else "colours"] * (
-            job.model == "nst"
-        )  # painters know only theirs
+        last = ["theirs" if job.work["colours"] else "colours"] * (job.model == "nst")  # not a painter's
         offers = buttons(job, ["another"], strength, last + ["file"] * (not job.work["file"]))
-        caption = {"caption": "\n".join(map(str, lines))[:1000], "reply_markup": offers}
+        caption = {
+            "caption": "\n".join([words, *map(str, said.get("notes") or ())])[:1000],
+            "reply_markup": offers,
+        }
         width, height = said.get("size") or (1, 1)
         fits = len(picture) <= PHOTO_BYTES and width + height <= PHOTO_SIDES and not job.work["file"]
         fits = fits and max(width, height) <= PHOTO_RATIO * min(width, height) and bool(picture)
@@ -836,7 +801,7 @@ class Bot:
             self.jobs.pop(job.id, None)
         self.answers -= {job.output, job.failure}
 
-    # ------------------------------------------------------------ the watcher: two list calls a second, at most
+    # ------------------------------------------------------------ the watcher: at most two lists a second
 
     def watch_jobs(self) -> None:
         looked = beat = swept = float("-inf")
@@ -869,7 +834,7 @@ class Bot:
             job.progress = item["ETag"] if name == "progress.json" else job.progress
 
     def dispatch(self, now: float, glances: int) -> None:
-        """Put the next step of each job that can go on into its chat's lane; of glances, those due longest."""
+        """Put the next step of each job that can go on into its chat's lane; of glances, the most overdue."""
         free = [job for job in list(self.jobs.values()) if not job.working and now >= job.after]
         steps = [(job, step) for job in free if (step := self.next_step(job))]
         due = [job for job, step in steps if step == self.glance and now >= job.glanced + EDIT_SECONDS]
@@ -882,19 +847,17 @@ class Bot:
     def sweep(self) -> None:
         """Once a day: chats without use, and answers that nobody waits for."""
         for prefix, days in (("chats/", KEPT_DAYS), ("async/", 1)):
-            items, after = self.page(prefix)
-            old = datetime.now(timezone.utc) - timedelta(days=days)
-            while items:
+            old, after = datetime.now(timezone.utc) - timedelta(days=days), None
+            while after != "":
+                items, after = self.page(prefix, after or "")
                 self.remove(*[item["Key"] for item in items if item["LastModified"] < old])
-                items, after = self.page(prefix, after) if after else ([], "")
 
     def health(self) -> str:
         with self.lock:
             waiting = [time.monotonic() - since for since in self.inbox.values() if since]
         lag, self.lag = max([self.lag, *waiting]), 0.0
-        counts = [
-            f"{name}={self.count[name]}" for name in ("updates", "done", "failed", "cancelled", "errors")
-        ]
+        names = ("updates", "done", "failed", "cancelled", "errors")
+        counts = [f"{name}={self.count[name]}" for name in names]
         return f"{' '.join(counts)} jobs={len(self.jobs)} waiting={len(waiting)} lag={lag:.1f}s"
 
     # ------------------------------------------------------------ the main loop
@@ -912,14 +875,13 @@ class Bot:
     def offset(self) -> int | None:
         """Confirms all updates below the first that is not handled; None when there is nothing to confirm."""
         with self.lock:
-            first = min(
-                (n for n, since in self.inbox.items() if since), default=max(self.inbox, default=-1) + 1
-            )
+            end = max(self.inbox, default=-1) + 1
+            first = min((number for number, since in self.inbox.items() if since), default=end)
             self.inbox = {number: since for number, since in self.inbox.items() if number >= first}
         return first or None
 
     def poll(self) -> None:
-        """Take updates. While some are unhandled Telegram gives them again and again: then ask more rarely."""
+        """Take updates. While some are unhandled Telegram gives them again: then ask more rarely."""
         quiet = 0.0
         while True:
             before, offset = self.count["updates"], self.offset()
@@ -937,9 +899,7 @@ class Bot:
                 return self.call(method, **values)
             except TelegramError as error:
                 if error.code in (401, 404):
-                    log.error(
-                        "Telegram does not know this token: set TELEGRAM_TOKEN to what @BotFather gave you"
-                    )
+                    log.error("Telegram refuses the token: set TELEGRAM_TOKEN to what @BotFather gave you")
                     sys.exit(2)
                 if error.code == 409 and "webhook" in error.description:
                     log.warning("a webhook is set for this bot, and is removed now: this program polls")
@@ -976,18 +936,17 @@ class Bot:
         probe = {"InputLocation": f"s3://{self.settings.bucket}/{key}", "RequestTTLSeconds": 60}
         use_s3: list[Callable[[], Json]] = [
             partial(self.put_json, key, {}),
-            partial(self.remove, key),
+            partial(self.get, key),
             self.look,
         ]
-        tests: list[tuple[str, str, list[Callable[[], Json]]]] = [
-            ("token", "set TELEGRAM_TOKEN to what @BotFather gave you", [partial(self.call, "getMe")]),
-            ("bucket", "set BUCKET to one that these credentials may read, write, list and delete", use_s3),
+        use_s3.append(partial(self.remove, key))
+        tests = [
+            ("bucket", "set BUCKET to one that these credentials may read, write, list and delete", use_s3)
         ]
+        tests += [("token", "set TELEGRAM_TOKEN to what @BotFather gave you", [partial(self.call, "getMe")])]
         for name in self.settings.endpoints.values():
             ask = partial(self.runtime.invoke_endpoint_async, EndpointName=name, **probe)
-            tests.append(
-                (f"endpoint {name}", "deploy it, or set its variable to one that is in service", [ask])
-            )
+            tests += [(f"endpoint {name}", "deploy it, or set its variable to one in service", [ask])]
         for what, advice, steps in tests:
             try:
                 for step in steps:

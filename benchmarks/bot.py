@@ -1,7 +1,7 @@
 """A thousand chats wait for a painting each: what that costs the bot in memory, and a newcomer in seconds.
 
-`python -m benchmarks.bot` prints a table. "S3 and Telegram" is the time that the same calls take by themselves,
-in this process against the same servers, one after the other: what is beyond it is the bot's own.
+`python -m benchmarks.bot` prints a table. "S3 and Telegram" is the time that the same calls take by
+themselves, in this process against the same servers: what is beyond it is the bot's own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A world for bot.py: the Bot API emulator, SeaweedFS, and an endpoint, each with faults that can be switched.
+"""A world for bot.py: the Bot API emulator, SeaweedFS and an endpoint, each with faults to switch on.
 
 The emulator and the endpoint run in this process, SeaweedFS and the bot in their own. Users are objects that
 send things to the emulator and look at what a chat would show.
@@ -29,12 +29,12 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import requests
 from aiohttp import web
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from lo_bot_api_emulator import ApiRefusal, LoBotApiEmulator
 
+Json = Any  # whatever JSON can hold
 ROOT = Path(__file__).parents[2]
 TOKEN = "42:secret-of-the-tests"
 BUCKET = "stylebot-test"
@@ -51,7 +51,7 @@ def free_port() -> int:
             return port
 
 
-def eventually(check: Callable[[], Any], what: str, seconds: float = 20) -> Any:
+def eventually(check: Callable[[], Any], what: str, seconds: float = 20) -> Json:
     """The first true value of check(); AssertionError naming `what` if there is none in time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -147,7 +147,7 @@ class Storage:
             return True
         return False
 
-    def keys(self, prefix: str = "") -> list[str]:
+    def list_keys(self, prefix: str = "") -> list[str]:
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
         return [item["Key"] for page in pages for item in page.get("Contents", ())]
 
@@ -155,11 +155,11 @@ class Storage:
         data: bytes = self.client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
         return data
 
-    def json(self, key: str) -> Any:
+    def json(self, key: str) -> Json:
         return json.loads(self.read(key))
 
     def empty(self) -> None:
-        for key in self.keys():
+        for key in self.list_keys():
             self.client.delete_object(Bucket=BUCKET, Key=key)
 
     def close(self) -> None:
@@ -168,7 +168,7 @@ class Storage:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def s3_client(port: int) -> Any:
+def s3_client(port: int) -> Json:
     config = Config(
         retries={"total_max_attempts": 1}, max_pool_connections=50, connect_timeout=5, read_timeout=20
     )
@@ -207,8 +207,8 @@ class Instead(Exception):  # noqa: N818
 class Telegram(LoBotApiEmulator):
     """The emulator, with a memory of what the chats show, and with faults.
 
-    A fault is asked before each call; it may return a response to give instead, "half" to have the call carried
-    out and half of the answer sent, or "drop" to have it carried out and the connection closed.
+    A fault is asked before each call. It may return a response to give instead, "half" to have the call
+    carried out and half of the answer sent, or "drop" to have it carried out and the connection closed.
     """
 
     def __init__(self) -> None:
@@ -246,7 +246,7 @@ class Telegram(LoBotApiEmulator):
         number: int = done.result(20)
         return number
 
-    def validate(self, method: str, fields: dict[str, Any], uploads: dict[str, Any]) -> Any:
+    def validate(self, method: str, fields: dict[str, Any], uploads: dict[str, Any]) -> Json:
         thread = int(fields.pop("message_thread_id", None) or 0) if self.threads else None
         if method == "editMessageMedia" and self.media_edits:
             media = self.decoded(fields["media"])
@@ -269,7 +269,7 @@ class Telegram(LoBotApiEmulator):
         return result
 
     def _remember(
-        self, method: str, fields: dict[str, Any], uploads: dict[str, Any], result: Any, thread: Any
+        self, method: str, fields: dict[str, Any], uploads: dict[str, Any], result: Json, thread: Json
     ) -> None:
         if method not in ("getUpdates",):
             self.calls.append((time.monotonic(), method, dict(fields)))
@@ -313,7 +313,7 @@ class Telegram(LoBotApiEmulator):
         action = request.get("break")
         return await self._break(request, answer, action) if action else answer
 
-    async def _break(self, request: web.Request, whole: Any, action: str) -> web.StreamResponse:
+    async def _break(self, request: web.Request, whole: Json, action: str) -> web.StreamResponse:
         if action == "half":
             half = web.StreamResponse(
                 headers={"Content-Type": "application/json", "Content-Length": str(len(whole.body))}
@@ -328,7 +328,7 @@ class Telegram(LoBotApiEmulator):
         return web.Response()
 
 
-def refusal(status: int, description: str, **parameters: Any) -> web.Response:
+def refusal(status: int, description: str, **parameters: Json) -> web.Response:
     body: dict[str, Any] = {"ok": False, "error_code": status, "description": description}
     return web.json_response(body | ({"parameters": parameters} if parameters else {}), status=status)
 
@@ -363,7 +363,7 @@ class User:
         self.extra: dict[str, Any] = {}  # fields of each message, such as message_thread_id
         self.cursor = 0
 
-    def _message(self, **content: Any) -> int:
+    def _message(self, **content: Json) -> int:
         kind = "private" if self.chat > 0 else "supergroup"
         sender = {
             "id": self.number,
@@ -392,13 +392,13 @@ class User:
         self.telegram.assets[name] = {"data": data, "size": len(data)}
         return name
 
-    def photo(self, data: bytes = b"a photo", **content: Any) -> int:
+    def photo(self, data: bytes = b"a photo", **content: Json) -> int:
         file = {"file_id": self._asset(data), "file_unique_id": "u", "width": 1280, "height": 960}
         small = {"file_id": "thumbnail", "file_unique_id": "t", "width": 90, "height": 67}
         return self._message(photo=[small, file | {"file_size": len(data)}], **content)
 
     def document(
-        self, data: bytes = b"a file", mime: str = "image/png", size: int | None = None, **content: Any
+        self, data: bytes = b"a file", mime: str = "image/png", size: int | None = None, **content: Json
     ) -> int:
         file = {
             "file_id": self._asset(data),
@@ -462,10 +462,10 @@ class User:
 
 
 class Endpoint:
-    """SageMaker's runtime for the tests: InvokeEndpointAsync in boto3's wire format, and models that only pretend.
+    """SageMaker's runtime for the tests: InvokeEndpointAsync as boto3 speaks it, and models that pretend.
 
-    A "painting" is JSON that says what it was made of. `mode` is ok, asleep (accepts and does nothing), missing,
-    throttled, broken (HTTP 500) or failing (writes `error` to the failure location).
+    A "painting" is JSON that says what it was made of. `mode` is ok, asleep (accepts and does nothing),
+    missing, throttled, broken (HTTP 500) or failing (writes `error` to the failure location).
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -484,7 +484,7 @@ class Endpoint:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def do_POST(self) -> None:  # noqa: N802
+            def do_POST(self) -> None:
                 self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 status, body, headers = endpoint.accept(self.path, dict(self.headers.items()))
                 self.send_response(status)
@@ -613,7 +613,7 @@ class World:
         }  # fmt: skip
 
     def start(self, constants: str = "", **more: str) -> None:
-        """Start the bot; `constants` is Python that changes some of the program's, such as bot.DEADLINE = 6."""
+        """Start the bot; `constants` is Python that changes some of its own, such as bot.DEADLINE = 6."""
         environment = self.environment(PYTHONPATH=str(ROOT), **more)
         code = f"import bot; {constants}; raise SystemExit(bot.main())"
         command = [sys.executable, *(["-c", code] if constants else [str(ROOT / "bot.py")])]

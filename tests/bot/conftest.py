@@ -20,7 +20,7 @@ def world(storage: Storage) -> Iterator[World]:
         yield world
         world.kill()
         time.sleep(0.2)  # what the endpoint still writes
-        kept = b"".join(storage.read(key) for key in storage.keys())
+        kept = b"".join(storage.read(key) for key in storage.list_keys())
         for secret in (TOKEN, "Secret"):
             assert secret not in world.logged(), f"{secret!r} is in the bot's log"
             assert secret.encode() not in kept, f"{secret!r} is in S3"

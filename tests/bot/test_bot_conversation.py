@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 
@@ -9,15 +10,33 @@ import pytest
 from bot_world import Message, User, World, eventually, made_of
 
 ENGLISH = {
-    "photo": "send me the photo", "style": "choose a painter", "busy": "wait, or stop it with /cancel", "working": "Painting",
-    "cancelled": "Cancelled", "nothing": "nothing to cancel", "stranger": "do not know this painter", "not_image": "not an image",
-    "wrong": "not a picture", "help": "Ask Vincent", "command": "do not know this command", "own": "your picture's style",
-}  # fmt: skip
+    "photo": "send me the photo",
+    "style": "choose a painter",
+    "busy": "wait, or stop it with /cancel",
+    "working": "Painting",
+    "cancelled": "Cancelled",
+    "nothing": "nothing to cancel",
+    "stranger": "do not know this painter",
+    "not_image": "not an image",
+    "wrong": "not a picture",
+    "help": "Ask Vincent",
+    "command": "do not know this command",
+    "own": "your picture's style",
+}
 RUSSIAN = {
-    "photo": "Пришлите фотографию", "style": "выберите художника", "busy": "остановите меня командой /cancel", "working": "Рисую",
-    "cancelled": "Отменено", "nothing": "Отменять нечего", "stranger": "художника я не знаю", "not_image": "не изображение",
-    "wrong": "не картинка", "help": "Ask Vincent", "command": "команды я не знаю", "own": "стиль вашей картины",
-}  # fmt: skip
+    "photo": "Пришлите фотографию",
+    "style": "выберите художника",
+    "busy": "остановите меня командой /cancel",
+    "working": "Рисую",
+    "cancelled": "Отменено",
+    "nothing": "Отменять нечего",
+    "stranger": "художника я не знаю",
+    "not_image": "не изображение",
+    "wrong": "не картинка",
+    "help": "Ask Vincent",
+    "command": "команды я не знаю",
+    "own": "стиль вашей картины",
+}
 
 
 def paint(user: User, painter: str = "Monet", photo: bytes = b"a photo") -> Message:
@@ -29,7 +48,8 @@ def paint(user: User, painter: str = "Monet", photo: bytes = b"a photo") -> Mess
 
 def is_clean(world: World) -> None:
     eventually(
-        lambda: not world.storage.keys("jobs/") + world.storage.keys("async/"), "the job's objects are gone"
+        lambda: not world.storage.list_keys("jobs/") + world.storage.list_keys("async/"),
+        "the job's objects are gone",
     )
 
 
@@ -182,7 +202,7 @@ def test_cancel_during_a_job(world: World) -> None:
     anna.write("/cancel")
     anna.sees("Cancelled", "send me the photo")
     assert time.monotonic() - began < 3
-    eventually(lambda: not world.storage.keys("jobs/"), "the job's objects are gone")
+    eventually(lambda: not world.storage.list_keys("jobs/"), "the job's objects are gone")
     eventually(lambda: status.deleted, "the status message is gone")
     world.endpoint.wake()
     is_clean(world)
@@ -283,7 +303,7 @@ def test_waking_progress_and_previews(world: World) -> None:
     anna.sees("Monet", kind="photo", seconds=30)
     assert len(status.texts) == len(set(status.texts)), "an edit that changed nothing was sent"
     edits = [t for t, method, _ in world.telegram.calls if method.startswith("editMessage")]
-    assert all(later - earlier > 2.5 for earlier, later in zip(edits, edits[1:]))
+    assert all(later - earlier > 2.5 for earlier, later in itertools.pairwise(edits))
 
 
 def test_progress_without_media_edits_is_text(world: World) -> None:
@@ -386,7 +406,7 @@ def test_chats_hold_no_text_and_no_url(world: World) -> None:
     anna.sees("send me")
     paint(anna)
     is_clean(world)
-    kept = b"".join(world.storage.read(key) for key in world.storage.keys())
+    kept = b"".join(world.storage.read(key) for key in world.storage.list_keys())
     assert b"private words" not in kept
     assert b"http" not in kept
     assert set(json.loads(kept)) == {"content", "job", "kept", "seen", "reply"}
