@@ -45,6 +45,7 @@ EDIT_SECONDS, WAKING_SECONDS = 3, 10
 TIME_BUDGET, MODEL_SECONDS, DEADLINE = 600, 900, 3600  # seconds for NST, for any model, and with all waiting
 GRACE_SECONDS = 60  # how long a job without an owner may still be about to get one
 KEPT, KEPT_DAYS = 10, 30  # results that a chat's buttons work for; days that an unused chat is kept
+COUNTS = ("updates", "done", "failed", "cancelled", "errors")
 S3_ERRORS = (BotoCoreError, ClientError)
 Json = Any  # whatever JSON can hold
 log = logging.getLogger("bot")
@@ -447,15 +448,10 @@ class Bot:
         known = {"support": self.settings.support, "limit": self.settings.daily_limit, "user": event.user}
         words = text(event.lang, *keys, **known, stats=self.health() if "stats" in keys else "")
         styles = [(label, f"style:{name}") for name, label in self.settings.styles.items()]
-        pairs = [styles[i : i + 2] for i in range(0, len(styles) * ("ask_style" in keys), 2)]
+        pairs = [styles[i : i + 2] for i in range(0, len(styles), 2)]
+        rows = keyboard(pairs) if "ask_style" in keys else None
         try:
-            self.say(
-                number,
-                event.thread,
-                "sendMessage",
-                text=words,
-                reply_markup=keyboard(pairs) if pairs else None,
-            )
+            self.say(number, event.thread, "sendMessage", text=words, reply_markup=rows)
         except TelegramError as error:
             if error.code != 403:
                 raise
@@ -479,9 +475,8 @@ class Bot:
             case "button", data:
                 return self.press(chat, event, *data.partition(":")[::2])
             case "text", words if chat.content and not chat.job:
-                names = [
-                    name for name, label in self.settings.styles.items() if words.lower() == label.lower()
-                ]
+                labels = self.settings.styles.items()
+                names = [name for name, label in labels if words.lower() == label.lower()]
                 if names:
                     return self.begin(chat, event, chat.content, names[0])
                 return expect(chat, event, "bad_style")
@@ -522,9 +517,9 @@ class Bot:
         work = {"content": content, "style": style, "strength": 1.0 if isinstance(style, str) else 0.5}
         work |= {"colours": False, "file": False, **more}
         job = Job(
-            str(event.update), "announce", chat=event.chat, user=event.user, thread=event.thread, work=work
+            str(event.update), "announce", lang=event.lang, style=text(event.lang, "own_style"), model="nst"
         )
-        job.lang, job.style, job.model = event.lang, text(event.lang, "own_style"), "nst"
+        job.chat, job.user, job.thread, job.work = event.chat, event.user, event.thread, work
         if isinstance(style, str):
             job.style, job.model = self.settings.styles.get(style, style), "cyclegan"
         job.result = "result.png" if work["file"] else "result.jpg"
@@ -774,10 +769,8 @@ class Bot:
         strength = ["stronger"] * (job.work["strength"] < 1) + ["softer"] * (job.work["strength"] > 0.1)
         last = ["theirs" if job.work["colours"] else "colours"] * (job.model == "nst")  # not a painter's
         offers = buttons(job, ["another"], strength, last + ["file"] * (not job.work["file"]))
-        caption = {
-            "caption": "\n".join([words, *map(str, said.get("notes") or ())])[:1000],
-            "reply_markup": offers,
-        }
+        words = "\n".join([words, *map(str, said.get("notes") or ())])[:1000]
+        caption = {"caption": words, "reply_markup": offers}
         width, height = said.get("size") or (1, 1)
         fits = len(picture) <= PHOTO_BYTES and width + height <= PHOTO_SIDES and not job.work["file"]
         fits = fits and max(width, height) <= PHOTO_RATIO * min(width, height) and bool(picture)
@@ -829,8 +822,8 @@ class Bot:
         self.answers.update(item["Key"] for item in items)
         items, self.cursors["jobs/"] = self.page("jobs/", self.cursors["jobs/"])
         for item in items:
-            _, number, name = item["Key"].split("/", 2)
-            job = self.jobs.get(number) or self.watch(Job(number))
+            number, _, name = item["Key"].removeprefix("jobs/").partition("/")
+            job = self.jobs.get(number) or (self.watch(Job(number)) if name else Job(""))
             job.progress = item["ETag"] if name == "progress.json" else job.progress
 
     def dispatch(self, now: float, glances: int) -> None:
@@ -856,8 +849,7 @@ class Bot:
         with self.lock:
             waiting = [time.monotonic() - since for since in self.inbox.values() if since]
         lag, self.lag = max([self.lag, *waiting]), 0.0
-        names = ("updates", "done", "failed", "cancelled", "errors")
-        counts = [f"{name}={self.count[name]}" for name in names]
+        counts = [f"{name}={self.count[name]}" for name in COUNTS]
         return f"{' '.join(counts)} jobs={len(self.jobs)} waiting={len(waiting)} lag={lag:.1f}s"
 
     # ------------------------------------------------------------ the main loop
@@ -934,15 +926,10 @@ class Bot:
         """Try all that the environment names, and say what is wrong and what to do."""
         key, failed = f"jobs/check-{time.time_ns()}/request.json", 0
         probe = {"InputLocation": f"s3://{self.settings.bucket}/{key}", "RequestTTLSeconds": 60}
-        use_s3: list[Callable[[], Json]] = [
-            partial(self.put_json, key, {}),
-            partial(self.get, key),
-            self.look,
-        ]
-        use_s3.append(partial(self.remove, key))
-        tests = [
-            ("bucket", "set BUCKET to one that these credentials may read, write, list and delete", use_s3)
-        ]
+        use_s3: list[Callable[[], Json]] = [partial(self.put_json, key, {}), partial(self.get, key)]
+        use_s3 += [self.look, partial(self.remove, key)]
+        advice = "set BUCKET to one that these credentials may read, write, list and delete in"
+        tests = [("bucket", advice, use_s3)]
         tests += [("token", "set TELEGRAM_TOKEN to what @BotFather gave you", [partial(self.call, "getMe")])]
         for name in self.settings.endpoints.values():
             ask = partial(self.runtime.invoke_endpoint_async, EndpointName=name, **probe)
