@@ -1,0 +1,86 @@
+"""A thousand chats wait for a painting each: what that costs the bot in memory, and a newcomer in seconds.
+
+`python -m benchmarks.bot` prints a table. "S3 and Telegram" is the time that the same calls take by
+themselves, in this process against the same servers: what is beyond it is the bot's own.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import requests
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "bot"))
+
+from bot_world import BUCKET, TOKEN, User, World, eventually, s3_client, worlds
+
+CHATS, STARTS = 1000, 50
+
+
+def memory(world: World) -> float:
+    """The bot's resident memory, MB."""
+    assert world.process
+    status = Path(f"/proc/{world.process.pid}/status").read_text()
+    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS"))
+
+
+def measure_start(user: User) -> float:
+    """Seconds from a /start put into the queue to its answer in the chat."""
+    before = len(user.messages())
+    began = time.monotonic()
+    user.write("/start")
+    while len(user.messages()) == before:
+        time.sleep(0.001)
+    return time.monotonic() - began
+
+
+def measure_calls(world: World, key: str) -> list[float]:
+    """Seconds that the calls of one /start take: read and write the chat, send the answer."""
+    s3, web = s3_client(world.to_s3.port), requests.Session()
+    url = f"http://127.0.0.1:{world.to_telegram.port}/bot{TOKEN}/sendMessage"
+    seconds = []
+    for _ in range(STARTS + 1):
+        began = time.monotonic()
+        body = s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        s3.put_object(Bucket=BUCKET, Key=key, Body=body)
+        web.post(url, json={"chat_id": 1, "text": "Hello"}, timeout=10)
+        seconds.append(time.monotonic() - began)
+    return seconds[1:]  # the first one connects
+
+
+def fill(world: World) -> None:
+    """Every chat sends a photo and presses a painter; the model sleeps."""
+    users = [world.user() for _ in range(CHATS)]
+    for user in users:
+        user.photo()
+    for user in users:
+        user.press(user.sees("choose", seconds=300), "Monet")
+    eventually(lambda: len(world.endpoint.invocations) == CHATS, "all jobs are with the model", 600)
+
+
+def main() -> None:
+    with worlds() as make:
+        world = make()
+        world.endpoint.mode = "asleep"
+        world.start()
+        newcomers = [world.user() for _ in range(STARTS)]
+        measure_start(newcomers[0])
+        rows = []
+        for chats in (0, CHATS):
+            if chats:
+                fill(world)
+                time.sleep(20)  # the watcher's ordinary life
+            starts = [measure_start(user) for user in newcomers for _ in range(2)]
+            calls = measure_calls(world, f"chats/{newcomers[0].chat}.json")
+            rows.append((chats, memory(world), statistics.median(starts) * 1000, statistics.median(calls) * 1000))
+    print("| jobs pending | memory, MB | /start, median ms | S3 and Telegram, median ms | beyond, ms |")
+    print("|---|---|---|---|---|")
+    for chats, megabytes, median, bare in rows:
+        print(f"| {chats} | {megabytes:.0f} | {median:.0f} | {bare:.0f} | {median - bare:.0f} |")
+
+
+if __name__ == "__main__":
+    main()
