@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 
 from containers.parameters import Parameter, parse_parameters
 
-OUTPUT_TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
 BAR = "{percentage:3.0f}%|{bar}| {elapsed} so far, {remaining} left"
 GUNICORN_CONFIG = Path(__file__).parent / "serving" / "gunicorn.conf.py"
 
@@ -65,8 +64,10 @@ def paint_file(
     from containers.serving.model import Progress
 
     output = Path(arguments.output)
+    content_type = images.EXTENSIONS.get(output.suffix.lower())
+    if content_type is None:
+        return complain(f"{output} must end in .jpg, .png or .webp.")
     try:
-        content_type = OUTPUT_TYPES[output.suffix.lower()]
         options = given_parameters(arguments, parameters)
         pictures = [images.decode(Path(path).read_bytes(), LONGEST_SIDE, path) for path in (photo, *styles)]
         with tqdm(total=100, unit="%", disable=None, bar_format=BAR) as bar:
@@ -77,8 +78,6 @@ def paint_file(
 
             picture = load().paint(pictures[0], pictures[1:], options, report)
         output.write_bytes(images.encode(picture.image, content_type))
-    except KeyError:
-        return complain(f"{output} must end in .jpg, .png or .webp.")
     except OSError as error:
         return complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except (ValueError, RequestError) as error:

@@ -68,12 +68,16 @@ class StoreHandler(BaseHTTPRequestHandler):
         pass
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 @contextmanager
 def model_server(name: str) -> Iterator[str]:
     """The container's own command, outside of Docker. Gives its address once /ping says 200; stops it in the end."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     log = OUT / f"{name}.log"
     environment = os.environ | {
         "GUNICORN_CMD_ARGS": f"--bind {address}",

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import requests
 
-from local.demo import Store, StoreHandler
+from local.demo import Store, StoreHandler, free_port
 
 ROOT = Path(__file__).parents[1]
 GUNICORN_CONFIG = ROOT / "containers" / "serving" / "gunicorn.conf.py"
@@ -59,12 +58,6 @@ class Running:
 
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager

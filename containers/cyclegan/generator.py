@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from containers.device import working_precision
+
 STRIP = 64  # rows that are worked on at once where feature maps have the picture's own size
 MARGIN = 8  # rows of context around a strip: more than the layers that run in strips can see
 
@@ -234,11 +236,7 @@ def _pad(x: Tensor) -> Tensor:
 
 
 def _finite(generator: Generator, x: Tensor, on_progress: Callable[[float], None]) -> Tensor:
-    precisions = [torch.float32]
-    if x.is_cuda:
-        has_bfloat16 = torch.cuda.get_device_capability(x.device) >= (8, 0)
-        precisions.insert(0, torch.bfloat16 if has_bfloat16 else torch.float16)
-    for precision in precisions:
+    for precision in dict.fromkeys((working_precision(x.device), torch.float32)):
         with torch.autocast(x.device.type, precision, enabled=precision != torch.float32):
             y = generator(x, on_progress).float()
         if torch.isfinite(y).all():

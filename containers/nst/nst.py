@@ -106,12 +106,16 @@ def stylize(content: Tensor, styles: list[Tensor], options: Options, network: VG
     check_weights(styles, options.style_weights)
     algorithm = ALGORITHMS[options.algorithm]
     deadline = time.monotonic() + time_limit(options, device_of(network))
+
+    def report(step: Step) -> bool:
+        return callback(step) or time.monotonic() > deadline
+
     height, width = content.shape[-2:]
     size, notes = choose_size(width, height, options, network)
     while True:
         try:
             inputs = prepared(content, styles, size, options, device_of(network))
-            result = algorithm(*inputs, size, options, network, callback, deadline)
+            result = algorithm(*inputs, size, options, network, report)
             break
         except torch.OutOfMemoryError:
             longest = max(size) * 3 // 4
@@ -345,7 +349,6 @@ def multiscale(
     options: Options,
     network: VGG19,
     callback: Callback,
-    deadline: float,
 ) -> Result:
     """Gatys' losses by L-BFGS, from small to full size; each scale begins with the picture of the one before."""
     scales = schedule(size, options)
@@ -357,7 +360,7 @@ def multiscale(
         def report(here: Tensor, loss: float, share: float = share) -> bool:
             nonlocal steps, done
             steps, done = steps + 1, done + share**2 / work
-            return callback(Step(steps, total, done, loss, here)) or time.monotonic() > deadline
+            return callback(Step(steps, total, done, loss, here))
 
         longest = share * max(size)
         scaled = resized(content, scaled_size(content, share))
@@ -412,7 +415,6 @@ def gatys2015(
     options: Options,
     network: VGG19,
     callback: Callback,
-    deadline: float,
 ) -> Result:
     """One scale, Adam, features before their ReLU, Gram / (C H W), raw weights: what stylebot's first version did."""
     styles = [style_at(style, max(size)) for style in styles]
@@ -434,7 +436,7 @@ def gatys2015(
     def report(here: Tensor, loss: float) -> bool:
         nonlocal steps
         steps += 1
-        return callback(Step(steps, total, steps / total, loss, here)) or time.monotonic() > deadline
+        return callback(Step(steps, total, steps / total, loss, here))
 
     adam = walk(content, objective, lambda parameters: torch.optim.Adam(parameters, lr=options.lr))
     image, loss, _ = descend(adam, total, options, report)

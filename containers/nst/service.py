@@ -7,11 +7,12 @@ import torch
 from flask import Flask
 from PIL import Image
 
+from containers.device import best_device, working_precision
 from containers.gpu import device_report, gpu_faults, gpu_memory
 from containers.serving.app import create_app, write_log
 from containers.serving.errors import RequestError, bad_request
 from containers.serving.model import Picture, Progress, Report, Service
-from containers.tensors import best_device, to_image, to_tensor, working_precision
+from containers.tensors import to_image, to_tensor
 
 from . import nst
 from .parameters import BATCH_COLUMNS, PARAMETERS

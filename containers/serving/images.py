@@ -21,7 +21,7 @@ ENCODINGS = {
     "image/png": ("PNG", {}),
     "image/webp": ("WEBP", {"quality": 95}),
 }
-EXTENSIONS = {".png": "image/png", ".webp": "image/webp"}
+EXTENSIONS = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
 SRGB = ImageCms.createProfile("sRGB")
 
 
