@@ -57,7 +57,7 @@ def fill(world: World) -> None:
     for user in users:
         user.photo()
     for user in users:
-        user.press(user.sees("choose", seconds=300), "Monet")
+        user.press(user.sees("Choose", seconds=300), "Monet")
     eventually(lambda: len(world.endpoint.invocations) == CHATS, "all jobs are with the model", 600)
 
 

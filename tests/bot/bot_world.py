@@ -191,6 +191,7 @@ class Message:
 
 
 Fault = Callable[[str, dict[str, Any]], "web.StreamResponse | str | None"]
+BREAK = web.RequestKey("break", str)  # how the answer to a request is to end
 
 
 class Instead(Exception):  # noqa: N818
@@ -213,6 +214,7 @@ class Telegram(LoBotApiEmulator):
         self.chats: defaultdict[int, list[Message]] = defaultdict(list)
         self.calls: list[tuple[float, str, dict[str, Any]]] = []
         self.faults: list[Fault] = []
+        self.pushed: list[dict[str, Any]] = []
         self.media_edits = False  # whether editMessageMedia works, as it does in Telegram
         self.threads = False  # whether message_thread_id is taken, as it is in Telegram
         self.lock = threading.Lock()
@@ -240,7 +242,17 @@ class Telegram(LoBotApiEmulator):
     def push(self, kind: str, content: dict[str, Any]) -> int:
         done = asyncio.run_coroutine_threadsafe(self.enqueue_update({kind: content}, token=TOKEN), self.loop)
         number: int = done.result(20)
+        self.pushed.append({"update_id": number, kind: content})
         return number
+
+    def unconfirmed(self) -> Json:
+        """The updates that the bot has not confirmed."""
+        return self._update_queues._state(TOKEN).updates
+
+    def repeat_updates(self) -> None:
+        """Forget what was confirmed, as if the bot had been killed just before."""
+        self.unconfirmed().clear()
+        self.unconfirmed().extend(json.loads(json.dumps(self.pushed)))
 
     def validate(self, method: str, fields: dict[str, Any], uploads: dict[str, Any]) -> Json:
         thread = int(fields.pop("message_thread_id", None) or 0) if self.threads else None
@@ -296,7 +308,7 @@ class Telegram(LoBotApiEmulator):
             action = fault(request.match_info["method"], fields)
             if isinstance(action, web.StreamResponse):
                 raise Instead(action)
-            request["break"] = action or request.get("break")
+            request[BREAK] = action or request.get(BREAK, "")
         return fields, uploads
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -304,7 +316,7 @@ class Telegram(LoBotApiEmulator):
             answer: web.StreamResponse = await super().handle(request)
         except Instead as instead:
             return instead.response
-        action = request.get("break")
+        action = request.get(BREAK)
         return await self._break(request, answer, action) if action else answer
 
     async def _break(self, request: web.Request, whole: Json, action: str) -> web.StreamResponse:

@@ -37,7 +37,7 @@ class Person:
 
     def ask(self, request: str) -> None:
         user = self.user
-        while "choose a painter" not in (question := self.offer(request)).text:
+        while "Choose a painter" not in (question := self.offer(request)).text:
             time.sleep(1)  # the bot was killed after the last picture, before it could record that
         if self.dice.random() < 0.7:
             user.press(question, self.dice.choice(PAINTERS))
@@ -58,7 +58,7 @@ class Person:
     def offer(self, request: str) -> Message:
         """Send a photo; what the bot says to it, whatever else it repeats from before it was killed."""
         self.user.photo(request.encode())
-        said = ("choose a painter", "still painting")
+        said = ("Choose a painter", "still painting")
 
         def found() -> Message | None:
             new = [m for m in self.user.messages() if m.id > self.user.cursor]

@@ -11,12 +11,12 @@ from bot_world import Message, User, World, eventually, made_of
 
 ENGLISH = {
     "photo": "send me the photo",
-    "style": "choose a painter",
-    "busy": "wait, or stop it with /cancel",
+    "style": "Choose a painter",
+    "busy": "wait, or stop me with /cancel",
     "working": "Painting",
     "cancelled": "Cancelled",
     "nothing": "nothing to cancel",
-    "stranger": "do not know this painter",
+    "stranger": "do not have this painter",
     "not_image": "not an image",
     "wrong": "not a picture",
     "help": "Ask Vincent",
@@ -25,12 +25,12 @@ ENGLISH = {
 }
 RUSSIAN = {
     "photo": "Пришлите фотографию",
-    "style": "выберите художника",
-    "busy": "остановите меня командой /cancel",
+    "style": "Выберите художника",
+    "busy": "подождите или нажмите /cancel",
     "working": "Рисую",
     "cancelled": "Отменено",
     "nothing": "Отменять нечего",
-    "stranger": "художника я не знаю",
+    "stranger": "художника у меня нет",
     "not_image": "не изображение",
     "wrong": "не картинка",
     "help": "Ask Vincent",
@@ -104,7 +104,7 @@ def test_a_picture_of_ones_own_as_the_style(world: World) -> None:
     world.start()
     anna = world.user()
     anna.photo(b"my garden")
-    anna.sees("choose a painter")
+    anna.sees("Choose a painter")
     anna.photo(b"my style")
     painting = anna.sees("your picture's style, 12 s", kind="photo")
     made = made_of(painting)
@@ -137,7 +137,7 @@ def test_a_file_comes_back_as_a_file_too(world: World) -> None:
     world.start()
     anna = world.user()
     anna.document(b"my garden", mime="image/jpeg")
-    anna.press(anna.sees("choose"), "Monet")
+    anna.press(anna.sees("Choose"), "Monet")
     photo, document = anna.sees(kind="photo"), anna.sees(kind="document")
     assert photo.file == document.file
     assert "Monet" in photo.text
@@ -168,10 +168,14 @@ def test_too_large_to_fetch(world: World) -> None:
     world.start()
     anna = world.user()
     anna.document(size=21 * 2**20)
-    anna.sees("too large", "20 MB", "send me the photo")
+    anna.sees("Too large", "20 MB", "send me the photo")
     file = {"file_id": "x", "file_unique_id": "x", "width": 9000, "height": 9000}
     anna._message(photo=[file])
-    anna.sees("too large", "40 megapixels")
+    anna.sees("Too large", "40 megapixels")
+    anna.document(b"x" * (21 * 2**20), size=1000)  # larger than announced
+    anna.press(anna.sees("Choose"), "Monet")
+    anna.sees("did not work out", "Too large", "another photo")
+    is_clean(world)
 
 
 def test_two_photos_in_an_album_are_content_and_style(world: World) -> None:
@@ -181,7 +185,7 @@ def test_two_photos_in_an_album_are_content_and_style(world: World) -> None:
     for name in (b"content", b"style", b"third"):
         anna.photo(name, media_group_id="album 1")
     anna.cursor = 0
-    anna.sees("wait, or stop it")
+    anna.sees("wait, or stop me")
     made = made_of(anna.sees(kind="photo"))
     assert (made["content"], made["style"]) == ("content", "style")
 
@@ -226,7 +230,7 @@ def test_the_buttons_under_a_result(world: World) -> None:
     world.start()
     anna = world.user()
     anna.photo(b"my garden")
-    anna.sees("choose")
+    anna.sees("Choose")
     anna.photo(b"my style")
     painting = anna.sees(kind="photo")
     assert set(painting.buttons) == {"Another style", "Stronger", "Softer", "Keep my colours", "As a file"}
@@ -245,7 +249,7 @@ def test_the_buttons_under_a_result(world: World) -> None:
     assert world.endpoint.requests[-1]["result_url"].endswith(".png")
     assert made_of(document)["content"] == "my garden"
     anna.press(painting, "Another style")
-    anna.press(anna.sees("choose a painter"), "Cezanne")
+    anna.press(anna.sees("Choose a painter"), "Cezanne")
     painted = anna.sees("Cezanne", kind="photo")
     assert set(painted.buttons) == {"Another style", "Softer", "As a file"}
     anna.press(painted, "Softer")
@@ -318,9 +322,9 @@ def test_in_a_group(world: World) -> None:
     anna.write("/start@other_bot")
     anna.sees_nothing()
     anna.write("/start@Style_Bot")
-    anna.sees("Hello", "reply to this message")
+    anna.sees("Hello", "send me the photo")
     anna.photo(b"ours")
-    anna.press(anna.sees("choose"), "Monet")
+    anna.press(anna.sees("Choose"), "Monet")
     assert made_of(anna.sees("Monet", kind="photo"))["content"] == "ours"
 
 
@@ -362,9 +366,9 @@ def test_allowed_users_and_admins(world: World) -> None:
     anna.write("/stats")
     anna.sees("do not know this command")
     clara.write("/start")
-    clara.sees("для приглашённых", str(clara.number), "Ask Vincent")
+    clara.sees("закрыт", str(clara.number), "Ask Vincent")
     clara.photo()
-    clara.sees("для приглашённых")
+    clara.sees("закрыт")
     paint(anna)
 
 
@@ -374,13 +378,13 @@ def test_daily_limit(world: World) -> None:
     paint(anna)
     world.endpoint.mode = "failing"
     anna.photo()
-    anna.press(anna.sees("choose"), "Monet")
+    anna.press(anna.sees("Choose"), "Monet")
     failure = anna.sees("did not work out")
     world.endpoint.mode = "ok"
     anna.press(failure, "Try again")  # what failed is not counted
     painting = anna.sees("Monet", kind="photo")
     anna.press(painting, "Softer")
-    anna.sees("all 2 of today's pictures")
+    anna.sees("Only 2 a day")
     paint(boris)
 
 
