@@ -548,7 +548,7 @@ def drain() -> None:
 
 def content_security_policy(page: str) -> dict[str, str]:
     """Only the page's own script and style, known by their hashes, and only this server to talk to."""
-    rules = "default-src 'none'; img-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    rules = "default-src 'none'; img-src blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     rules += "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
     for kind in ("script", "style"):
         blocks = re.findall(f"<{kind}>(.*?)</{kind}>", page, re.DOTALL)
