@@ -44,7 +44,7 @@ class Painter(Endpoint):
 
     def __init__(self, storage: Storage) -> None:
         super().__init__(storage)
-        self.seconds, self.steps = 3.0, 3
+        self.seconds, self.steps = 4.0, 3
         sheet = Image.open(ROOT / "examples/sheet.jpg")
         self.paintings = {name: sheet.crop((left, 16, left + 541, 376)) for name, left in (("nst", 1039), ("gan", 1596))}
 
@@ -53,7 +53,7 @@ class Painter(Endpoint):
         self.requests.append(request)
         painting = self.paintings["nst" if call["endpoint"] == "nst" else "gan"]
         for step in range(1, self.steps + 1):
-            progress = {"step": step, "steps": self.steps + 1, "seconds_left": self.seconds * (1 - step / self.steps)}
+            progress = {"step": step, "steps": self.steps + 1, "seconds_left": 30 * (1 - step / self.steps) + 8}
             preview = painting.resize((256 * step // self.steps, 170 * step // self.steps))
             progress["preview"] = base64.b64encode(jpeg(preview)).decode()
             self._write(request["progress_url"].split("/", 3)[3], json.dumps(progress).encode())
@@ -147,7 +147,9 @@ class Tab:
             raise AssertionError(f"{error}; it shows:\n{page}\n{self.driver.get_log('browser')}") from None
 
     def click(self, css: str, words: str = "") -> None:
-        self.sees(css, words).click()
+        found = self.sees(css, words)
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", found)
+        found.click()
 
     def write(self, text: str) -> None:
         self.sees("#text").send_keys(text, Keys.ENTER)
@@ -221,7 +223,7 @@ def test_from_a_photo_to_two_paintings(
     tab.shoot(f"{name}-3-style")
     tab.pick(STYLE)
     status = tab.sees("article.bot", painting)
-    eventually(lambda: tab.all("article.bot progress") and tab.has_picture("article.bot.wide") > (0, 0), "a preview")
+    eventually(lambda: tab.all("article.bot progress") and tab.has_picture("article.bot.framed") > (0, 0), "a preview")
     assert left in status.text
     assert tab.sees("#status.busy")
     tab.shoot(f"{name}-4-progress")
@@ -239,6 +241,76 @@ def test_from_a_photo_to_two_paintings(
     tab.click("article.bot .keys button", "Monet")
     tab.click("article.bot .keys button", cancel)
     tab.sees("article.bot", cancelled)
-    painter.seconds = 3
+    painter.seconds = 4
     tab.shoot(f"{name}-8-cancelled")
     assert tab.complaints() == []
+
+
+def test_files_come_by_paste_and_drop_and_leave_untouched(open_tab: Any, painter: Painter) -> None:  # noqa: ANN401
+    tab: Tab = open_tab()
+    tab.sees("#empty")
+    data = base64.b64encode(PHOTO.read_bytes()).decode()
+    tab.driver.execute_script(DROP, "paste", data)
+    tab.click("#as-photo")
+    tab.sees("article.bot", "choose a painter")
+    tab.driver.execute_script(DROP, "dragover", data)
+    assert tab.sees("#drop")
+    tab.driver.execute_script(DROP, "drop", data)
+    tab.click("#as-document")
+    tab.sees("article.user .file", "dropped.jpg")
+    eventually(lambda: tab.has_picture("article.bot") == (541, 360), "the painting is there")
+    assert painter.storage.list_keys("chats/")
+
+
+def test_commands_are_offered_and_words_are_words(open_tab: Any) -> None:  # noqa: ANN401
+    tab: Tab = open_tab()
+    tab.sees("#empty")
+    tab.sees("#text").send_keys("/he")
+    assert tab.sees("#commands button").text.startswith("/help")
+    tab.sees("#text").send_keys(Keys.ARROW_UP)
+    tab.driver.switch_to.active_element.send_keys(Keys.ENTER)
+    tab.sees("article.user", "/help")
+    tab.sees("article.bot", "Send me a photo")
+    tab.click("#commands-button")
+    assert len(tab.all("#commands button")) == 3
+    tab.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
+    eventually(lambda: not tab.sees("footer").text.startswith("/"), "the commands are gone")
+    tab.write("<img src=x onerror=alert(1)><b>bold</b>")
+    assert tab.sees("article.user:not(.sending)", "<b>bold</b>").text.startswith("<img src=x")
+    assert not tab.all("article b, article img")
+    assert tab.complaints() == []
+
+
+def test_tabs_are_users_and_a_tab_keeps_its_chat(open_tab: Any, chat: Chat) -> None:  # noqa: ANN401
+    anna: Tab = open_tab()
+    anna.click("#start")
+    anna.sees("article.bot", "Hello")
+    anna.driver.switch_to.new_window("tab")
+    anna.driver.get(f"{chat.url}/#{KEY}")
+    anna.sees("#empty")
+    anna.write("/help")
+    anna.sees("article.bot", "Send me a photo")
+    assert not [it for it in anna.all("article") if "Hello" in it.text]
+    anna.driver.refresh()
+    anna.sees("article.user", "/help")
+
+
+def test_what_goes_wrong_is_told_in_words(open_tab: Any, chat: Chat, tmp_path: Path) -> None:  # noqa: ANN401
+    tab: Tab = open_tab()
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    tab.pick(tmp_path / "broken.jpg")
+    tab.sees(".failed", "no picture that can be read")
+    tab.click(".failed button", "Remove")
+    chat.kill()
+    tab.sees("#status.bad", "No connection")
+    tab.write("/start")
+    tab.sees(".failed", "no connection")
+    tab.shoot("offline")
+    chat.start()
+    eventually(lambda: not tab.all("#status.bad"), "the page is back")
+    tab.click(".failed button", "Try again")
+    tab.sees("article.bot", "Hello", seconds=60)
+    tab.driver.get("about:blank")
+    tab.driver.get(f"{chat.url}/#another-key")
+    tab.sees("#status.bad", "Open the address that the program shows")
+    tab.shoot("wrong-key")
