@@ -130,6 +130,8 @@ class Storage:
         command += [
             f"-s3.port={self.port}",
             f"-s3.config={config}",
+            "-s3.port.iceberg=0",  # these two have fixed ports: a second SeaweedFS would not start
+            "-s3.port.lance=0",
             "-volume.max=50",
             "-master.volumeSizeLimitMB=256",
         ]
