@@ -172,6 +172,9 @@ class Chats:
         """The user sends a message."""
         with self.change():
             sender = self.sender(user, language)
+            if content.get("text", "").startswith("/"):  # by which many bots tell a command
+                command = {"type": "bot_command", "offset": 0, "length": len(content["text"].split()[0])}
+                content = content | {"entities": [command]}
             message = self.add_message(user, sender, content)
             self.add_update("message", message)
         return message

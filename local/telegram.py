@@ -30,7 +30,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.serving import make_server
 
 from containers.serving.errors import RequestError
-from containers.serving.images import decode, shrunk
+from containers.serving.images import decode, opened, shrunk
 from local.chats import KINDS, Chats, File, Json, Message, Refusal, bad_request, shown
 
 UPLOAD_BYTES, DOWNLOAD_BYTES, PHOTO_BYTES = 50 * 2**20, 20 * 2**20, 10 * 2**20
@@ -43,7 +43,7 @@ class Call:
     """The parameters of a Bot API call, which may come in the query, a form or JSON."""
 
     def __init__(self) -> None:
-        body = request.get_json(silent=True) if request.is_json else {}
+        body = request.get_json(silent=True) if request.is_json and request.get_data() else {}
         if not isinstance(body, dict):
             raise bad_request("can't parse the request's JSON object")
         self.values: dict[str, Json] = {**request.args, **request.form, **body}
@@ -100,12 +100,10 @@ def prepare(kind: str, upload: FileStorage, limited: bool = True) -> list[File]:
     if limited and len(data) > PHOTO_BYTES:
         raise bad_request(f"file of size {len(data)} bytes is too big for a photo")
     try:
-        width, height = Image.open(io.BytesIO(data)).size
+        width, height = opened(data, "photo").size
         if limited and (width + height > 10_000 or max(width, height) > 20 * min(width, height)):
             raise bad_request("PHOTO_INVALID_DIMENSIONS")
         full = decode(data, SIDES[-1], "photo")
-    except OSError:
-        raise bad_request("IMAGE_PROCESS_FAILED") from None
     except RequestError as error:
         raise bad_request(f"IMAGE_PROCESS_FAILED. {error.message}") from None
     images = [shrunk(full, side) for side in SIDES if side < max(full.size)] + [full]

@@ -61,6 +61,10 @@ def test_a_message_and_what_the_bot_is_told(chat: Chat) -> None:
     assert not message["from"]["is_bot"]
     assert abs(message["date"] - time.time()) < 60
     assert chat.call("getMe") | {"id": 42, "is_bot": True} == chat.call("getMe")
+    guest.write("/start now")
+    assert updates(chat)[-1]["message"]["entities"] == [{"type": "bot_command", "offset": 0, "length": 6}]
+    empty = requests.get(f"{chat.url}/bot{TOKEN}/getMe", headers={"Content-Type": "application/json"})
+    assert empty.json()["ok"]
 
 
 def test_parameters_come_in_every_form(chat: Chat, anna: Guest) -> None:

@@ -55,7 +55,11 @@ class Painter(Endpoint):
         self.requests.append(request)
         painting = self.paintings["nst" if call["endpoint"] == "nst" else "gan"]
         for step in range(1, self.steps + 1):
-            progress = {"step": step, "steps": self.steps + 1, "seconds_left": 30 * (1 - step / self.steps) + 8}
+            progress: dict[str, Any] = {
+                "step": step,
+                "steps": self.steps + 1,
+                "seconds_left": 30 * (1 - step / self.steps) + 8,
+            }
             preview = painting.resize((256 * step // self.steps, 170 * step // self.steps))
             progress["preview"] = base64.b64encode(jpeg(preview)).decode()
             self._write(request["progress_url"].split("/", 3)[3], json.dumps(progress).encode())
@@ -122,7 +126,8 @@ class Tab:
         browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
         if not browser or not driver:
             why = "Chromium is missing: apt-get install chromium chromium-driver"
-            pytest.fail(why) if os.environ.get("CI") else pytest.skip(why)
+            (pytest.fail if os.environ.get("CI") else pytest.skip)(why)
+            raise AssertionError(why)
         options = webdriver.ChromeOptions()
         options.binary_location = browser
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
