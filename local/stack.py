@@ -29,6 +29,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -40,7 +41,7 @@ BUCKET = "stylebot"
 MODELS = ("nst", "cyclegan")
 PORTS = range(20000, 22700)  # below the ephemeral ones, as are those 10000 above, which SeaweedFS opens too
 START_SECONDS, STALL_SECONDS = 480, 30  # for a model server's first good /ping; for the next after a good one
-STOP_SECONDS, LOG_BYTES = 12, 10 << 20
+LOG_BYTES = 10 << 20
 MARK = "STYLEBOT_LOCAL"
 PYTHON = sys.executable
 
@@ -68,10 +69,11 @@ class Part:
     """A process that shall run. `cleanup` is a command that removes what its end may leave, such as a container."""
 
     name: str
-    command: Sequence[str]
+    command: Callable[[], Sequence[str]]  # asked at each start
     environment: dict[str, str]
     log: Path
     cleanup: Sequence[str] = ()
+    stop_seconds: float = 12
     wanted: bool = True
     process: subprocess.Popen[bytes] | None = None
     deaths: int = 0  # in a row, soon after a start
@@ -87,7 +89,7 @@ class Part:
             self.log.replace(self.log.with_suffix(".log.1"))
         with open(self.log, "ab") as sink:
             self.process = subprocess.Popen(
-                self.command,
+                self.command(),
                 cwd=ROOT,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
@@ -131,7 +133,7 @@ class Part:
         self.terminate()
         if self.process:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(STOP_SECONDS)
+                self.process.wait(self.stop_seconds)
         self.kill()
 
     def kill(self) -> None:
@@ -252,9 +254,8 @@ class Stack:
         return lock
 
     def add(self, name: str, command: Sequence[str], environment: dict[str, str], cleanup: Sequence[str] = ()) -> None:
-        part = Part(name, command, environment, self.logs / f"{name}.log", cleanup)
-        self.parts[name] = part
-        part.start()
+        self.parts[name] = Part(name, lambda: command, environment, self.logs / f"{name}.log", cleanup)
+        self.parts[name].start()
 
     def start(self) -> None:
         """All parts, the storage first and the bot, which is told the styles, last."""
@@ -262,7 +263,11 @@ class Stack:
         port, folder, config = options.port("s3"), self.data / "s3", self.data / "s3.json"
         folder.mkdir(exist_ok=True)
         base |= s3_identity(config) | {"AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}"}
-        self.add("storage", storage_command(folder, config, port), base)
+        # A second stack may take the ports that the storage uses among its own servers: each start takes new ones.
+        # It would take 15 s to end; it must bear to be killed anyway.
+        command = partial(storage_command, folder, config, port)
+        self.parts["storage"] = Part("storage", command, base, self.logs / "storage.log", stop_seconds=1)
+        self.parts["storage"].start()
         self.wait(f"http://127.0.0.1:{port}/healthz")
         for name in MODELS:
             self.add_model(name, base)
