@@ -562,6 +562,7 @@ def main() -> int:
     if not names or len(set(names)) < len(names):
         parser.error("name at least one endpoint, and each once")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("botocore").setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         store = Store(given.output, given.failure or f"{given.output.rstrip('/').rpartition('/')[0]}/failure")

@@ -206,6 +206,12 @@ def docker_command(name: str, container: str, environment: dict[str, str]) -> li
     return [*command, f"stylebot-{name}", "serve"]
 
 
+def has_image(name: str) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return not subprocess.run(["docker", "image", "inspect", name], capture_output=True, check=False).returncode
+    return False
+
+
 def has_gpu() -> bool:
     return Path("/dev/nvidiactl").exists()
 
@@ -283,6 +289,8 @@ class Stack:
         self.addresses[name] = f"http://{address}"
         if not self.options.docker:
             return self.add(name, model_command(name), environment)
+        if not has_image(f"stylebot-{name}"):
+            raise StackError(f"Docker does not run, or has no image stylebot-{name}. Build it: ./build.sh")
         container = f"stylebot-local-{name}-{hashlib.sha256(str(self.data).encode()).hexdigest()[:8]}"
         command = docker_command(name, container, environment)
         return self.add(name, command, environment, ["docker", "rm", "--force", container])
@@ -432,7 +440,7 @@ def run(options: Options, use: Callable[[Stack], None]) -> int:
         say("Starting: storage, two model servers, SageMaker's runtime, the chat ...")
         stack.start()
         use(stack)
-    except StackError as error:
+    except (StackError, requests.RequestException) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -440,7 +448,8 @@ def run(options: Options, use: Callable[[Stack], None]) -> int:
         return 130
     finally:
         if stack:
-            stack.stop()
+            with contextlib.suppress(KeyboardInterrupt):
+                stack.stop()
     return 0
 
 

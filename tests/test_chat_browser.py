@@ -24,7 +24,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
-from local.demo import free_port
+from local.stack import free_port
 from tests.bot.bot_world import BUCKET, ROOT, Endpoint, Storage, eventually
 from tests.chat_server import KEY, TOKEN, Chat, running_chat
 
@@ -46,7 +46,9 @@ class Painter(Endpoint):
         super().__init__(storage)
         self.seconds, self.steps = 4.0, 3
         sheet = Image.open(ROOT / "examples/sheet.jpg")
-        self.paintings = {name: sheet.crop((left, 16, left + 541, 376)) for name, left in (("nst", 1039), ("gan", 1596))}
+        self.paintings = {
+            name: sheet.crop((left, 16, left + 541, 376)) for name, left in (("nst", 1039), ("gan", 1596))
+        }
 
     def _paint(self, call: dict[str, Any]) -> None:
         request = json.loads(self._read(call["input"]))
@@ -59,7 +61,11 @@ class Painter(Endpoint):
             self._write(request["progress_url"].split("/", 3)[3], json.dumps(progress).encode())
             time.sleep(self.seconds / self.steps)
         self._write(request["result_url"].split("/", 3)[3], jpeg(painting))
-        said = {"result_url": request["result_url"], "size": [541, 360], "seconds": 88 if "nst" in call["endpoint"] else 2}
+        said = {
+            "result_url": request["result_url"],
+            "size": [541, 360],
+            "seconds": 88 if "nst" in call["endpoint"] else 2,
+        }
         self._write(call["output"], json.dumps(said).encode())
 
 
@@ -109,7 +115,9 @@ def chat(storage: Storage, painter: Painter, tmp_path_factory: pytest.TempPathFa
 class Tab:
     """A browser's tab with the page, and a person before it."""
 
-    def __init__(self, chat: Chat, language: str = "en", dark: bool = False, size: tuple[int, int] = (1100, 800)) -> None:
+    def __init__(
+        self, chat: Chat, language: str = "en", dark: bool = False, size: tuple[int, int] = (1100, 800)
+    ) -> None:
         browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
         if not browser or not driver:
             why = "Chromium is missing: apt-get install chromium chromium-driver"
@@ -124,7 +132,12 @@ class Tab:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
         width, height = size
-        metrics = {"width": width, "height": height, "deviceScaleFactor": 1 if width > 600 else 2, "mobile": width <= 600}
+        metrics = {
+            "width": width,
+            "height": height,
+            "deviceScaleFactor": 1 if width > 600 else 2,
+            "mobile": width <= 600,
+        }
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         self.driver.get(f"{chat.url}/#{KEY}")
 
@@ -161,7 +174,9 @@ class Tab:
     def has_picture(self, article: str) -> tuple[int, int]:
         """The size of the newest picture that has been loaded in such a message, or of none."""
         script = "const image = [...document.querySelectorAll(arguments[0] + ' img')].at(-1);"
-        size = self.driver.execute_script(script + "return image ? [image.naturalWidth, image.naturalHeight] : [0, 0]", article)
+        size = self.driver.execute_script(
+            script + "return image ? [image.naturalWidth, image.naturalHeight] : [0, 0]", article
+        )
         return size[0], size[1]
 
     def shoot(self, name: str) -> None:
