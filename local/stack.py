@@ -122,7 +122,7 @@ class Part:
 
     def last_words(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        return next((line for line in reversed(lines) if line.strip()), "it said nothing")
+        return "\n".join([line for line in lines if line.strip()][-3:]) or "it said nothing"
 
     def terminate(self) -> None:
         if self.process:
@@ -352,7 +352,7 @@ class Stack:
             part.tend()
             is_refused = part.name == "bot" and part.exit_code == 2
             if is_refused or (until_ready and part.deaths >= 3):
-                raise StackError(f"{part.name} does not run: {part.last_words()}\nIts log: {part.log}")
+                raise StackError(f"{part.name} does not run. Its last words:\n{part.last_words()}\nIts log: {part.log}")
 
     def follow_endpoints(self) -> None:
         """Give each endpoint the server that SageMaker wants it to have: none, the same, or a new one."""
