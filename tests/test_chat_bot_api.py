@@ -11,7 +11,7 @@ import pytest
 import requests
 from PIL import Image
 
-from local.demo import free_port
+from local.stack import free_port
 from tests.chat_server import TOKEN, Chat, Guest, running_chat
 from tests.servers import ROOT
 

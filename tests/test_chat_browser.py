@@ -24,7 +24,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
-from local.demo import free_port
+from local.stack import free_port
 from tests.bot.bot_world import BUCKET, ROOT, Endpoint, Storage, eventually
 from tests.chat_server import KEY, TOKEN, Chat, Guest, running_chat
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from local.demo import free_port
+from local.stack import free_port
 from tests.chat_server import KEY, TOKEN, Chat, Guest, running_chat
 from tests.servers import ROOT
 
