@@ -1,14 +1,11 @@
 #!/usr/bin/env bash
-# stylebot on this machine; what it needs goes into .venv, once.
-#   ./local.sh demo [PHOTO STYLE]    paints a photograph twice, through both model servers, into out/
+# All of stylebot on this machine, without an account; what it needs goes into .venv, once.
+#   ./local.sh [--docker]                       the bot, with a chat in the browser, or in Telegram if TELEGRAM_TOKEN is set
+#   ./local.sh demo [--docker] [PHOTO STYLE]    plays a conversation through all of it, and leaves the pictures in out/
+#   ./local.sh --help                           ports, data, and letting the models sleep
 set -euo pipefail
 root=$(cd "$(dirname "$0")" && pwd)
-if [ "${1:-}" != demo ]; then
-  sed -n '2,3s/^# //p' "$0"
-  exit 2
-fi
-shift
-"$root/setup.sh"
+"$root/setup.sh" local/requirements.txt
 export PYTHONPATH=$root
 python=$root/.venv/bin/python
 [ -e "$root"/.venv/weights ] || {
@@ -16,4 +13,8 @@ python=$root/.venv/bin/python
   "$python" -m containers.cyclegan weights
   touch "$root"/.venv/weights
 }
-exec "$python" -m local.demo "$@"
+if [ "${1:-}" = demo ]; then
+  shift
+  exec "$python" -m local.demo "$@"
+fi
+exec "$python" -m local.stack "$@"

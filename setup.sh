@@ -16,20 +16,18 @@ if [ ! -x .venv/bin/pip ] && ! "$python" -m venv .venv; then
   exit 2
 fi
 pip=(.venv/bin/python -m pip --disable-pip-version-check)
-if ! "${pip[@]}" install --no-index --quiet -r containers/requirements-torch.txt 2>/dev/null; then
-  # PyTorch's own index has builds without CUDA, a tenth of the size
-  if command -v nvidia-smi >/dev/null; then
-    "${pip[@]}" install -r containers/requirements-torch.txt
-    echo "Took PyTorch with CUDA from the default package index."
-  elif "${pip[@]}" --retries 0 --timeout 15 install --index-url https://download.pytorch.org/whl/cpu \
-    -r containers/requirements-torch.txt; then
-    echo "Took PyTorch's build for CPUs from its own index."
-  else
-    "${pip[@]}" install -r containers/requirements-torch.txt
-    echo "PyTorch's own index has no such build or could not be reached: took PyTorch from the default package index."
-  fi
+if ! command -v nvidia-smi >/dev/null; then
+  # PyTorch's own index has builds without CUDA, a tenth of the size. The rest comes from the default index anyway.
+  mapfile -t torch < <(grep ^torch containers/requirements-torch.txt)
+  "${pip[@]}" --retries 0 --timeout 15 install --no-deps --index-url https://download.pytorch.org/whl/cpu "${torch[@]}" ||
+    echo "PyTorch's own index has no such build or could not be reached: going on with the default package index."
 fi
-extra=()
-for file in containers/requirements.txt "$@"; do extra+=(-r "$file"); done
-"${pip[@]}" install "${extra[@]}"
+all=()
+for file in containers/requirements-torch.txt containers/requirements.txt "$@"; do all+=(-r "$file"); done
+"${pip[@]}" install "${all[@]}"
+version=$(.venv/bin/python -c 'from importlib.metadata import version; print(version("torch"))')
+case $version in
+  *+cpu) echo "Took PyTorch $version, its build for CPUs." ;;
+  *) echo "Took PyTorch $version from the default package index, which has CUDA in it." ;;
+esac
 touch "$stamp"

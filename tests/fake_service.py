@@ -25,7 +25,10 @@ class Inverter:
     def paint(
         self, content: Image.Image, styles: list[Image.Image], options: dict[str, Any], report: Report
     ) -> Picture:
-        name, steps = options.get("style_name", "negative"), options.get("steps", 0)
+        name, steps = (
+            options.get("style_name", "negative"),
+            options.get("steps", int(os.environ.get("FAKE_STEPS", "0"))),
+        )
         if name == "crash":
             raise RuntimeError("a secret detail")
         if name == "fatal":
@@ -50,3 +53,20 @@ def load() -> Inverter:
 
 def app() -> Flask:
     return create_app(Service("fake", "a negative of a photograph", False, PARAMETERS, ("steps",), load))
+
+
+BOTS = (
+    Parameter("style_name", str, "what to do"),
+    *[Parameter(n, float, "ignored") for n in ("strength", "time_budget")],
+)
+BOTS += (Parameter("preserve_color", bool, "ignored"),)
+
+
+def nst() -> Flask:
+    """In place of NST, as the bot calls it."""
+    return create_app(Service("fake", "a negative of a photograph", True, BOTS, (), load))
+
+
+def cyclegan() -> Flask:
+    """In place of the painters, as the bot calls them."""
+    return create_app(Service("fake", "a negative of a photograph", False, BOTS, (), load))

@@ -4,21 +4,60 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import requests
 
-from local.demo import Store, StoreHandler, free_port
+from local.stack import free_port
 
 ROOT = Path(__file__).parents[1]
 GUNICORN_CONFIG = ROOT / "containers" / "serving" / "gunicorn.conf.py"
 
 
 LOCAL = {"ALLOW_HTTP": "1", "ALLOW_PRIVATE_HOSTS": "1"}  # lets a server reach a store on this machine
+
+
+class Store(ThreadingHTTPServer):
+    """Stands where S3 would, by http: models read their pictures from it, and put results and progress into it."""
+
+    def __init__(self, handler: type[BaseHTTPRequestHandler] | None = None) -> None:
+        super().__init__(("127.0.0.1", 0), handler or StoreHandler)
+        self.objects: dict[str, bytes] = {}
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def url(self, key: str) -> str:
+        return f"http://127.0.0.1:{self.server_port}/{key}"
+
+
+class StoreHandler(BaseHTTPRequestHandler):
+    server: Store
+
+    def do_GET(self) -> None:
+        data = self.server.objects.get(self.key())
+        self.answer(404 if data is None else 200, data or b"")
+
+    def do_PUT(self) -> None:
+        self.server.objects[self.key()] = self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer(200)
+
+    def key(self) -> str:
+        return self.path[1:].partition("?")[0]
+
+    def answer(self, status: int, data: bytes = b"") -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: Any) -> None:  # noqa: ANN401 - the base class's own
+        pass
 
 
 class RecordingStore(Store):
@@ -32,7 +71,7 @@ class RecordingStore(Store):
 class RecordingHandler(StoreHandler):
     server: RecordingStore
 
-    def do_PUT(self) -> None:  # noqa: N802 - the base class's own
+    def do_PUT(self) -> None:
         if self.key() == "forbidden":
             self.rfile.read(int(self.headers["Content-Length"]))
             return self.answer(403)

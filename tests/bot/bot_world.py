@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import queue
-import random
 import shutil
 import signal
 import socket
@@ -34,21 +33,13 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from lo_bot_api_emulator import ApiRefusal, LoBotApiEmulator
 
+from local.stack import free_port, storage_command
+
 Json = Any  # whatever JSON can hold
 ROOT = Path(__file__).parents[2]
 TOKEN = "42:secret-of-the-tests"
 BUCKET = "stylebot-test"
 os.environ.update(AWS_ACCESS_KEY_ID="key", AWS_SECRET_ACCESS_KEY="secret", AWS_DEFAULT_REGION="eu-west-1")
-
-
-def free_port() -> int:
-    """A free port below the ephemeral ones, as is the one 10000 above it, which SeaweedFS opens too."""
-    while True:
-        port = random.randrange(20000, 22700)
-        with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as other:
-            one.bind(("127.0.0.1", port))
-            other.bind(("127.0.0.1", port + 10000))
-            return port
 
 
 def eventually(check: Callable[[], Any], what: str, seconds: float = 20) -> Json:
@@ -124,16 +115,7 @@ class Storage:
         actions = ["Admin", "Read", "Write", "List"]
         config.write_text(json.dumps({"identities": [{"name": "t", "credentials": credentials, "actions": actions}]}))
         self.port = free_port()
-        ports = {name: free_port() for name in ("master.port", "volume.port", "filer.port")}
-        weed = shutil.which("weed") or str(Path(sys.executable).parent / "weed")
-        command = [weed, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={self.folder}", "-s3"]
-        command += [
-            f"-s3.port={self.port}",
-            f"-s3.config={config}",
-            "-volume.max=50",
-            "-master.volumeSizeLimitMB=256",
-        ]
-        command += [f"-{name}={port}" for name, port in ports.items()]
+        command = storage_command(Path(self.folder), config, self.port)
         with (Path(self.folder) / "log").open("w") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         self.client = s3_client(self.port)
