@@ -28,6 +28,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from http import HTTPStatus
+from itertools import count
 from typing import IO, Any, NamedTuple
 
 import boto3
@@ -150,7 +151,7 @@ class Store:
 
     def patiently(self, call: Callable[..., Json], **values: Json) -> Json:
         """Until S3 does it: what was accepted is not given up for a fault of the store."""
-        for tries in range(1_000_000):
+        for tries in count():
             try:
                 return call(**values)
             except (BotoCoreError, ClientError) as error:
@@ -182,15 +183,15 @@ class Store:
         """What an earlier process accepted and did not end, first come first."""
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.key(endpoint))
         keys = self.patiently(lambda: [item["Key"] for page in pages for item in page.get("Contents", ())])
-        requests = []
+        unended = []
         for key in keys:
             data = self.patiently(self.s3.get_object, Bucket=self.bucket, Key=key)["Body"].read()
             request = Request(**json.loads(data))
             if self.patiently(self.has_ended, request=request):
                 self.patiently(self.s3.delete_object, Bucket=self.bucket, Key=key)
             else:
-                requests.append(request)
-        return requests
+                unended.append(request)
+        return unended
 
     def has_ended(self, request: Request) -> bool:
         """Whether the answer is there, and is this request's: a Filename may be used twice."""
@@ -379,13 +380,13 @@ class Endpoint:
 
 
 def unfit(answer: Answer) -> str:
-    """Why asynchronous inference cannot use the answer, if so."""
+    """Why asynchronous inference cannot use the answer, if so. An error is handed on in the model's own words."""
+    if answer.is_error():
+        return "" if answer.headers.get("Content-Length") != "0" else model_error(answer.status, "")
     if "Content-Length" not in answer.headers:
         return "The response from container primary did not specify the required Content-Length header"
     if sum(len(name) + len(value) + 4 for name, value in answer.headers.items()) > HEADER_BYTES:
         return f"The response from container primary has more than {HEADER_BYTES} bytes of headers"
-    if answer.is_error() and answer.headers["Content-Length"] == "0":
-        return model_error(answer.status, "")
     return ""
 
 
@@ -566,14 +567,14 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         store = Store(given.output, given.failure or f"{given.output.rstrip('/').rpartition('/')[0]}/failure")
+        limits = {"workers": max(1, given.max_concurrent), "idle_seconds": 60 * given.idle_minutes}
+        endpoints: dict[str, Endpoint] = {}
+        app = create_app(endpoints)  # its port first: a second start by mistake must not touch the queue
+        server = make_server("127.0.0.1", given.port, app, threaded=True, request_handler=QuietHandler)
         if given.endpoint:
             store.open()
-        limits = {"workers": max(1, given.max_concurrent), "idle_seconds": 60 * given.idle_minutes}
-        endpoints = {name: Endpoint(name, url, store, **limits) for name, url in given.endpoint}
+        endpoints |= {name: Endpoint(name, url, store, **limits) for name, url in given.endpoint}
         endpoints |= {name: Endpoint(name, url, None) for name, url in given.realtime}
-        server = make_server(
-            "127.0.0.1", given.port, create_app(endpoints), threaded=True, request_handler=QuietHandler
-        )
         print(f"SageMaker runtime at http://127.0.0.1:{server.port}: {', '.join(names)}", flush=True)
         server.serve_forever()
     except (OSError, BotoCoreError) as error:
