@@ -1,11 +1,7 @@
 """`python -m local.telegram --port PORT --data DIR`: a Bot API server whose users sit at a browser on this machine.
 
-It serves the methods that bot.py calls, as https://core.telegram.org/bots/api describes them, and the page chat.html.
+It serves the methods that bot.py calls, as https://core.chats.org/bots/api describes them, and the page chat.html.
 TELEGRAM_TOKEN is the bot's token; CHAT_KEY the key that the page shows with each of its calls, made up if not set.
-
-State is SQLite and files in DIR, written before a call is answered: killed at any moment, nothing is lost that was
-answered with ok. A chat is its messages; `n` counts all changes, so "what is new after n" is one query, and an edited
-message needs no second row.
 """
 
 from __future__ import annotations
@@ -21,15 +17,11 @@ import mimetypes
 import os
 import re
 import secrets
-import sqlite3
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from flask import Flask, Response, jsonify, request, send_file
 from PIL import Image
@@ -38,54 +30,20 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.serving import make_server
 
 from containers.serving.errors import RequestError
-from containers.serving.images import decode, shrunk
+from containers.serving.images import decode, opened, shrunk
+from local.chats import KINDS, Chats, File, Json, Message, Refusal, bad_request, shown
 
-Json = Any  # whatever JSON can hold
-Message = dict[str, Json]  # as the Bot API writes it
 UPLOAD_BYTES, DOWNLOAD_BYTES, PHOTO_BYTES = 50 * 2**20, 20 * 2**20, 10 * 2**20
 SIDES = (90, 320, 800, 1280)  # Telegram's sizes of a photo, by the longer side in pixels
 PAGE = Path(__file__).with_name("chat.html")
-CONTENT = ("text", "caption", "photo", "document", "reply_markup")  # what an edit replaces
 log = logging.getLogger("telegram")
-KINDS = {"photo", "document"}
-SCHEMA = """
-PRAGMA journal_mode = WAL;
-CREATE TABLE IF NOT EXISTS chats (id INTEGER PRIMARY KEY, language TEXT, acted INTEGER, acted_at REAL);
-CREATE TABLE IF NOT EXISTS messages (id INTEGER PRIMARY KEY AUTOINCREMENT, chat INTEGER, created INTEGER,
-                                     changed INTEGER, body TEXT);  -- body NULL: deleted
-CREATE INDEX IF NOT EXISTS changes ON messages (chat, changed);
-CREATE TABLE IF NOT EXISTS files (id TEXT PRIMARY KEY, path TEXT UNIQUE, size INTEGER);
-CREATE TABLE IF NOT EXISTS updates (id INTEGER PRIMARY KEY AUTOINCREMENT, body TEXT);
-CREATE TABLE IF NOT EXISTS queries (id TEXT PRIMARY KEY);  -- callback queries without an answer
-CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT);
-"""
-
-
-class Refusal(Exception):  # noqa: N818 - Telegram's answer, not a fault
-    """What Telegram would refuse, with its HTTP status and words."""
-
-    def __init__(self, code: int, description: str) -> None:
-        super().__init__(description)
-        self.code, self.description = code, description
-
-
-def bad_request(why: str) -> Refusal:
-    return Refusal(400, f"Bad Request: {why}")
-
-
-class File(NamedTuple):
-    """One that came in; `about` is what Telegram tells of it beside its id and size."""
-
-    data: bytes
-    name: str
-    about: dict[str, Json]
 
 
 class Call:
     """The parameters of a Bot API call, which may come in the query, a form or JSON."""
 
     def __init__(self) -> None:
-        body = request.get_json(silent=True) if request.is_json else {}
+        body = request.get_json(silent=True) if request.is_json and request.get_data() else {}
         if not isinstance(body, dict):
             raise bad_request("can't parse the request's JSON object")
         self.values: dict[str, Json] = {**request.args, **request.form, **body}
@@ -142,12 +100,10 @@ def prepare(kind: str, upload: FileStorage, limited: bool = True) -> list[File]:
     if limited and len(data) > PHOTO_BYTES:
         raise bad_request(f"file of size {len(data)} bytes is too big for a photo")
     try:
-        width, height = Image.open(io.BytesIO(data)).size
+        width, height = opened(data, "photo").size
         if limited and (width + height > 10_000 or max(width, height) > 20 * min(width, height)):
             raise bad_request("PHOTO_INVALID_DIMENSIONS")
         full = decode(data, SIDES[-1], "photo")
-    except OSError:
-        raise bad_request("IMAGE_PROCESS_FAILED") from None
     except RequestError as error:
         raise bad_request(f"IMAGE_PROCESS_FAILED. {error.message}") from None
     images = [shrunk(full, side) for side in SIDES if side < max(full.size)] + [full]
@@ -160,29 +116,11 @@ def as_jpeg(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def file_ids(message: Message) -> set[str]:
-    return {file["file_id"] for file in [*message.get("photo", ()), message.get("document")] if file}
+class BotApi:
+    """What bots call; `methods` by their names in lower case."""
 
-
-def shown(message: Message) -> Message:
-    """A message as the page wants it: of a photo only the largest size."""
-    brief = {name: message[name] for name in ("message_id", "date", *CONTENT) if name in message}
-    if "photo" in brief:
-        brief["photo"] = {"file_name": f"photo{message['message_id']}.jpg", **brief["photo"][-1]}
-    for kind in KINDS & brief.keys():
-        brief[kind] = {"size": brief[kind]["file_size"], **brief[kind]}
-    return brief | {"from": "bot" if message["from"]["is_bot"] else "user"}
-
-
-class Telegram:
-    """Its methods go from state, over what bots call, to what the page calls."""
-
-    def __init__(self, folder: Path, token: str) -> None:
-        self.files = folder / "files"
-        self.files.mkdir(parents=True, exist_ok=True)
-        self.db = sqlite3.connect(folder / "chat.sqlite", check_same_thread=False)
-        self.db.executescript(SCHEMA)
-        self.changed = threading.Condition()  # held for any use of db
+    def __init__(self, chats: Chats, token: str) -> None:
+        self.chats = chats
         self.poller = object()  # whose getUpdates is the newest
         self.me = {"id": int(token.partition(":")[0]), "is_bot": True, "first_name": "stylebot"}
         self.me["username"] = "stylebot_bot"
@@ -202,123 +140,34 @@ class Telegram:
             "deletemessage": self.delete,
             "getfile": self.get_file,
         }
-        if not self.rows("SELECT 1 FROM sqlite_sequence WHERE name = 'updates'"):
-            with self.change():  # in a new folder: none of the numbers that the bot may remember of an old one
-                self.db.execute("INSERT INTO sqlite_sequence VALUES ('updates', ?)", (int(time.time()),))
-
-    def rows(self, sql: str, *values: Json) -> list[Any]:
-        with self.changed:
-            return self.db.execute(sql, values).fetchall()
-
-    @contextmanager
-    def change(self) -> Iterator[None]:
-        """All that is done inside, or nothing of it; whoever waits looks again."""
-        with self.changed:
-            with self.db:
-                yield
-            self.changed.notify_all()
-
-    def wait(self, look: Callable[[], Json], seconds: float) -> Json:
-        """What look() finds, which may be nothing when the time is over."""
-        end = time.monotonic() + seconds
-        with self.changed:
-            while not (found := look()) and (left := end - time.monotonic()) > 0:
-                self.changed.wait(left)
-        return found
-
-    def setting(self, name: str, default: Json) -> Json:
-        found = self.rows("SELECT value FROM settings WHERE name = ?", name)
-        return json.loads(found[0][0]) if found else default
-
-    def set(self, name: str, value: Json) -> None:
-        self.db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, json.dumps(value)))
-
-    def count(self) -> int:
-        number: int = self.setting("n", 0) + 1
-        self.set("n", number)
-        return number
-
-    def add_message(self, chat: int, sender: Json, content: Message) -> Message:
-        n = self.count()
-        row = self.db.execute("INSERT INTO messages (chat, created, changed) VALUES (?, ?, ?)", (chat, n, n))
-        message = {"message_id": row.lastrowid, "date": int(time.time()), "from": sender}
-        message |= {"chat": {"id": chat, "type": "private", "first_name": "Guest"}, **self.with_files(content)}
-        self.db.execute("UPDATE messages SET body = ? WHERE id = ?", (json.dumps(message), row.lastrowid))
-        self.db.execute("UPDATE chats SET acted = 0 WHERE id = ?", (chat,))
-        return message
-
-    def with_files(self, content: Message) -> Message:
-        """Puts the files of a message to be into the folder, and what Telegram tells about them in their place."""
-        kept = dict(content)
-        for kind in KINDS & content.keys():
-            files = [self.add_file(kind, file) if isinstance(file, File) else file for file in content[kind]]
-            kept[kind] = files if kind == "photo" else files[0]
-        return kept
-
-    def add_file(self, kind: str, file: File) -> Json:
-        number, digest = secrets.token_hex(16), hashlib.sha256(file.data).hexdigest()
-        (self.files / number).write_bytes(file.data)
-        about = {"file_id": number, "file_unique_id": digest[:16], "file_size": len(file.data), **file.about}
-        path = f"{kind}s/{number}" + re.sub(r"[^.a-zA-Z0-9]", "", Path(file.name).suffix)
-        self.db.execute("INSERT INTO files VALUES (?, ?, ?)", (number, path, len(file.data)))
-        return about
-
-    def replace(self, old: Message, content: Message | None) -> Message:
-        """Another content, or none: deleted. Files that no message shows any more go as well."""
-        with self.change():
-            kept = {name: value for name, value in old.items() if name not in CONTENT}
-            new = kept | {"edit_date": int(time.time()), **self.with_files(content)} if content else {}
-            if all(old.get(name) == new.get(name) for name in CONTENT):
-                why = "specified new message content and reply markup are exactly the same as a current content"
-                raise bad_request(f"message is not modified: {why} and reply markup of the message")
-            values = (json.dumps(new) if new else None, self.count(), old["message_id"])
-            self.db.execute("UPDATE messages SET body = ?, changed = ? WHERE id = ?", values)
-            gone = {number for number in file_ids(old) - file_ids(new) if not self.showing(number)}
-            self.db.executemany("DELETE FROM files WHERE id = ?", [(number,) for number in gone])
-        for number in gone:
-            (self.files / number).unlink(missing_ok=True)
-        return new
-
-    def showing(self, file_id: str) -> list[Any]:
-        """(chat, message) for each that shows the file."""
-        found = self.rows("SELECT chat, body FROM messages WHERE instr(body, ?)", json.dumps(file_id))
-        return [(chat, message) for chat, body in found if file_id in file_ids(message := json.loads(body))]
-
-    # ------------------------------------------------------------ what bots call
 
     def get_updates(self, call: Call) -> Json:
-        offset, limit = call.number("offset"), min(100, max(1, call.number("limit", 100)))
+        limit, seconds = min(100, max(1, call.number("limit", 100))), min(50, max(0, call.number("timeout")))
         allowed, mine = call.structure("allowed_updates"), object()
-        with self.change():
+        with self.chats.change():
             self.poller = mine
+            self.chats.confirm(call.number("offset"))
             if isinstance(allowed, list):
-                self.set("allowed_updates", allowed)
-            if offset < 0:  # counted from the end
-                newest = "SELECT id FROM updates ORDER BY id DESC LIMIT ?"
-                self.db.execute(f"DELETE FROM updates WHERE id NOT IN ({newest})", (-offset,))
-            self.db.execute("DELETE FROM updates WHERE id < ?", (offset,))
+                self.chats.set("allowed_updates", allowed)
 
         def look() -> Json:
             if self.poller is not mine:
                 why = "terminated by other getUpdates request; make sure that only one bot instance is running"
                 raise Refusal(409, f"Conflict: {why}")
-            return self.rows("SELECT id, body FROM updates ORDER BY id LIMIT ?", limit)
+            return self.chats.updates(limit)
 
-        found = self.wait(look, min(50, max(0, call.number("timeout"))))
-        return [{"update_id": number, **json.loads(body)} for number, body in found]
+        return self.chats.wait(look, seconds)
 
     def set_commands(self, call: Call) -> bool:
         commands = call.structure("commands")
         if not isinstance(commands, list) or len(commands) > 100:
             raise bad_request("can't parse commands")
-        with self.change():
-            self.set(f"commands:{call.text('language_code')}", commands)
+        with self.chats.change():
+            self.chats.set(f"commands:{call.text('language_code')}", commands)
         return True
 
     def answer_query(self, call: Call) -> bool:
-        with self.change():
-            row = self.db.execute("DELETE FROM queries WHERE id = ?", (call.text("callback_query_id"),))
-        if not row.rowcount:
+        if not self.chats.answer(call.text("callback_query_id")):
             raise bad_request("query is too old and response timeout expired or query ID is invalid")
         return True
 
@@ -326,7 +175,7 @@ class Telegram:
         if not call.text("chat_id"):
             raise bad_request("chat_id is empty")
         chat = call.number("chat_id")
-        if not self.rows("SELECT 1 FROM chats WHERE id = ?", chat):
+        if not self.chats.rows("SELECT 1 FROM chats WHERE id = ?", chat):
             raise bad_request("chat not found")
         return chat
 
@@ -335,7 +184,7 @@ class Telegram:
         upload = request.files.get(source.removeprefix("attach://"))
         if upload:
             return prepare(kind, upload)
-        known = [message[kind] for _, message in self.showing(source) if kind in message]
+        known = [message[kind] for _, message in self.chats.showing(source) if kind in message]
         if not known:
             raise bad_request("wrong remote file identifier specified or no file in the request")
         return known[0] if kind == "photo" else [known[0]]
@@ -344,23 +193,19 @@ class Telegram:
         chat, content = self.chat_of(call), call.content("text" if part == "text" else "caption")
         if part != "text":
             content[part] = self.media(call, part, part if part in request.files else call.text(part))
-        with self.change():
-            return self.add_message(chat, self.me, content)
+        with self.chats.change():
+            return self.chats.add_message(chat, self.me, content)
 
     def send_action(self, call: Call) -> bool:
         if not call.text("action"):
             raise bad_request("wrong parameter action in request")
-        with self.change():
-            values = (self.count(), time.time(), self.chat_of(call))
-            self.db.execute("UPDATE chats SET acted = ?, acted_at = ? WHERE id = ?", values)
+        self.chats.act(self.chat_of(call))
         return True
 
     def message_of(self, call: Call, action: str) -> Message:
-        chat, number = self.chat_of(call), call.number("message_id")
-        found = self.rows("SELECT body FROM messages WHERE id = ? AND chat = ? AND body IS NOT NULL", number, chat)
-        if not found:
+        message = self.chats.find(self.chat_of(call), call.number("message_id"))
+        if not message:
             raise bad_request(f"message to {action} not found")
-        message: Message = json.loads(found[0][0])
         return message
 
     def edit(self, part: str, call: Call) -> Message:
@@ -374,16 +219,18 @@ class Telegram:
             if not isinstance(media, dict) or media.get("type") not in KINDS:
                 raise bad_request("can't parse media: only photo and document are known here")
             kind, call.values["caption"] = media["type"], media.get("caption")
-            return self.replace(old, call.content("caption") | {kind: self.media(call, kind, str(media.get("media")))})
+            return self.chats.replace(
+                old, call.content("caption") | {kind: self.media(call, kind, str(media.get("media")))}
+            )
         files = {kind: old[kind] if kind == "photo" else [old[kind]] for kind in KINDS & old.keys()}
-        return self.replace(old, call.content(part) | files)
+        return self.chats.replace(old, call.content(part) | files)
 
     def delete(self, call: Call) -> bool:
-        self.replace(self.message_of(call, "delete"), None)
+        self.chats.replace(self.message_of(call, "delete"), None)
         return True
 
     def get_file(self, call: Call) -> Json:
-        found = self.rows("SELECT path, size FROM files WHERE id = ?", call.text("file_id"))
+        found = self.chats.rows("SELECT path, size FROM files WHERE id = ?", call.text("file_id"))
         if not found:
             raise bad_request("wrong file_id or the file is temporarily unavailable")
         path, size = found[0]
@@ -392,60 +239,12 @@ class Telegram:
         number = call.text("file_id")
         return {"file_id": number, "file_unique_id": number[:16], "file_size": size, "file_path": path}
 
-    # ------------------------------------------------------------ what the page calls
-
-    def write(self, user: int, content: Message, language: str) -> Message:
-        """The user sends a message."""
-        with self.change():
-            sender = self.sender(user, language)
-            message = self.add_message(user, sender, content)
-            self.add_update("message", message)
-        return message
-
-    def press(self, user: int, number: int, data: str) -> None:
-        """The user presses a button of a message."""
-        found = self.rows("SELECT body FROM messages WHERE id = ? AND chat = ? AND body IS NOT NULL", number, user)
-        message = json.loads(found[0][0]) if found else {}
-        rows = message.get("reply_markup", {}).get("inline_keyboard", [])
-        if data not in [button["callback_data"] for row in rows for button in row]:
-            raise bad_request("this button is gone")
-        query = secrets.token_hex(8)
-        with self.change():
-            self.db.execute("INSERT INTO queries VALUES (?)", (query,))
-            about = {"id": query, "from": self.sender(user, ""), "chat_instance": str(user)}
-            self.add_update("callback_query", about | {"message": message, "data": data})
-
-    def sender(self, user: int, language: str) -> Json:
-        """Who the bot is told it is, in the language that was told last."""
-        self.db.execute("INSERT OR IGNORE INTO chats VALUES (?, 'en', 0, 0)", (user,))
-        if language:
-            self.db.execute("UPDATE chats SET language = ? WHERE id = ?", (language, user))
-        language = self.rows("SELECT language FROM chats WHERE id = ?", user)[0][0]
-        return {"id": user, "is_bot": False, "first_name": "Guest", "language_code": language}
-
-    def add_update(self, kind: str, content: Json) -> None:
-        if kind in (self.setting("allowed_updates", []) or [kind]):
-            self.db.execute("INSERT INTO updates (body) VALUES (?)", (json.dumps({kind: content}),))
-
-    def events(self, user: int, after: int) -> list[Json]:
-        """What has changed in the user's chat since change number `after`."""
-        known = "SELECT id, created, changed, body FROM messages WHERE chat = ? AND changed > ?"
-        events = []
-        for number, created, n, body in self.rows(f"{known} AND (created <= ? OR body NOT NULL)", user, after, after):
-            kind = "delete" if body is None else "message" if created > after else "edit"
-            message = shown(json.loads(body)) if body else {"message_id": number}
-            events.append({"n": n, "kind": kind, "message": message})
-        acting = "SELECT acted FROM chats WHERE id = ? AND acted > ? AND acted_at > ?"
-        for (n,) in self.rows(acting, user, after, time.time() - 5):
-            events.append({"n": n, "kind": "action", "action": "typing"})
-        return sorted(events, key=lambda event: event["n"])
-
 
 # ---------------------------------------------------------------- HTTP
 
 
-def create_app(telegram: Telegram, token: str, key: str, port: int) -> Flask:
-    app = Flask(__name__, static_folder=None)
+def create_app(chats: Chats, token: str, key: str, port: int) -> Flask:
+    app, methods = Flask(__name__, static_folder=None), BotApi(chats, token).methods
     app.config.update(MAX_CONTENT_LENGTH=UPLOAD_BYTES + 2**20, MAX_FORM_MEMORY_SIZE=2**20)
     page, policy = PAGE.read_text(), content_security_policy(PAGE.read_text())
     hosts = {f"127.0.0.1:{port}", f"localhost:{port}"}
@@ -483,14 +282,14 @@ def create_app(telegram: Telegram, token: str, key: str, port: int) -> Flask:
     @app.route("/bot<given>/<method>", methods=["GET", "POST"])
     def call_method(given: str, method: str) -> Json:
         check_token(given)
-        if method.lower() not in telegram.methods:
+        if method.lower() not in methods:
             raise Refusal(404, "Not Found: method not found")
-        return {"ok": True, "result": telegram.methods[method.lower()](Call())}
+        return {"ok": True, "result": methods[method.lower()](Call())}
 
     @app.get("/file/bot<given>/<path:path>")
     def download(given: str, path: str) -> Response:
         check_token(given)
-        found = telegram.rows("SELECT id FROM files WHERE path = ?", path)
+        found = chats.rows("SELECT id FROM files WHERE path = ?", path)
         return send(found[0][0] if found else "")
 
     def check_token(given: str) -> None:
@@ -500,37 +299,37 @@ def create_app(telegram: Telegram, token: str, key: str, port: int) -> Flask:
     def send(number: str) -> Response:
         if not number:
             raise Refusal(404, "Not Found")
-        return send_file(telegram.files / number, mimetype="application/octet-stream")
+        return send_file(chats.files / number, mimetype="application/octet-stream")
 
-    @app.post("/chat/<int:user>/message")
+    @app.post("/chat/<int(min=1,max=4503599627370495):user>/message")
     def write(user: int) -> Json:
         language = request.form.get("language_code", "")[:10]
         for kind in KINDS & request.files.keys():
             files = prepare(kind, request.files[kind], limited=False)
             content = Call().content("caption") | {kind: files}
-            return shown(telegram.write(user, content, language))
-        return shown(telegram.write(user, Call().content("text"), language))
+            return shown(chats.write(user, content, language))
+        return shown(chats.write(user, Call().content("text"), language))
 
-    @app.post("/chat/<int:user>/press")
+    @app.post("/chat/<int(min=1,max=4503599627370495):user>/press")
     def press(user: int) -> Json:
         call = Call()
-        telegram.press(user, call.number("message_id"), call.text("data"))
+        chats.press(user, call.number("message_id"), call.text("data"))
         return {"ok": True}
 
-    @app.get("/chat/<int:user>/events")
+    @app.get("/chat/<int(min=1,max=4503599627370495):user>/events")
     def events(user: int) -> Json:
         call = Call()
         seconds = min(50, max(0, call.number("timeout")))
-        return jsonify(telegram.wait(lambda: telegram.events(user, call.number("after")), seconds))
+        return jsonify(chats.wait(lambda: chats.events(user, call.number("after")), seconds))
 
-    @app.get("/chat/<int:user>/commands")
+    @app.get("/chat/<int(min=1,max=4503599627370495):user>/commands")
     def commands(user: int) -> Json:
-        default = telegram.setting("commands:", [])
-        return jsonify(telegram.setting(f"commands:{request.args.get('language_code', '')[:2]}", default))
+        default = chats.setting("commands:", [])
+        return jsonify(chats.setting(f"commands:{request.args.get('language_code', '')[:2]}", default))
 
-    @app.get("/chat/<int:user>/file/<number>")
+    @app.get("/chat/<int(min=1,max=4503599627370495):user>/file/<number>")
     def show_file(user: int, number: str) -> Response:
-        return send(number if user in [chat for chat, _ in telegram.showing(number)] else "")
+        return send(number if user in [chat for chat, _ in chats.showing(number)] else "")
 
     return app
 
@@ -575,12 +374,8 @@ def main() -> int:
         return 2
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # below, it writes each address, and so the token
-    app = create_app(Telegram(arguments.data, token), token, key, arguments.port)
-    try:
-        server = make_server("127.0.0.1", arguments.port, app, threaded=True)
-    except OSError as error:
-        print(f"Port {arguments.port} cannot be used: {error.strerror}. Choose another.", file=sys.stderr)
-        return 2
+    app = create_app(Chats(arguments.data), token, key, arguments.port)
+    server = make_server("127.0.0.1", arguments.port, app, threaded=True)  # exits with a message if it cannot
     if "CHAT_KEY" not in os.environ:
         print(f"The chat: http://127.0.0.1:{arguments.port}/#{key}", flush=True)
     with suppress(KeyboardInterrupt):

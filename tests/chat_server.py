@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -45,7 +46,8 @@ class Chat:
 
     def call(self, method: str, files: Json = None, **values: Json) -> Json:
         """A method of the Bot API: its result, or its error as (code, description)."""
-        body: Json = {"data": values, "files": files} if files else {"json": values}
+        form = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+        body: Json = {"data": form, "files": files} if files else {"json": values}
         answer = requests.post(f"{self.url}/bot{TOKEN}/{method}", timeout=70, **body)
         said = answer.json()
         assert said["ok"] == answer.ok
