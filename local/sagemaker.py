@@ -35,7 +35,7 @@ import boto3
 import botocore.session
 import requests
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from flask import Flask, Response
 from flask import request as http
 from urllib3.exceptions import NewConnectionError
@@ -154,6 +154,8 @@ class Store:
         for tries in count():
             try:
                 return call(**values)
+            except NoCredentialsError:
+                raise
             except (BotoCoreError, ClientError) as error:
                 log.warning("S3: %s; again", error)
                 time.sleep(min(10, 0.2 * 2 ** min(tries, 10)))
@@ -281,6 +283,10 @@ class Endpoint:
             for request in late:
                 self.fail(request, f"The request expired: it waited for more than {request.ttl} seconds.")
             time.sleep(1)
+
+    def comes_up(self, seconds: float) -> bool:
+        with self.changed:
+            return self.changed.wait_for(lambda: self.in_service, seconds)
 
     def describe(self) -> dict[str, Json]:
         """Where no instance is wanted, its server may be stopped: nothing is sent to it for some seconds."""
@@ -424,7 +430,7 @@ def create_app(endpoints: Mapping[str, Endpoint]) -> Flask:
     @app.post("/endpoints/<name>/invocations")
     def invoke(name: str) -> Response:
         endpoint, _ = find(name, "InvokeEndpoint")
-        if not endpoint.in_service:
+        if not endpoint.comes_up(PING_SECONDS):
             raise AwsError(503, "ServiceUnavailable", f"Endpoint {name} has no instance in service: /ping fails.")
         headers = {name: value for name in FORWARDED if (value := http.headers.get(name))}
         return realtime(endpoint, http.get_data(), headers)
