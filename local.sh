@@ -1,10 +1,19 @@
 #!/usr/bin/env bash
 # All of stylebot on this machine, without an account; what it needs goes into .venv, once.
-#   ./local.sh [--docker]                       the bot, with a chat in the browser, or in Telegram if TELEGRAM_TOKEN is set
-#   ./local.sh demo [--docker] [PHOTO STYLE]    plays a conversation through all of it, and leaves the pictures in out/
-#   ./local.sh --help                           ports, data, and letting the models sleep
+#   ./local.sh [OPTIONS]                        the bot: a chat in the browser, or in Telegram where TELEGRAM_TOKEN is set
+#   ./local.sh demo [--docker] [PHOTO STYLE]    plays a conversation through all of it; the pictures are in out/
+# Options:
+#   --docker            the model servers from the images of ./build.sh
+#   --idle-minutes N    a model server that has had nothing to do is stopped, and woken by the next request
+#   --data DIR          where everything is kept (.local)
+#   --chat-port, --s3-port, --sagemaker-port PORT    on 127.0.0.1 (free ones)
 set -euo pipefail
 root=$(cd "$(dirname "$0")" && pwd)
+case ${1:-} in
+  -h | --help) sed -n '2,/^set/s/^# //p' "$0" && exit ;;
+  demo) module=local.demo && shift ;;
+  *) module=local.stack ;;
+esac
 "$root/setup.sh" local/requirements.txt
 export PYTHONPATH=$root
 python=$root/.venv/bin/python
@@ -13,8 +22,4 @@ python=$root/.venv/bin/python
   "$python" -m containers.cyclegan weights
   touch "$root"/.venv/weights
 }
-if [ "${1:-}" = demo ]; then
-  shift
-  exec "$python" -m local.demo "$@"
-fi
-exec "$python" -m local.stack "$@"
+exec "$python" -m "$module" "$@"

@@ -190,7 +190,7 @@ def main() -> int:
             return 2
     os.environ.pop("TELEGRAM_TOKEN", None)  # it is played in a chat of its own
     if has_gpu():
-        say("Painting on the GPU: this takes less than a minute.")
+        say("Painting on the GPU: this takes seconds, after all parts have started.")
     else:
         say(f"Painting on {os.cpu_count()} CPU cores: this takes two to three minutes.")
     with tempfile.TemporaryDirectory(prefix="stylebot-demo-") as folder, kept_logs(Path(folder)):

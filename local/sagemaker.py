@@ -28,13 +28,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from http import HTTPStatus
+from itertools import count
 from typing import IO, Any, NamedTuple
 
 import boto3
 import botocore.session
 import requests
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from flask import Flask, Response
 from flask import request as http
 from urllib3.exceptions import NewConnectionError
@@ -150,9 +151,11 @@ class Store:
 
     def patiently(self, call: Callable[..., Json], **values: Json) -> Json:
         """Until S3 does it: what was accepted is not given up for a fault of the store."""
-        for tries in range(1_000_000):
+        for tries in count():
             try:
                 return call(**values)
+            except NoCredentialsError:
+                raise
             except (BotoCoreError, ClientError) as error:
                 log.warning("S3: %s; again", error)
                 time.sleep(min(10, 0.2 * 2 ** min(tries, 10)))
@@ -182,15 +185,15 @@ class Store:
         """What an earlier process accepted and did not end, first come first."""
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.key(endpoint))
         keys = self.patiently(lambda: [item["Key"] for page in pages for item in page.get("Contents", ())])
-        requests = []
+        unended = []
         for key in keys:
             data = self.patiently(self.s3.get_object, Bucket=self.bucket, Key=key)["Body"].read()
             request = Request(**json.loads(data))
             if self.patiently(self.has_ended, request=request):
                 self.patiently(self.s3.delete_object, Bucket=self.bucket, Key=key)
             else:
-                requests.append(request)
-        return requests
+                unended.append(request)
+        return unended
 
     def has_ended(self, request: Request) -> bool:
         """Whether the answer is there, and is this request's: a Filename may be used twice."""
@@ -280,6 +283,10 @@ class Endpoint:
             for request in late:
                 self.fail(request, f"The request expired: it waited for more than {request.ttl} seconds.")
             time.sleep(1)
+
+    def comes_up(self, seconds: float) -> bool:
+        with self.changed:
+            return self.changed.wait_for(lambda: self.in_service, seconds)
 
     def describe(self) -> dict[str, Json]:
         """Where no instance is wanted, its server may be stopped: nothing is sent to it for some seconds."""
@@ -379,13 +386,13 @@ class Endpoint:
 
 
 def unfit(answer: Answer) -> str:
-    """Why asynchronous inference cannot use the answer, if so."""
+    """Why asynchronous inference cannot use the answer, if so. An error is handed on in the model's own words."""
+    if answer.is_error():
+        return "" if answer.headers.get("Content-Length") != "0" else model_error(answer.status, "")
     if "Content-Length" not in answer.headers:
         return "The response from container primary did not specify the required Content-Length header"
     if sum(len(name) + len(value) + 4 for name, value in answer.headers.items()) > HEADER_BYTES:
         return f"The response from container primary has more than {HEADER_BYTES} bytes of headers"
-    if answer.is_error() and answer.headers["Content-Length"] == "0":
-        return model_error(answer.status, "")
     return ""
 
 
@@ -423,7 +430,7 @@ def create_app(endpoints: Mapping[str, Endpoint]) -> Flask:
     @app.post("/endpoints/<name>/invocations")
     def invoke(name: str) -> Response:
         endpoint, _ = find(name, "InvokeEndpoint")
-        if not endpoint.in_service:
+        if not endpoint.comes_up(PING_SECONDS):
             raise AwsError(503, "ServiceUnavailable", f"Endpoint {name} has no instance in service: /ping fails.")
         headers = {name: value for name in FORWARDED if (value := http.headers.get(name))}
         return realtime(endpoint, http.get_data(), headers)
@@ -566,14 +573,14 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         store = Store(given.output, given.failure or f"{given.output.rstrip('/').rpartition('/')[0]}/failure")
+        limits = {"workers": max(1, given.max_concurrent), "idle_seconds": 60 * given.idle_minutes}
+        endpoints: dict[str, Endpoint] = {}
+        app = create_app(endpoints)  # its port first: a second start by mistake must not touch the queue
+        server = make_server("127.0.0.1", given.port, app, threaded=True, request_handler=QuietHandler)
         if given.endpoint:
             store.open()
-        limits = {"workers": max(1, given.max_concurrent), "idle_seconds": 60 * given.idle_minutes}
-        endpoints = {name: Endpoint(name, url, store, **limits) for name, url in given.endpoint}
+        endpoints |= {name: Endpoint(name, url, store, **limits) for name, url in given.endpoint}
         endpoints |= {name: Endpoint(name, url, None) for name, url in given.realtime}
-        server = make_server(
-            "127.0.0.1", given.port, create_app(endpoints), threaded=True, request_handler=QuietHandler
-        )
         print(f"SageMaker runtime at http://127.0.0.1:{server.port}: {', '.join(names)}", flush=True)
         server.serve_forever()
     except (OSError, BotoCoreError) as error:

@@ -198,7 +198,12 @@ def docker_command(name: str, container: str, environment: dict[str, str]) -> li
     """The image, on this machine's own network, as SageMaker would start it otherwise."""
     command = ["docker", "run", "--rm", "--name", container, "--network", "host"]
     command += ["--gpus", "all"] if has_gpu() else []
-    for variable in ("GUNICORN_CMD_ARGS", "NST_WEIGHTS", *[key for key in environment if key.startswith("AWS_")]):
+    for variable in (
+        "GUNICORN_CMD_ARGS",
+        "NST_WEIGHTS",
+        "OMP_WAIT_POLICY",
+        *[key for key in environment if key.startswith("AWS_")],
+    ):
         if variable in environment and environment[variable] != os.devnull:
             command += ["--env", variable]  # the value stays out of the command line
     if name == "cyclegan" and "MODEL_DIR" in environment:
@@ -286,6 +291,8 @@ class Stack:
     def add_model(self, name: str, base: dict[str, str]) -> None:
         address = f"127.0.0.1:{free_port()}"
         environment = base | {"GUNICORN_CMD_ARGS": f"--bind {address}"}
+        if not has_gpu():  # threads that spin while they wait make two models on the same cores twice as slow
+            environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         self.addresses[name] = f"http://{address}"
         if not self.options.docker:
             return self.add(name, model_command(name), environment)
@@ -410,14 +417,12 @@ def interrupts() -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="./local.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--docker", action="store_true", help="the model servers from the images of ./build.sh")
-    parser.add_argument("--idle-minutes", type=float, default=0, metavar="N", help="then a model server is stopped")
-    parser.add_argument("--data", type=Path, default=DATA, metavar="DIR", help="(%(default)s)")
+    parser = argparse.ArgumentParser(prog="./local.sh", add_help=False)  # local.sh itself explains the options
+    parser.add_argument("--docker", action="store_true")
+    parser.add_argument("--idle-minutes", type=float, default=0)
+    parser.add_argument("--data", type=Path, default=DATA)
     for name in ("chat", "s3", "sagemaker"):
-        parser.add_argument(f"--{name}-port", type=int, default=0, metavar="PORT", help="(a free one)")
+        parser.add_argument(f"--{name}-port", type=int, default=0)
     given = parser.parse_args()
     ports = {name: getattr(given, f"{name}_port") for name in ("chat", "s3", "sagemaker")}
     return run(Options(given.data, given.docker, given.idle_minutes, ports), watch)

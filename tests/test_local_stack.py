@@ -22,7 +22,8 @@ import requests
 from PIL import Image, ImageChops, ImageOps, ImageStat
 
 from local.demo import PHOTO, STYLE, User, find_button
-from local.stack import MARK
+from local.stack import MARK, free_port
+from tests.chat_server import KEY, TOKEN, Chat
 from tests.servers import ROOT, wait_until
 
 Json = Any  # whatever JSON can hold
@@ -239,6 +240,26 @@ def test_an_idle_model_sleeps_and_is_woken_by_the_next_request(tmp_path: Path) -
         user.send(picture=STYLE)
         assert is_negative(user.gets_picture("stylised"))
         assert "nst is woken" in stack.words()
+
+
+def test_a_token_leads_to_telegrams_own_chat_and_a_refused_one_is_told(tmp_path: Path) -> None:
+    telegram = Chat(tmp_path / "telegram", free_port())  # in its place
+    try:
+        stack = Stack(tmp_path, TELEGRAM_TOKEN="42:of-somebody-else", TELEGRAM_API=telegram.url)
+        stack.start()
+        assert stack.process.wait(60) == 1
+        assert "Telegram refuses the token: set TELEGRAM_TOKEN" in stack.words()
+        assert stack.processes() == {}
+        stack.environment["TELEGRAM_TOKEN"] = TOKEN
+        stack.start()
+        stack.says("The bot answers in Telegram")
+        user = User(SimpleNamespace(api=telegram.url, key=KEY, tend=lambda: None, logs=""), 9)  # type: ignore[arg-type]
+        user.send(picture=PHOTO)
+        user.hears("style:")
+        assert stack.stop() == 130
+    finally:
+        stack.kill_everything()
+        telegram.kill()
 
 
 def test_the_demo_leaves_its_pictures_and_a_transcript(tmp_path: Path) -> None:
