@@ -41,12 +41,16 @@ try:
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
+
+    if int(boto3.__version__.split(".")[1]) < 44:
+        raise ImportError  # too old for some of what is asked below
 except ImportError:  # a fresh clone: go on in .venv, with the two packages of the bot
     if not (HERE / ".venv/bin/python").exists():
         subprocess.run([sys.executable, "-m", "venv", HERE / ".venv"], check=True)
-    pip = [HERE / ".venv/bin/python", "-m", "pip", "install", "--quiet", "-r", HERE / "requirements.txt"]
+    python = str(HERE / ".venv/bin/python")
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", f"{HERE}/requirements.txt"]
     subprocess.run(pip, check=True, stdout=sys.stderr)
-    os.execv(HERE / ".venv/bin/python", [str(HERE / ".venv/bin/python"), *sys.argv])
+    os.execv(python, [python, *sys.argv])
 
 KINDS = ("nst", "cyclegan")
 IMAGES = (*KINDS, "bot")

@@ -94,9 +94,7 @@ def update_endpoint(self: SageMakerResponse) -> ActionResult:
     endpoint = backend.endpoints.get(asked["EndpointName"])
     if endpoint is None or endpoint.endpoint_status != "InService":
         raise ValidationError(message=f"Cannot update endpoint {asked['EndpointName']}: it is not in service")
-    old, new = (
-        backend.endpoint_configs[name] for name in (endpoint.endpoint_config_name, asked["EndpointConfigName"])
-    )
+    old, new = (backend.endpoint_configs[name] for name in (endpoint.endpoint_config_name, asked["EndpointConfigName"]))
     types = [config.production_variants[0]["InstanceType"] for config in (old, new)]
     if types[0] != types[1] and any(asked["EndpointName"] in target for target in scaling_targets()):
         raise ValidationError(message="Cannot change the instance type of a variant that is a scaling target")
