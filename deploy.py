@@ -34,11 +34,12 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, TextIO
 
 HERE = Path(__file__).resolve().parent
 try:
     import boto3
+    from boto3 import Session
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -110,8 +111,9 @@ class Cloud:
     """One account, region and prefix: clients, names, tags. Raises DeployError where the region is unknown."""
 
     def __init__(self, prefix: str, region: str | None, plan: bool = False, tags: dict[str, str] | None = None) -> None:
-        session = boto3.Session(region_name=region)
-        self.region, self.prefix, self.plan, self.changes = check_region(session), prefix, plan, 0
+        session = Session(region_name=region)
+        self.region, self.prefix, self.plan = check_region(session), prefix, plan
+        self.changes: list[str] = []
         config = Config(retries={"mode": "standard", "total_max_attempts": 8}, connect_timeout=10, read_timeout=60)
         client = partial(session.client, region_name=self.region, config=config)
         self.s3, self.iam, self.ecr, self.logs = client("s3"), client("iam"), client("ecr"), client("logs")
@@ -133,9 +135,9 @@ class Cloud:
 
     def change(self, what: str, call: Call, **arguments: Json) -> Json:
         """Tell a change and make it; with --plan only tell it, and answer {}."""
-        self.changes += 1
+        self.changes.append(what)
         if self.plan:
-            print(f"would {what}", flush=True)
+            say(f"would {what}", sys.stdout)
             return {}
         say(what)
         return call(**arguments)
@@ -163,9 +165,11 @@ def check_region(session: Client) -> str:
     return region
 
 
-def say(words: str) -> None:
-    sys.stderr.write(f"{words}\n")  # one call, so that threads do not mix
-    sys.stderr.flush()
+def say(words: str, stream: TextIO | None = None) -> None:
+    """Progress, to standard error if nowhere else; in one call, so that threads do not mix."""
+    stream = stream or sys.stderr
+    stream.write(f"{words}\n")
+    stream.flush()
 
 
 def holds(current: Json, wanted: Json) -> bool:
@@ -350,7 +354,7 @@ def find_image(cloud: Cloud, kind: str, tag: str | None) -> Image:
     if not tagged and not cloud.plan:
         raise DeployError(f"{repository}:{tag or '(any tag)'} is not in ECR in {cloud.region}. Push it first: {mend}")
     if not tagged:
-        print(f"first, {repository} is to be pushed: {mend}")
+        say(f"first, {repository} is to be pushed: {mend}", sys.stdout)
         return Image(f"{repository}@(to be pushed)", tag or "", datetime.now(timezone.utc), 2.7)
     newest = max(tagged, key=lambda image: image["imagePushedAt"])
     home = cloud.ecr.describe_repositories(repositoryNames=[repository])["repositories"][0]["repositoryUri"]
@@ -596,7 +600,7 @@ def up(cloud: Cloud, endpoints: list[Endpoint], image_tag: str | None, bot: str 
     together(*first, *(partial(ensure_log_group, cloud, endpoint.name) for endpoint in endpoints))
     together(*(partial(raise_endpoint, cloud, endpoint, images[endpoint.name]) for endpoint in endpoints))
     if cloud.plan:
-        print(f"{cloud.changes} changes; nothing was touched." if cloud.changes else "Nothing to change.")
+        print(f"{len(cloud.changes)} changes; nothing was touched." if cloud.changes else "Nothing to change.")
     else:
         say("All is in place." if cloud.changes else "All was in place already.")
         print_environment(cloud, endpoints)
@@ -802,7 +806,7 @@ def down(cloud: Cloud, purge: bool, yes: bool) -> int:
         [item for name in names for item in scaling_of(cloud, name)],
         [item for name in names for item in endpoint_of(cloud, name)],
         [item for name in names for item in configs_of(cloud, name)],
-        [item for name in names for item in models_of(cloud, name)],
+        [item for name in names for item in models_of(cloud, name)] + profile_of(cloud),
         [item for name in names for item in logs_of(cloud, name)] + identities_of(cloud),
         [item for kind in IMAGES for item in images_of(cloud, kind)] + bucket_of(cloud) if purge else [],
     ]
@@ -878,19 +882,28 @@ def identities_of(cloud: Cloud) -> list[Removal]:
     return items
 
 
+def profile_of(cloud: Cloud) -> list[Removal]:
+    name, iam = {"InstanceProfileName": cloud.bot}, cloud.iam
+    found = (find(iam.get_instance_profile, **name) or {}).get("InstanceProfile", {})
+    if not cloud.is_ours(found.get("Tags")):
+        return []
+
+    def delete() -> None:
+        for role in found["Roles"]:
+            find(iam.remove_role_from_instance_profile, **name, RoleName=role["RoleName"])
+        find(iam.delete_instance_profile, **name)
+
+    return [(f"delete the instance profile {cloud.bot}", delete)]
+
+
 def delete_identity(cloud: Cloud, kind: str, key: dict[str, str]) -> None:
-    """A role or user, after all that hangs on it: policies, instance profile, keys."""
+    """A role or user, after its policies and keys."""
     iam = cloud.iam
     for policy in (find(getattr(iam, f"list_{kind}_policies"), **key) or {}).get("PolicyNames", []):
         find(getattr(iam, f"delete_{kind}_policy"), **key, PolicyName=policy)
-    if kind == "role":
-        for profile in (find(iam.list_instance_profiles_for_role, **key) or {}).get("InstanceProfiles", []):
-            name = {"InstanceProfileName": profile["InstanceProfileName"]}
-            find(iam.remove_role_from_instance_profile, **key, **name)
-            find(iam.delete_instance_profile, **name)
-    else:
-        for one in (find(iam.list_access_keys, **key) or {}).get("AccessKeyMetadata", []):
-            find(iam.delete_access_key, **key, AccessKeyId=one["AccessKeyId"])
+    keys = find(iam.list_access_keys, **key) if kind == "user" else None
+    for one in (keys or {}).get("AccessKeyMetadata", []):
+        find(iam.delete_access_key, **key, AccessKeyId=one["AccessKeyId"])
     find(getattr(iam, f"delete_{kind}"), **key)
 
 

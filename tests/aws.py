@@ -263,7 +263,8 @@ def snapshot() -> dict[str, Json]:
         questions = ("tagging", "encryption", "lifecycle_configuration", "policy")
         found[bucket] = [ask(getattr(s3, f"get_bucket_{question}"), Bucket=bucket) for question in questions]
         found[bucket].append(ask(s3.get_public_access_block, Bucket=bucket))
-        found[bucket].append([item["Key"] for item in s3.list_objects_v2(Bucket=bucket).get("Contents", [])])
+        keys = [item["Key"] for item in s3.list_objects_v2(Bucket=bucket).get("Contents", [])]
+        found[bucket].append([key for key in keys if not key.startswith("async/")])  # which goes after a day
     for kind in ("Model", "EndpointConfig", "Endpoint"):
         snake = {"EndpointConfig": "endpoint_config"}.get(kind, kind.lower())
         for one in getattr(sagemaker, f"list_{snake}s")(MaxResults=100)[f"{kind}s"]:
@@ -291,10 +292,11 @@ def without_chance(value: Json) -> Json:
     import re
     from datetime import datetime
 
-    chance = r"(?i)id$|.*(time|date|timestamp|metadata|Looks|created)$|creat.*"
+    chance = r"(?i)(role|user|instanceprofile)id|.*(time|date|timestamp|metadata|looks|created)$|creat.*"
     if isinstance(value, dict):
         left = {key: without_chance(one) for key, one in value.items() if not re.fullmatch(chance, key)}
         return {key: one for key, one in left.items() if not isinstance(one, datetime)}
     if isinstance(value, list):
         return sorted((without_chance(one) for one in value), key=str)
-    return re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "UUID", value) if isinstance(value, str) else value
+    random = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?<=scalable-target/)\w+"
+    return re.sub(random, "RANDOM", value) if isinstance(value, str) else value
