@@ -25,7 +25,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -74,24 +73,26 @@ WAKE_MINUTES, DOZE_MINUTES = 5, 30  # assumed: until the first picture begins, a
 GIGABYTE_MONTH = 0.10  # of images in ECR
 
 MENDS = {  # what to do about an error that matches
-    r"NoCredentials|PartialCredentials|CredentialRetrieval": "Log in first: aws configure, aws sso login, or the "
-    "variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
-    r"ExpiredToken|RequestExpired|TokenRetrieval|SSOToken|UnauthorizedSSO|LoginRefresh": "Log in again: aws sso login, "
-    "or fetch new temporary credentials.",
-    r"InvalidClientTokenId|UnrecognizedClient|SignatureDoesNotMatch|AuthFailure|InvalidAccessKeyId": "AWS does not know "
-    "these credentials: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE, and this computer's clock.",
+    r"NoCredentials|PartialCredentials|CredentialRetrieval":
+        "Log in first: aws configure, aws sso login, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+    r"ExpiredToken|RequestExpired|TokenRetrieval|SSOToken|UnauthorizedSSO|LoginRefresh":
+        "Log in again: aws sso login, or fetch new temporary credentials.",
+    r"InvalidClientTokenId|UnrecognizedClient|SignatureDoesNotMatch|AuthFailure|InvalidAccessKeyId":
+        "AWS does not know these credentials: check the AWS_ variables, ~/.aws and this computer's clock.",
     r"ProfileNotFound": "Check AWS_PROFILE against ~/.aws/config.",
-    r"EndpointConnection|ConnectTimeout|ReadTimeout|ProxyConnection|SSLError|NameResolution": "Check the network (proxy, "
-    "VPN), then run the same command again: it goes on where it stopped.",
-    r"ResourceLimitExceeded|service limit|quota": "Ask for more under Service Quotas > Amazon SageMaker > \"INSTANCE "
-    "for endpoint usage\" (or \"for transform job usage\"), or name another --instance-type.",
-    r"InsufficientInstanceCapacity|[Ii]nsufficient capacity|Unable to provision|capacity error": "AWS has no such "
-    "machine free now: try again later, or name another --instance-type or --region.",
-    r"AccessDenied|not authorized|UnauthorizedOperation|AuthorizationError|\(403\)": "These credentials lack that "
-    "permission. Ask for the policy that `./deploy.py policy deployer` prints.",
-    r"ping health check|health check": "The container did not answer /ping with 200 in time. The log lines say why; "
-    "if they speak of an NVIDIA driver, name another --ami.",
-    r"CannotStartContainer|exec format": "The image is not for linux/amd64 or does not start: ./build.sh --push.",
+    r"EndpointConnection|ConnectTimeout|ReadTimeout|ProxyConnection|SSLError":
+        "Check the network (proxy, VPN), then run the same command again: it goes on where it stopped.",
+    r"ResourceLimitExceeded|service limit|quota":
+        "Ask for more under Service Quotas > Amazon SageMaker ('for endpoint usage', 'for transform job usage'), "
+        "or name another --instance-type.",
+    r"[Ii]nsufficient ?(Instance)?[Cc]apacity|Unable to provision|capacity error":
+        "AWS has no such machine free now: try again later, or name another --instance-type or --region.",
+    r"AccessDenied|not authorized|UnauthorizedOperation|\(403\)":
+        "These credentials lack that permission. Ask for the policy that `./deploy.py policy deployer` prints.",
+    r"health check":
+        "The container did not answer /ping with 200 in time. The log lines say why; if they speak of an NVIDIA "
+        "driver, name another --ami.",
+    r"CannotStartContainer|exec format": "The image does not start, or is not for linux/amd64: ./build.sh --push.",
     r"[Tt]hrottl|TooManyRequests|Rate exceeded": "AWS asks for patience: run the same command again in a minute.",
 }  # fmt: skip
 
@@ -345,7 +346,7 @@ class Image:
 
 
 def find_image(cloud: Cloud, kind: str, tag: str | None) -> Image:
-    """The image of that tag, or the newest. Raises DeployError where there is none; with --plan a stand-in is planned."""
+    """The image of that tag, or the newest. Raises DeployError where there is none; with --plan that is told."""
     repository = f"{cloud.prefix}-{kind}"
     where = {"repositoryName": repository, **({"imageIds": [{"imageTag": tag}]} if tag else {})}
     details = (find(cloud.ecr.describe_images, **where) or {}).get("imageDetails", [])
@@ -626,10 +627,8 @@ def print_environment(cloud: Cloud, endpoints: list[Endpoint]) -> None:
     say("The bot's environment, to be kept with the token of @BotFather as TELEGRAM_TOKEN:")
     names = {f"{endpoint.kind.upper()}_ENDPOINT": endpoint.name for endpoint in endpoints}
     for name, value in {"AWS_DEFAULT_REGION": cloud.region, "BUCKET": cloud.bucket, **names}.items():
-        print(f"{name}={value}", flush=True)
-    say(
-        f"Its permissions are what `./deploy.py policy bot` prints; --bot user or --bot role makes {cloud.bot} with them."
-    )
+        say(f"{name}={value}", sys.stdout)
+    say(f"Its permissions: `./deploy.py policy bot` prints them, --bot user or --bot role makes {cloud.bot} with them.")
 
 
 def smoke_test(cloud: Cloud, endpoint: Endpoint) -> None:
@@ -644,7 +643,7 @@ def smoke_test(cloud: Cloud, endpoint: Endpoint) -> None:
     put(Key=f"{folder}/style.jpg", Body=(HERE / "examples/styles/waves.jpg").read_bytes())
     put(Key=f"{folder}/request.json", Body=json.dumps(request).encode())
     say(f"{endpoint.name}: painting a test picture; if it sleeps, it wakes first, which takes some minutes")
-    limits = {"RequestTTLSeconds": SMOKE_SECONDS, "InvocationTimeoutSeconds": JOB_SECONDS}
+    limits = {"RequestTTLSeconds": max(60, SMOKE_SECONDS), "InvocationTimeoutSeconds": JOB_SECONDS}
     call = partial(cloud.runtime.invoke_endpoint_async, ContentType="application/json", **limits)
     started = time.monotonic()
     answer = call(EndpointName=endpoint.name, InputLocation=f"{address}/request.json")
@@ -674,7 +673,9 @@ def wait_for_picture(cloud: Cloud, endpoint: Endpoint, keys: dict[str, str], res
             return
         time.sleep(POLL_SECONDS / 5)
     waited = f"{SMOKE_SECONDS // 60} minutes"
-    raise DeployError(f"{endpoint.name} is up, but painted nothing in {waited}. See `./deploy.py status` for what it does.")
+    raise DeployError(
+        f"{endpoint.name} is up, but painted nothing in {waited}. See `./deploy.py status` for what it does."
+    )
 
 
 def remove_objects(cloud: Cloud, keys: list[str]) -> None:
@@ -693,9 +694,8 @@ def estimate(endpoints: list[Endpoint], images: list[Image]) -> str:
     for endpoint in endpoints:
         price, seconds = PRICES.get(endpoint.instance_type), PICTURE_SECONDS[endpoint.kind]
         if price is None:
-            lines.append(
-                f"  {endpoint.name}: no price at hand for {endpoint.instance_type}; see aws.amazon.com/sagemaker/pricing"
-            )
+            where = "aws.amazon.com/sagemaker/pricing"
+            lines.append(f"  {endpoint.name}: no price at hand for {endpoint.instance_type}; see {where}")
             continue
         always = f", ${price * endpoint.min_instances * 730:.0f} a month always on" if endpoint.min_instances else ""
         alone = f"${price * (WAKE_MINUTES + DOZE_MINUTES + seconds / 60) / 60:.2f}"
@@ -727,7 +727,7 @@ def endpoint_status(cloud: Cloud, kind: str, endpoint: str) -> list[str]:
     scale = f"{limits['MinCapacity']} to {limits['MaxCapacity']}" if limits else "no scaling"
     now, wanted = live.get("CurrentInstanceCount", 0), live.get("DesiredInstanceCount", 0)
     count = (
-        f"{now} instances" + (f", on the way to {wanted}" if wanted != now else "") + " (asleep)" * (now == wanted == 0)
+        f"{now} instance{'s' * (now != 1)}" + f", soon {wanted}" * (wanted != now) + ", asleep" * (now == wanted == 0)
     )
     lines = [f"{endpoint}: {found['EndpointStatus']}, {count} ({scale}) of {variant['InstanceType']}"]
     lines += [f"reason: {found['FailureReason']}"] if found.get("FailureReason") else []
@@ -763,10 +763,9 @@ def last_errors(cloud: Cloud, endpoint: str) -> list[str]:
     since = int((time.time() - 86400) * 1000)
     where = {"logGroupName": log_group(endpoint), "startTime": since, "filterPattern": "?error ?Error ?ERROR"}
     events = (find(cloud.logs.filter_log_events, **where) or {}).get("events", [])
-    lines = [
-        f"{datetime.fromtimestamp(event['timestamp'] / 1000):%H:%M} {event['message'].rstrip()}" for event in events
-    ]
-    return ["last errors:", *lines[-5:]] if lines else ["last errors: none in the log of the last 24 hours"]
+    events = [event for event in events if "error" in event["message"].lower()][-5:]
+    lines = [f"{datetime.fromtimestamp(one['timestamp'] / 1000):%H:%M} {one['message'].rstrip()}" for one in events]
+    return ["last errors:", *lines] if lines else ["last errors: none in the log of the last 24 hours"]
 
 
 # ---------------------------------------------------------------- down
@@ -1082,15 +1081,12 @@ def tell_batch(cloud: Cloud, name: str, rows: list[list[str] | dict[str, Json]],
     answers += [{"error": {"code": "missing", "message": "SageMaker wrote no answer."}}] * (len(rows) - len(answers))
     failed = 0
     for number, (row, answer) in enumerate(zip(rows, answers, strict=False), 1):
-        if "error" in answer:
-            content = row[0] if isinstance(row, list) else row.get("content_url", "")
-            print(
-                f"row {number}, {str(content).partition('?')[0]}: {answer['error']['message']} ({answer['error']['code']})"
-            )
+        if error := answer.get("error"):
+            content = str(row[0] if isinstance(row, list) else row.get("content_url", "")).partition("?")[0]
+            print(f"row {number}, {content}: {error['message']} ({error['code']})")
             failed += 1
-    print(
-        f"{len(rows) - failed} of {len(rows)} pictures painted, in {results}/ or where their rows say; answers: s3://{cloud.bucket}/{key}"
-    )
+    print(f"{len(rows) - failed} of {len(rows)} pictures painted, in {results}/ or where their rows say.")
+    print(f"All answers: s3://{cloud.bucket}/{key}")
     return min(failed, 1)
 
 
@@ -1155,7 +1151,7 @@ def tag_pairs(text: str) -> dict[str, str]:
     pairs = [part.split("=", 1) for part in text.split(",")]
     if not all(len(pair) == 2 for pair in pairs):
         raise argparse.ArgumentTypeError(f"{text!r} is not like team=art,stage=test")
-    return {key: value for key, value in pairs}
+    return dict(pairs)
 
 
 def name_prefix(text: str) -> str:

@@ -23,6 +23,7 @@ import boto3
 import requests
 from moto.applicationautoscaling.models import applicationautoscaling_backends
 from moto.core.responses import ActionResult
+from moto.ecr.models import ecr_backends
 from moto.s3.models import FakeBucket, s3_backends
 from moto.sagemaker.exceptions import ValidationError
 from moto.sagemaker.models import FakeEndpoint, FakeEndpointConfig, SageMakerModelBackend
@@ -250,6 +251,8 @@ def push(kind: str, tag: str, content: str = "", prefix: str = "stylebot") -> st
     kind_of_manifest = "application/vnd.docker.distribution.manifest.v2+json"
     manifest = {"schemaVersion": 2, "mediaType": kind_of_manifest, "config": config, "layers": [{**config, "size": 1}]}
     image = ecr.put_image(repositoryName=f"{prefix}-{kind}", imageManifest=json.dumps(manifest), imageTag=tag)
+    pushed = ecr_backends[ACCOUNT][REGION].repositories[f"{prefix}-{kind}"].images
+    pushed[-1].image_pushed_at -= 100 - len(pushed)  # moto knows whole seconds only
     return image["image"]["imageId"]["imageDigest"]
 
 
