@@ -348,6 +348,7 @@ class Bench:
 
     def command(self, name: str, text: str) -> None:
         path = self.folder / name
+        path.unlink(missing_ok=True)  # it may be a link to the real one
         path.write_text(text)
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
