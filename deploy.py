@@ -230,34 +230,32 @@ def explain(error: BaseException) -> str:
 
 def ensure_bucket(cloud: Cloud) -> None:
     """Private, encrypted, reached by TLS only; jobs and answers go after a day (the bot removes them sooner)."""
-    s3, bucket = cloud.s3, cloud.bucket
-    if find(s3.head_bucket, Bucket=bucket) is None:
+    s3, bucket = cloud.s3, {"Bucket": cloud.bucket}
+    if find(s3.head_bucket, **bucket) is None:
         place = {} if cloud.region == "us-east-1" else {"LocationConstraint": cloud.region}
-        made = {"Bucket": bucket, "CreateBucketConfiguration": {**place, "Tags": cloud.tag_list}}
-        cloud.change(f"create the bucket {bucket}", s3.create_bucket, **made)
-    access = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
+        create = partial(s3.create_bucket, CreateBucketConfiguration={**place, "Tags": cloud.tag_list})
+        cloud.change(f"create the bucket {cloud.bucket}", create, **bucket)
+    public = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
     encryption = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
-    expiry = {
+    rule = {
         "Status": "Enabled",
         "Expiration": {"Days": 1},
         "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
     }
-    rules = [{"ID": f"{name} go after a day", "Filter": {"Prefix": f"{name}/"}, **expiry} for name in ("jobs", "async")]
-    settings: list[tuple[str, str, str, Json]] = [
-        ("tag it", "tagging", "Tagging", {"TagSet": cloud.tag_list}),
-        ("keep it private", "public_access_block", "PublicAccessBlockConfiguration", dict.fromkeys(access, True)),
-        ("encrypt it", "encryption", "ServerSideEncryptionConfiguration", {"Rules": [encryption]}),
-        ("expire jobs/ and async/", "lifecycle_configuration", "LifecycleConfiguration", {"Rules": rules}),
-    ]
-    settings = [(what, f"bucket_{name}", *rest) for what, name, *rest in settings]
-    for what, name, argument, wanted in settings:
-        name = name.replace("bucket_public", "public")
-        found = find(getattr(s3, f"get_{name}"), Bucket=bucket) or {}
-        put = getattr(s3, f"put_{name}")
-        cloud.keep(f"bucket: {what}", found.get(argument, found), wanted, put, Bucket=bucket, **{argument: wanted})
-    policy = cloud.document("bucket")
-    found = json.loads((find(s3.get_bucket_policy, Bucket=bucket) or {}).get("Policy", "{}"))
-    cloud.keep("bucket: TLS only", found, json.loads(policy), s3.put_bucket_policy, Bucket=bucket, Policy=policy)
+    rules = [{"ID": f"{name} goes after a day", "Filter": {"Prefix": f"{name}/"}, **rule} for name in ("jobs", "async")]
+    settings: dict[str, tuple[str, str, Json]] = {
+        "bucket_tagging": ("tag it", "Tagging", {"TagSet": cloud.tag_list}),
+        "public_access_block": ("keep it private", "PublicAccessBlockConfiguration", dict.fromkeys(public, True)),
+        "bucket_encryption": ("encrypt it", "ServerSideEncryptionConfiguration", {"Rules": [encryption]}),
+        "bucket_lifecycle_configuration": ("empty jobs/, async/ daily", "LifecycleConfiguration", {"Rules": rules}),
+        "bucket_policy": ("refuse what comes without TLS", "Policy", json.loads(cloud.document("bucket"))),
+    }
+    for name, (what, argument, wanted) in settings.items():
+        found = find(getattr(s3, f"get_{name}"), **bucket) or {}
+        found = found.get(argument, found)  # get_ wraps what put_ takes, or does not
+        found = json.loads(found) if isinstance(found, str) else found
+        value = json.dumps(wanted) if argument == "Policy" else wanted
+        cloud.keep(f"bucket: {what}", found, wanted, getattr(s3, f"put_{name}"), **bucket, **{argument: value})
 
 
 def ensure_identity(cloud: Cloud, kind: str, name: str, policy: str, trust: str = "") -> None:
@@ -313,7 +311,9 @@ def ensure_log_group(cloud: Cloud, endpoint: str) -> None:
             f"create the log group {log_group(endpoint)}", cloud.logs.create_log_group, **name, tags=cloud.tags
         )
     wanted = {"retentionInDays": 30}
-    cloud.keep(f"{endpoint}: keep its log 30 days", found, wanted, cloud.logs.put_retention_policy, **name, **wanted)
+    cloud.keep(
+        f"keep the log of {endpoint} for 30 days", found, wanted, cloud.logs.put_retention_policy, **name, **wanted
+    )
 
 
 # ---------------------------------------------------------------- up: images, models, endpoints
@@ -343,6 +343,11 @@ class Image:
     tag: str
     pushed: datetime
     gigabytes: float
+
+    @property
+    def short(self) -> str:
+        name, _, digest = self.uri.rpartition("/")[2].partition("@")
+        return f"{name}@{digest[:19]}"
 
 
 def find_image(cloud: Cloud, kind: str, tag: str | None) -> Image:
@@ -375,7 +380,13 @@ def ensure_model(cloud: Cloud, endpoint: Endpoint, image: Image) -> str:
     name = named_after(endpoint.name, contents)
     if find(cloud.sagemaker.describe_model, ModelName=name) is None:
         create = partial(when_role_is_known, cloud.sagemaker.create_model)
-        cloud.change(f"create the model {name} of {image.uri}", create, ModelName=name, Tags=cloud.tag_list, **contents)
+        cloud.change(
+            f"create the model {name} of the image {image.short}",
+            create,
+            ModelName=name,
+            Tags=cloud.tag_list,
+            **contents,
+        )
     return name
 
 
@@ -518,7 +529,7 @@ def stop_scaling(cloud: Cloud, endpoint: str) -> None:
         cloud.change(f"remove the scaling policy {name}", delete, PolicyName=name)
     if find_scaling(cloud, endpoint):
         stop = partial(find, cloud.scaling.deregister_scalable_target)
-        cloud.change(f"stop scaling {endpoint}", stop, **target)
+        cloud.change(f"take {endpoint} from the scaling targets", stop, **target)
 
 
 def ensure_alarm(cloud: Cloud, name: str, metric: str, dimensions: dict[str, str], **settings: Json) -> None:
@@ -1110,7 +1121,7 @@ def repositories(cloud: Cloud, tag: str) -> int:
             (find(cloud.ecr.get_lifecycle_policy, repositoryName=name) or {}).get("lifecyclePolicyText", "{}")
         )
         put = partial(cloud.ecr.put_lifecycle_policy, repositoryName=name)
-        cloud.keep(f"{name}: keep the last ten images", now, json.loads(policy), put, lifecyclePolicyText=policy)
+        cloud.keep(f"keep the last ten images of {name} only", now, json.loads(policy), put, lifecyclePolicyText=policy)
         print(kind, found["repositoryUri"], *digests(cloud, name, tag))
     return 0
 

@@ -14,8 +14,12 @@ import csv
 import io
 import json
 import logging
+import os
+import re
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 from unittest import mock
 
@@ -292,8 +296,6 @@ def ask(call: Callable[..., Json], **arguments: Json) -> Json:
 
 def without_chance(value: Json) -> Json:
     """A copy without what differs between two equal accounts, lists of things in order of their text."""
-    import re
-    from datetime import datetime
 
     chance = r"(?i)(role|user|instanceprofile)id|.*(time|date|timestamp|metadata|looks|created)$|creat.*"
     if isinstance(value, dict):
@@ -303,3 +305,17 @@ def without_chance(value: Json) -> Json:
         return sorted((without_chance(one) for one in value), key=str)
     random = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?<=scalable-target/)\w+"
     return re.sub(random, "RANDOM", value) if isinstance(value, str) else value
+
+
+def main() -> None:
+    """`python -m tests.aws`: such an account with images in it, to try deploy.py by hand, until Ctrl-C."""
+    with account() as url, mock.patch.dict(os.environ, environment(url)):
+        for kind in ("nst", "cyclegan", "bot"):
+            boto3.client("ecr").create_repository(repositoryName=f"stylebot-{kind}")
+            push(kind, "abc1234", content=kind)
+        print("\n".join(f"export {name}={value}" for name, value in environment(url).items()), flush=True)
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()
