@@ -255,7 +255,9 @@ def ensure_bucket(cloud: Cloud) -> None:
         found = found.get(argument, found)  # get_ wraps what put_ takes, or does not
         found = json.loads(found) if isinstance(found, str) else found
         value = json.dumps(wanted) if argument == "Policy" else wanted
-        cloud.keep(f"bucket: {what}", found, wanted, getattr(s3, f"put_{name}"), **bucket, **{argument: value})
+        cloud.keep(
+            f"set the bucket up: {what}", found, wanted, getattr(s3, f"put_{name}"), **bucket, **{argument: value}
+        )
 
 
 def ensure_identity(cloud: Cloud, kind: str, name: str, policy: str, trust: str = "") -> None:

@@ -232,7 +232,7 @@ def test_a_plan_tells_every_change_and_makes_none(
     if images:
         assert deploy.main(["up", "--bot", "user"]) == 0
         done = set(capfd.readouterr().err.splitlines())
-        assert told - {"bucket: tag it"} <= done, "what was planned was not done"
+        assert told - {"set the bucket up: tag it"} <= done, "what was planned was not done"
 
 
 @pytest.mark.usefixtures("pushed")
