@@ -237,11 +237,8 @@ def ensure_bucket(cloud: Cloud) -> None:
         cloud.change(f"create the bucket {cloud.bucket}", create, **bucket)
     public = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
     encryption = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
-    rule = {
-        "Status": "Enabled",
-        "Expiration": {"Days": 1},
-        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
-    }
+    uploads = {"AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1}}
+    rule = {"Status": "Enabled", "Expiration": {"Days": 1}, **uploads}
     rules = [{"ID": f"{name} goes after a day", "Filter": {"Prefix": f"{name}/"}, **rule} for name in ("jobs", "async")]
     settings: dict[str, tuple[str, str, Json]] = {
         "bucket_tagging": ("tag it", "Tagging", {"TagSet": cloud.tag_list}),
@@ -286,9 +283,8 @@ def ensure_bot(cloud: Cloud, kind: str) -> None:
     profile, iam = {"InstanceProfileName": cloud.bot}, cloud.iam
     found = find(iam.get_instance_profile, **profile)
     if found is None:
-        cloud.change(
-            f"create the instance profile {cloud.bot}", iam.create_instance_profile, **profile, Tags=cloud.tag_list
-        )
+        create = partial(iam.create_instance_profile, Tags=cloud.tag_list)
+        cloud.change(f"create the instance profile {cloud.bot}", create, **profile)
     if not found or not found["InstanceProfile"]["Roles"]:
         add = partial(iam.add_role_to_instance_profile, RoleName=cloud.bot)
         cloud.change(f"put the role into the instance profile {cloud.bot}", add, **profile)
@@ -309,13 +305,11 @@ def ensure_log_group(cloud: Cloud, endpoint: str) -> None:
     name = {"logGroupName": log_group(endpoint)}
     found = find_log_group(cloud, endpoint)
     if found is None:
-        cloud.change(
-            f"create the log group {log_group(endpoint)}", cloud.logs.create_log_group, **name, tags=cloud.tags
-        )
-    wanted = {"retentionInDays": 30}
-    cloud.keep(
-        f"keep the log of {endpoint} for 30 days", found, wanted, cloud.logs.put_retention_policy, **name, **wanted
-    )
+        create = partial(cloud.logs.create_log_group, tags=cloud.tags)
+        cloud.change(f"create the log group {log_group(endpoint)}", create, **name)
+    days = {"retentionInDays": 30}
+    keep = partial(cloud.logs.put_retention_policy, **name)
+    cloud.keep(f"keep the log of {endpoint} for 30 days", found, days, keep, **days)
 
 
 # ---------------------------------------------------------------- up: images, models, endpoints
@@ -332,11 +326,6 @@ class Endpoint:
     max_instances: int
     concurrency: int
     ami: str
-
-    @property
-    def target(self) -> dict[str, str]:
-        """Its instances, as Application Auto Scaling names them."""
-        return scalable_target(self.name)
 
 
 @dataclass(frozen=True)
@@ -381,14 +370,8 @@ def ensure_model(cloud: Cloud, endpoint: Endpoint, image: Image) -> str:
     contents = {"PrimaryContainer": container, "ExecutionRoleArn": role}
     name = named_after(endpoint.name, contents)
     if find(cloud.sagemaker.describe_model, ModelName=name) is None:
-        create = partial(when_role_is_known, cloud.sagemaker.create_model)
-        cloud.change(
-            f"create the model {name} of the image {image.short}",
-            create,
-            ModelName=name,
-            Tags=cloud.tag_list,
-            **contents,
-        )
+        create = partial(when_role_is_known, cloud.sagemaker.create_model, ModelName=name, Tags=cloud.tag_list)
+        cloud.change(f"create the model {name} of the image {image.short}", create, **contents)
     return name
 
 
@@ -415,22 +398,16 @@ def ensure_config(cloud: Cloud, endpoint: Endpoint, model: str) -> str:
     }
     if endpoint.instance_type.startswith(("ml.g", "ml.p")):
         variant["InferenceAmiVersion"] = endpoint.ami  # its driver must be as new as the image's CUDA
-    places = {
-        "S3OutputPath": f"s3://{cloud.bucket}/async/output/",
-        "S3FailurePath": f"s3://{cloud.bucket}/async/failure/",
-    }
+    answers = f"s3://{cloud.bucket}/async"
+    places = {"S3OutputPath": f"{answers}/output/", "S3FailurePath": f"{answers}/failure/"}
     client = {"MaxConcurrentInvocationsPerInstance": endpoint.concurrency}
-    contents = {
-        "ProductionVariants": [variant],
-        "AsyncInferenceConfig": {"ClientConfig": client, "OutputConfig": places},
-    }
+    asynchronous = {"ClientConfig": client, "OutputConfig": places}
+    contents = {"ProductionVariants": [variant], "AsyncInferenceConfig": asynchronous}
     name = named_after(endpoint.name, contents)
     if find(cloud.sagemaker.describe_endpoint_config, EndpointConfigName=name) is None:
         create = partial(cloud.sagemaker.create_endpoint_config, EndpointConfigName=name, Tags=cloud.tag_list)
-        what = (
-            f"create the endpoint configuration {name} ({endpoint.instance_type}, concurrency {endpoint.concurrency})"
-        )
-        cloud.change(what, create, **contents)
+        machine = f"{endpoint.instance_type}, concurrency {endpoint.concurrency}"
+        cloud.change(f"create the endpoint configuration {name} ({machine})", create, **contents)
     return name
 
 
@@ -554,7 +531,7 @@ def ensure_scaling(cloud: Cloud, endpoint: Endpoint) -> None:
     """One more instance for every five waiting pictures; none when none waits; and a step that wakes from zero."""
     limits = {"MinCapacity": endpoint.min_instances, "MaxCapacity": endpoint.max_instances}
     what = f"scale {endpoint.name} from {endpoint.min_instances} to {endpoint.max_instances} instances"
-    register = partial(cloud.scaling.register_scalable_target, **endpoint.target)
+    register = partial(cloud.scaling.register_scalable_target, **scalable_target(endpoint.name))
     cloud.keep(what, find_scaling(cloud, endpoint.name), limits, register, **limits)
     backlog = {
         "Namespace": "AWS/SageMaker",
@@ -588,7 +565,9 @@ def ensure_policy(cloud: Cloud, endpoint: Endpoint, name: str, kind: str, wanted
     found = find_policies(cloud, endpoint.name).get(f"{endpoint.name}-{name}", {})
     argument = f"{kind}PolicyConfiguration"
     if not holds(found.get(argument), wanted):
-        put = partial(cloud.scaling.put_scaling_policy, PolicyName=f"{endpoint.name}-{name}", **endpoint.target)
+        put = partial(
+            cloud.scaling.put_scaling_policy, PolicyName=f"{endpoint.name}-{name}", **scalable_target(endpoint.name)
+        )
         what = f"set the scaling policy {endpoint.name}-{name}"
         found = cloud.change(what, put, PolicyType=kind, **{argument: wanted})
     return found.get("PolicyARN", "")
@@ -600,7 +579,7 @@ def remove_wake_up(cloud: Cloud, endpoint: Endpoint) -> None:
     if cloud.cloudwatch.describe_alarms(AlarmNames=[wake])["MetricAlarms"]:
         cloud.change(f"remove the alarm {wake}", cloud.cloudwatch.delete_alarms, AlarmNames=[wake])
     if wake in find_policies(cloud, endpoint.name):
-        delete = partial(cloud.scaling.delete_scaling_policy, **endpoint.target)
+        delete = partial(cloud.scaling.delete_scaling_policy, **scalable_target(endpoint.name))
         cloud.change(f"remove the scaling policy {wake}", delete, PolicyName=wake)
 
 
