@@ -97,9 +97,19 @@ def pushed(ecr: Registry, account: dict[str, str], small: Path) -> Iterator[subp
     ecr.tell_ecr()
     yield done
     for name in NAMES:
-        docker("rmi", "--force", f"stylebot-{name}:{TAG}", f"{HOST}/stylebot-{name}:{TAG}")
-        if before[name]:  # this was another image's name
+        if before[name]:  # `latest` was another image's name
             docker("tag", before[name], f"stylebot-{name}:latest")
+        else:
+            docker("rmi", "--force", f"stylebot-{name}:latest")
+        pushed_ones = docker("images", "--quiet", "--no-trunc", f"{HOST}/stylebot-{name}").split()
+        docker("rmi", "--force", f"stylebot-{name}:{TAG}", *names_of(pushed_ones))
+
+
+def names_of(images: list[str]) -> list[str]:
+    """All names that images have in the registry, by tag and by digest: without them an image goes."""
+    found = [json.loads(docker("image", "inspect", image))[0] for image in set(images)]
+    names = [name for image in found for name in image["RepoTags"] + image["RepoDigests"]]
+    return [name for name in names if name.startswith(HOST)]
 
 
 def test_a_push_makes_the_repositories_and_prints_the_digests(
