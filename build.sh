@@ -1,9 +1,14 @@
 #!/usr/bin/env bash
-# Build the two images, stylebot-nst and stylebot-cyclegan, for linux/amd64.
+# Build the three images, stylebot-nst, stylebot-cyclegan and stylebot-bot, for linux/amd64, and push them to ECR.
 #
-# usage: ./build.sh [--tag TAG] [--base-image IMAGE]
-#   --tag TAG           tag both images TAG (default: the commit, with -dirty if files differ from it) and latest
+# usage: ./build.sh [--tag TAG] [--base-image IMAGE] [--push [--region REGION] [--prefix PREFIX]]
+#   --tag TAG           tag all images TAG (default: the commit, with -dirty if files differ from it) and latest
 #   --base-image IMAGE  build on another image that has Python 3.10 or newer and pip
+#   --push              make repositories PREFIX-nst, ... in ECR if need be, push what is not there yet, print digests
+#   --region REGION     of ECR (default: what the AWS settings of this computer say)
+#   --prefix PREFIX     of the repositories (default: stylebot)
+#
+# AWS is asked by deploy.py, with boto3: the AWS CLI need not be installed.
 #
 # pip inside the build uses the package index, proxy and CA file that pip is set to use here (`pip config list`,
 # PIP_INDEX_URL, PIP_CERT, ...). They reach it as build secrets: nothing of them stays in an image.
@@ -24,17 +29,26 @@ usage() {
 base_image=python:3.11-slim-bookworm
 commit=$(git describe --always --dirty --exclude='*' 2>/dev/null) || true # empty: this is no checkout
 tag=${commit:-latest}
+push=
+aws=(--prefix stylebot)
 while [ $# -gt 0 ]; do
   case $1 in
-    --tag | --base-image)
+    --tag | --base-image | --region | --prefix)
       [ -n "${2:-}" ] || fail "$1 needs a value."
-      if [ "$1" = --tag ]; then tag=$2; else base_image=$2; fi
+      case $1 in
+        --tag) tag=$2 ;;
+        --base-image) base_image=$2 ;;
+        *) aws+=("$1" "$2") ;;
+      esac
       shift 2
       ;;
+    --push) push=yes && shift ;;
     -h | --help) usage && exit ;;
     *) usage >&2 && fail "unknown argument: $1" ;;
   esac
 done
+
+[[ $tag != *-dirty ]] || echo "Files differ from the commit: the images are tagged $tag." >&2
 
 # Docker clients from 23 on build through the plugin buildx; older ones carry BuildKit themselves. Take the first on
 # PATH that can build: a machine may have a new client without the plugin before a complete older one.
@@ -62,6 +76,11 @@ if ! answer=$("$docker" version --format '{{.Server.Version}}' 2>&1); then
     *) fail "$answer" "Mend: sudo systemctl start docker (or start Docker Desktop)." ;;
   esac
 fi
+# Asked before the build, which takes minutes: credentials, permissions, and what is in ECR under this tag.
+if [ -n "$push" ]; then
+  repositories=$(./deploy.py repositories "${aws[@]}" "$tag") || fail "ECR is not ready; the lines above say why."
+fi
+
 docker_root=$("$docker" info --format '{{.DockerRootDir}}')
 free_gb=$(df --output=avail -BG "$docker_root" 2>/dev/null | tail -1 | tr -dc 0-9) || true # empty: it is elsewhere
 
@@ -85,7 +104,7 @@ ca=${ca/#\~/$HOME}
 secret_options=(--secret "id=pip_conf,src=$secrets/pip.conf")
 [ -z "$ca" ] || secret_options+=(--secret "id=ca,src=$ca")
 
-for name in nst cyclegan; do
+for name in nst cyclegan bot; do
   image=stylebot-$name
   echo "Building $image:$tag on $base_image"
   "${build[@]}" --platform linux/amd64 --build-arg "BASE_IMAGE=$base_image" "${secret_options[@]}" \
@@ -99,3 +118,51 @@ for name in nst cyclegan; do
     fi
 done
 "$docker" images --filter "reference=stylebot-*:$tag" --format '{{.Repository}}:{{.Tag}}  {{.Size}}'
+[ -n "$push" ] || exit 0
+
+# ---- push ----
+
+# Whether an image of this machine is the one that ECR has: Docker calls an image by the digest of its configuration, or,
+# with containerd's store, of its manifest; and remembers the digest of what it pushed.
+is_there() { # IMAGE ADDRESS DIGEST CONFIGURATION
+  local id known
+  id=$("$docker" image inspect --format '{{.Id}}' "$1")
+  known=$("$docker" image inspect --format '{{join .RepoDigests " "}}' "$1")
+  [[ $id == "$3" || $id == "$4" || " $known " == *" $2@$3 "* ]]
+}
+
+login() { # REGISTRY
+  local answer
+  answer=$(./deploy.py login-password "${aws[@]}" | "$docker" login --username AWS --password-stdin "$1" 2>&1) ||
+    fail "Docker could not log in to $1: ${answer##*$'\n'}" "Mend: check the network (proxy, VPN), then run it again."
+  trap '"$docker" logout "$registry" >/dev/null 2>&1; rm -rf "$secrets"' EXIT # the password stays nowhere
+}
+
+push_image() { # IMAGE ADDRESS
+  "$docker" tag "$1" "$2:$tag"
+  "$docker" push "$2:$tag" ||
+    fail "$1 was not pushed; the lines above say why." "Mend: denied: the policy that ./deploy.py policy deployer" \
+      "prints; no space left: docker system prune; else run it again: layers that have arrived stay."
+  digest=$("$docker" image inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' "$2:$tag" | grep -F "$2@")
+  digest=${digest##*@}
+}
+
+registry=
+digests=
+while read -r name address digest configuration; do
+  image=stylebot-$name:$tag
+  if [ "$digest" = - ]; then
+    [ -n "$registry" ] || { registry=${address%%/*} && login "$registry"; }
+    echo "Pushing $image to $address"
+    push_image "$image" "$address"
+  elif is_there "$image" "$address" "$digest" "$configuration"; then
+    echo "$address:$tag is there already."
+  else
+    fail "$address:$tag is there already, and is another image; tags in ECR cannot be changed." \
+      "Mend: commit your changes, or name another tag: ./build.sh --push --tag NAME. (The same commit, built on" \
+      "another machine, is another image, too: then ./deploy.py up can take the one that is there.)"
+  fi
+  digests+="$address:$tag  $digest"$'\n'
+done <<<"$repositories"
+printf '%s' "$digests"
+echo "Next: ./deploy.py up ${aws[*]}"

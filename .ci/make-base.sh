@@ -11,7 +11,9 @@ root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 
 # shellcheck disable=SC2016 # "$1" is for the shell that mmdebstrap starts
-mmdebstrap --quiet --mode=root --variant=apt --include=ca-certificates,python3-venv \
+# The hook makes /bin a link to /usr/bin from the start, as in the real one: else a package full of perl does it.
+mmdebstrap --quiet --mode=root --variant=apt --include=ca-certificates,python3-venv,usr-is-merged \
+  --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
   --aptopt='APT::Install-Recommends "false"' --dpkgopt=force-unsafe-io \
   --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
   --dpkgopt='path-exclude=/usr/share/locale/*' \

@@ -65,11 +65,11 @@ def engine() -> None:
 
 @pytest.fixture(scope="session")
 def images(engine: None) -> Iterator[dict[str, str]]:
-    """Both images, {"nst": "stylebot-nst:test", ...}; what has not changed comes out of Docker's cache."""
+    """All images, {"nst": "stylebot-nst:test", ...}; what has not changed comes out of Docker's cache."""
     settings = {**os.environ, "PIP_TRUSTED_HOST": SETTINGS_MARK}
     built = subprocess.run(["./build.sh", "--tag", TAG], cwd=ROOT, env=settings, capture_output=True, text=True)
     assert built.returncode == 0, f"build.sh failed:\n{(built.stdout + built.stderr)[-5000:]}"
-    names = {name: f"stylebot-{name}:{TAG}" for name in NAMES}
+    names = {name: f"stylebot-{name}:{TAG}" for name in (*NAMES, "bot")}
     yield names
     docker("rmi", *names.values())  # the same images stay as `latest`
 
@@ -294,6 +294,30 @@ def test_files_are_painted_without_a_server(images: dict[str, str], name: str, t
         assert (picture.format, picture.size) == ("PNG", (96, 64))
 
 
+# ---- the bot's own image ----
+
+
+def test_the_bots_image_is_small_and_says_what_is_missing(images: dict[str, str]) -> None:
+    assert int(docker("image", "inspect", "--format", "{{.Size}}", images["bot"])) < 200e6
+    alone = subprocess.run(["docker", "run", "--rm", images["bot"]], capture_output=True, text=True)
+    assert alone.returncode == 2
+    assert "TELEGRAM_TOKEN is not set" in alone.stderr
+
+
+def test_the_bots_image_reaches_for_all_its_services_with_nothing_writable(images: dict[str, str]) -> None:
+    """Without network each part of --check fails, and none for want of what was left out of the image."""
+    names = ("TELEGRAM_TOKEN", "BUCKET", "NST_ENDPOINT", "CYCLEGAN_ENDPOINT")
+    keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    settings = [f"--env={name}=some-name" for name in (*names, *keys)] + ["--env=AWS_DEFAULT_REGION=eu-west-1"]
+    locked = ("--read-only", "--network", "none", "--cap-drop", "ALL", "--env=AWS_MAX_ATTEMPTS=1")
+    command = ["docker", "run", "--rm", *locked, *settings, images["bot"], "--check"]
+    checked = subprocess.run(command, capture_output=True, text=True)
+    assert checked.returncode == 1, checked.stderr
+    assert "Traceback" not in checked.stderr
+    assert checked.stdout.count("Could not connect to the endpoint URL") == 3
+    assert docker("run", "--rm", *locked, "--entrypoint", "id", images["bot"], "--user") == "1000"
+
+
 # ---- build.sh itself, with a stand-in for docker ----
 
 STAND_IN = """#!/bin/bash
@@ -324,6 +348,7 @@ class Bench:
 
     def command(self, name: str, text: str) -> None:
         path = self.folder / name
+        path.unlink(missing_ok=True)  # it may be a link to the real one
         path.write_text(text)
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
@@ -354,9 +379,10 @@ def bench(tmp_path: Path) -> Bench:
 
 def test_build_takes_the_tag_from_the_commit(bench: Bench) -> None:
     assert bench.build().returncode == 0
-    nst, cyclegan = bench.builds()
+    nst, cyclegan, bot = bench.builds()
     assert f"--tag stylebot-nst:{commit()} --tag stylebot-nst:latest" in nst
     assert f"--tag stylebot-cyclegan:{commit()} --tag stylebot-cyclegan:latest" in cyclegan
+    assert f"--tag stylebot-bot:{commit()} --tag stylebot-bot:latest" in bot
     assert "linux/amd64" in nst
 
 
@@ -393,7 +419,7 @@ def test_build_uses_the_client_that_can_build(bench: Bench) -> None:
     (bench.folder / "docker").rename(bench.folder / "old" / "docker")
     bench.command("docker", '#!/bin/bash\n[ "$1" = --version ] && echo "Docker version 28.2.2, build 0" || exit 1\n')
     assert bench.build(PATH=f"{bench.folder}:{bench.folder}/old").returncode == 0
-    assert len(bench.builds()) == 2
+    assert len(bench.builds()) == 3
 
 
 def test_build_makes_no_attestation_that_sagemaker_refuses(bench: Bench) -> None:
