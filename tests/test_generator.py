@@ -91,7 +91,7 @@ def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("in_float32")
-@pytest.mark.parametrize("strip", [64, 20])
+@pytest.mark.parametrize("strip", [64, 20, 4])
 def test_real_weights_paint_what_the_plain_network_paints(
     photo: Tensor, vintage: Generator, vintage_file: Path, strip: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from containers.device import working_precision
 
-STRIP = 64  # rows that are worked on at once where feature maps have the picture's own size
-MARGIN = 8  # rows of context around a strip: more than the layers that run in strips can see
+STRIP = 32  # rows that are worked on at once where feature maps have the size of the picture, or half of it
+MARGIN = 4  # rows of context around a strip: as many as the layers that run in strips can see
 
 
 class InstanceNorm(nn.Module):
