@@ -12,6 +12,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -226,8 +227,32 @@ def seconds_per_pixel(network: VGG19, side: int = 160) -> float:
 
 def gram(features: Tensor) -> Tensor:
     """(1, C, H, W) -> (C, C): Gram matrix, a mean over the pixels, in float32 (its entries leave fp16's range)."""
-    flat = features.float().flatten(2)[0]
-    return flat @ flat.t() / flat.shape[1]
+    return Gram.apply(features)
+
+
+class Gram(torch.autograd.Function):
+    """Its gradient by one product in the features' own precision: autograd would take two, in float32, and add them."""
+
+    @staticmethod
+    def forward(context: Any, features: Tensor) -> Tensor:  # noqa: ANN401 - autograd's own
+        context.save_for_backward(features)
+        flat = pixels(features).float()
+        return flat.t() @ flat / len(flat)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:  # noqa: ANN401
+        (features,) = context.saved_tensors
+        flat = pixels(features)
+        if flat.dtype == torch.float16:  # which has no room for so small factors
+            flat = flat.float()
+        product = flat @ ((gradient + gradient.t()) / len(flat)).to(flat.dtype)
+        _, _, height, width = features.shape
+        return product.to(features.dtype).view(1, height, width, -1).permute(0, 3, 1, 2)
+
+
+def pixels(features: Tensor) -> Tensor:
+    """(1, C, H, W) -> (H W, C), without a copy where channels come last in memory."""
+    return features.permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def total_variation(image: Tensor) -> Tensor:
