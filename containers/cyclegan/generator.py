@@ -69,7 +69,9 @@ class ResnetBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.add_(self.conv_block(x))
+        kind = x.device.type
+        y = x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x  # before it is padded
+        return x.add_(self.conv_block(y))
 
 
 class ToPixels(nn.Conv2d):

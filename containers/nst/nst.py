@@ -42,7 +42,7 @@ class Options:
     style_weights: one number for each style; None: all alike.
     time_budget: seconds after which the best picture so far is returned.
     seed: of the grain that the first picture is sown with.
-    max_epochs x n_steps_in_epoch: bounds the evaluations at full size. None: 5 epochs, of gatys2015 14.
+    max_epochs x n_steps_in_epoch: bounds the evaluations at full size. None: 6 epochs, of gatys2015 14.
     patience: ends after so many epochs without a better loss; None: never.
     lr: Adam's, in gatys2015.
     content_weight, style_weight: as in gatys2015, where they multiply the losses; elsewhere only how far their ratio is
@@ -64,7 +64,7 @@ class Options:
     style_weight: float = 1e4
 
     def epochs(self) -> int:
-        return self.max_epochs or (14 if self.algorithm == "gatys2015" else 5)
+        return self.max_epochs or (14 if self.algorithm == "gatys2015" else 6)
 
     def evaluations(self) -> int:
         """At full size."""
