@@ -6,6 +6,7 @@ tensors only. Read it from top to bottom: what may be asked for, the losses, the
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from copy import deepcopy
@@ -285,7 +286,7 @@ Objective = Callable[[Tensor], Tensor]
 
 
 def walk(
-    image: Tensor, objective: Objective, make_optimizer: Callable[[list[Tensor]], torch.optim.Optimizer]
+    image: Tensor, objective: Objective, make_optimizer: "Callable[[list[Tensor]], LBFGS | torch.optim.Optimizer]"
 ) -> Iterator[tuple[Tensor, float]]:
     """Yields each picture with its loss. From a loss that is not finite, or far above the best, it goes back.
 
@@ -317,9 +318,51 @@ def walk(
         yield here, loss
 
 
-def lbfgs(parameters: list[Tensor]) -> torch.optim.Optimizer:
-    """One evaluation for each step, ten pairs of curvature, no line search."""
-    return torch.optim.LBFGS(parameters, max_iter=1, history_size=10, tolerance_grad=0, tolerance_change=0)
+class LBFGS:
+    """Limited-memory BFGS (Nocedal 1980): ten pairs of curvature, one evaluation for each step, no line search.
+
+    Steps as torch.optim.LBFGS does with max_iter=1. That one brings PyTorch's compiler with its first call, which takes
+    a server half of its start.
+    """
+
+    def __init__(self, parameters: list[Tensor], history: int = 10) -> None:
+        (self.image,) = parameters
+        self.pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=history)  # step, change of gradient, curvature
+        self.gradient = self.move = torch.empty(0)
+
+    def zero_grad(self) -> None:
+        self.image.grad = None
+
+    def step(self, closure: Callable[[], Tensor]) -> Tensor:
+        """Evaluates `closure`, which leaves the gradient, then moves; gives the loss from before."""
+        loss = closure()
+        assert self.image.grad is not None
+        gradient = self.image.grad.flatten()
+        if self.move.numel():
+            change = gradient - self.gradient
+            curvature = change.dot(self.move)
+            if curvature > 1e-10:  # or the direction would not lead down
+                self.pairs.append((self.move, change, curvature))
+            self.move = self.direction(gradient)
+        else:
+            self.move = -gradient / gradient.abs().sum().clamp_min(1)
+        self.gradient = gradient
+        with torch.no_grad():
+            self.image.add_(self.move.view_as(self.image))
+        return loss
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """The two-loop recursion: minus the inverse Hessian, as the pairs tell it, times the gradient."""
+        q, factors = -gradient, []
+        for step, change, curvature in reversed(self.pairs):
+            factors.append(step.dot(q) / curvature)
+            q = q - factors[-1] * change
+        if self.pairs:
+            _, change, curvature = self.pairs[-1]
+            q = q * (curvature / change.dot(change))
+        for (step, change, curvature), factor in zip(self.pairs, reversed(factors), strict=True):
+            q = q + step * (factor - change.dot(q) / curvature)
+        return q
 
 
 def descend(
@@ -393,7 +436,7 @@ def multiscale(
         objective = gatys_objective(
             scaled, [style_at(style, longest) for style in styles], share == 1, options, network
         )
-        image, loss, stopped = descend(walk(image, objective, lbfgs), count, options, report)
+        image, loss, stopped = descend(walk(image, objective, LBFGS), count, options, report)
         if stopped:
             break
     return Result(resized(image, scaled_size(content, 1.0)), steps, loss)
