@@ -85,7 +85,13 @@ def plain_network(state: dict[str, Tensor], x: Tensor) -> Tensor:
 # --- the picture ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("strip", [64, 20])
+@pytest.fixture
+def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generator_module, "working_precision", lambda device: torch.float32)
+
+
+@pytest.mark.usefixtures("in_float32")
+@pytest.mark.parametrize("strip", [64, 20, 4])
 def test_real_weights_paint_what_the_plain_network_paints(
     photo: Tensor, vintage: Generator, vintage_file: Path, strip: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +104,19 @@ def test_real_weights_paint_what_the_plain_network_paints(
     assert (painted - photo).abs().mean() > 2 * LEVEL, "the photograph came back unpainted"
 
 
+def test_half_precision_leaves_the_picture_within_a_grey_level(
+    photo: Tensor, vintage: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = []
+    for precision in (torch.float32, torch.bfloat16):
+        monkeypatch.setattr(generator_module, "working_precision", lambda device, precision=precision: precision)
+        pictures.append(paint(vintage, photo))
+    difference = (pictures[0] - pictures[1]).abs()
+    assert 0 < difference.max() < 1.5 * LEVEL
+    assert difference.mean() < 0.2 * LEVEL
+
+
+@pytest.mark.usefixtures("in_float32")
 def test_official_weights_paint_what_the_plain_network_paints(official: dict[str, Tensor], save: Save) -> None:
     image = torch.rand(1, 3, 100, 72, generator=torch.Generator().manual_seed(1))
     state = {name.replace(".conv_block.", ".block."): tensor for name, tensor in official.items()}

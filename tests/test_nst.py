@@ -214,6 +214,30 @@ def test_flat_pictures_give_a_picture(network: vgg.VGG19, photo: Tensor, colour:
     paint(flat, [flat], QUICK, network)
 
 
+def test_lbfgs_steps_as_pytorchs_does() -> None:
+    """Down Rosenbrock's valley in ten dimensions; in float64, as the way is chaotic."""
+    start = torch.linspace(-0.5, 0.7, 10, dtype=torch.float64)
+
+    def valley(x: Tensor) -> Tensor:
+        return (100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2).sum() / 100
+
+    def path(make: Callable[[list[Tensor]], nst.LBFGS | torch.optim.Optimizer]) -> list[float]:
+        x = start.clone().requires_grad_(True)
+        optimizer = make([x])
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = valley(x)
+            loss.backward()
+            return loss.detach()
+
+        return [float(optimizer.step(closure)) for _ in range(34)]  # type: ignore[arg-type]
+
+    theirs = path(lambda x: torch.optim.LBFGS(x, max_iter=1, history_size=10, tolerance_grad=0, tolerance_change=0))
+    assert path(nst.LBFGS) == pytest.approx(theirs, rel=1e-4)
+    assert theirs[-1] < theirs[0] / 10
+
+
 # --- how long it goes on ---
 
 

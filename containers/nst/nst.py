@@ -6,12 +6,14 @@ tensors only. Read it from top to bottom: what may be asked for, the losses, the
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +43,7 @@ class Options:
     style_weights: one number for each style; None: all alike.
     time_budget: seconds after which the best picture so far is returned.
     seed: of the grain that the first picture is sown with.
-    max_epochs x n_steps_in_epoch: bounds the evaluations at full size. None: 5 epochs, of gatys2015 14.
+    max_epochs x n_steps_in_epoch: bounds the evaluations at full size. None: 6 epochs, of gatys2015 14.
     patience: ends after so many epochs without a better loss; None: never.
     lr: Adam's, in gatys2015.
     content_weight, style_weight: as in gatys2015, where they multiply the losses; elsewhere only how far their ratio is
@@ -63,7 +65,7 @@ class Options:
     style_weight: float = 1e4
 
     def epochs(self) -> int:
-        return self.max_epochs or (14 if self.algorithm == "gatys2015" else 5)
+        return self.max_epochs or (14 if self.algorithm == "gatys2015" else 6)
 
     def evaluations(self) -> int:
         """At full size."""
@@ -226,8 +228,32 @@ def seconds_per_pixel(network: VGG19, side: int = 160) -> float:
 
 def gram(features: Tensor) -> Tensor:
     """(1, C, H, W) -> (C, C): Gram matrix, a mean over the pixels, in float32 (its entries leave fp16's range)."""
-    flat = features.float().flatten(2)[0]
-    return flat @ flat.t() / flat.shape[1]
+    return Gram.apply(features)
+
+
+class Gram(torch.autograd.Function):
+    """Its gradient by one product in the features' own precision: autograd would take two, in float32, and add them."""
+
+    @staticmethod
+    def forward(context: Any, features: Tensor) -> Tensor:  # noqa: ANN401 - autograd's own
+        context.save_for_backward(features)
+        flat = pixels(features).float()
+        return flat.t() @ flat / len(flat)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:  # noqa: ANN401
+        (features,) = context.saved_tensors
+        flat = pixels(features)
+        if flat.dtype == torch.float16:  # which has no room for so small factors
+            flat = flat.float()
+        product = flat @ ((gradient + gradient.t()) / len(flat)).to(flat.dtype)
+        _, _, height, width = features.shape
+        return product.to(features.dtype).view(1, height, width, -1).permute(0, 3, 1, 2)
+
+
+def pixels(features: Tensor) -> Tensor:
+    """(1, C, H, W) -> (H W, C), without a copy where channels come last in memory."""
+    return features.permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def total_variation(image: Tensor) -> Tensor:
@@ -260,7 +286,7 @@ Objective = Callable[[Tensor], Tensor]
 
 
 def walk(
-    image: Tensor, objective: Objective, make_optimizer: Callable[[list[Tensor]], torch.optim.Optimizer]
+    image: Tensor, objective: Objective, make_optimizer: "Callable[[list[Tensor]], LBFGS | torch.optim.Optimizer]"
 ) -> Iterator[tuple[Tensor, float]]:
     """Yields each picture with its loss. From a loss that is not finite, or far above the best, it goes back.
 
@@ -292,9 +318,51 @@ def walk(
         yield here, loss
 
 
-def lbfgs(parameters: list[Tensor]) -> torch.optim.Optimizer:
-    """One evaluation for each step, ten pairs of curvature, no line search."""
-    return torch.optim.LBFGS(parameters, max_iter=1, history_size=10, tolerance_grad=0, tolerance_change=0)
+class LBFGS:
+    """Limited-memory BFGS (Nocedal 1980): ten pairs of curvature, one evaluation for each step, no line search.
+
+    Steps as torch.optim.LBFGS does with max_iter=1. That one brings PyTorch's compiler with its first call, which takes
+    a server half of its start.
+    """
+
+    def __init__(self, parameters: list[Tensor], history: int = 10) -> None:
+        (self.image,) = parameters
+        self.pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=history)  # step, change of gradient, curvature
+        self.gradient = self.move = torch.empty(0)
+
+    def zero_grad(self) -> None:
+        self.image.grad = None
+
+    def step(self, closure: Callable[[], Tensor]) -> Tensor:
+        """Evaluates `closure`, which leaves the gradient, then moves; gives the loss from before."""
+        loss = closure()
+        assert self.image.grad is not None
+        gradient = self.image.grad.flatten()
+        if self.move.numel():
+            change = gradient - self.gradient
+            curvature = change.dot(self.move)
+            if curvature > 1e-10:  # or the direction would not lead down
+                self.pairs.append((self.move, change, curvature))
+            self.move = self.direction(gradient)
+        else:
+            self.move = -gradient / gradient.abs().sum().clamp_min(1)
+        self.gradient = gradient
+        with torch.no_grad():
+            self.image.add_(self.move.view_as(self.image))
+        return loss
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """The two-loop recursion: minus the inverse Hessian, as the pairs tell it, times the gradient."""
+        q, factors = -gradient, []
+        for step, change, curvature in reversed(self.pairs):
+            factors.append(step.dot(q) / curvature)
+            q = q - factors[-1] * change
+        if self.pairs:
+            _, change, curvature = self.pairs[-1]
+            q = q * (curvature / change.dot(change))
+        for (step, change, curvature), factor in zip(self.pairs, reversed(factors), strict=True):
+            q = q + step * (factor - change.dot(q) / curvature)
+        return q
 
 
 def descend(
@@ -368,7 +436,7 @@ def multiscale(
         objective = gatys_objective(
             scaled, [style_at(style, longest) for style in styles], share == 1, options, network
         )
-        image, loss, stopped = descend(walk(image, objective, lbfgs), count, options, report)
+        image, loss, stopped = descend(walk(image, objective, LBFGS), count, options, report)
         if stopped:
             break
     return Result(resized(image, scaled_size(content, 1.0)), steps, loss)

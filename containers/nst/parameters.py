@@ -10,7 +10,7 @@ PARAMETERS = (
     Parameter("style_weights", list, "how much each style counts", 0, 1000, default="all alike"),
     Parameter("time_budget", float, "seconds after which the best picture so far is taken", 1, 3600, default="none"),
     Parameter("seed", int, "of the first picture's grain", 0, 2**31 - 1, default="0"),
-    Parameter("max_epochs", int, "epochs at full size", 1, 1000, default="5; gatys2015: 14"),
+    Parameter("max_epochs", int, "epochs at full size", 1, 1000, default="6; gatys2015: 14"),
     Parameter("n_steps_in_epoch", int, "evaluations in an epoch", 1, 1000, default="10"),
     Parameter("lr", float, "Adam's learning rate, for gatys2015", 1e-5, 1, default="0.01"),
     Parameter("patience", int, "epochs without a better loss before it ends", 0, 1000, default="null", nullable=True),

@@ -1,0 +1,123 @@
+"""CycleGAN: this project's generator against the plain eager one, NCHW and float32."""
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import MeasurementError, Settings, run, save, say, spread, table
+
+SIZES = {(256, 256): (3, 5), (800, 600): (3, 2)}  # (processes, paintings in each after the first)
+GROWTH = [(128, 96), (256, 192), (512, 384), (1024, 768), (2048, 1536)]
+GFLOP = 99 / 256**2  # a pixel
+RIVALS = ("stylebot", "eager")
+
+
+def measure(settings: Settings) -> None:
+    from containers.cyclegan.generator import find_styles
+    from containers.cyclegan.service import model_directory
+
+    checkpoint = next(iter(find_styles(model_directory()).values()), None)
+    if checkpoint is None:
+        raise MeasurementError("there is no checkpoint; fetch one with: python -m containers.cyclegan weights")
+    photo = settings.pairs[0][0]
+    results: dict[str, Any] = {"checkpoint": checkpoint.name, "photo": Path(photo).name, "sizes": [], "growth": []}
+
+    def paint(rival: str, width: int, height: int, runs: int) -> Any:  # noqa: ANN401
+        told = run(
+            "paint",
+            checkpoint=str(checkpoint),
+            photo=photo,
+            width=width,
+            height=height,
+            rival=rival,
+            device=settings.device,
+            runs=runs,
+            result=str(settings.folder / f"{rival}.pt"),
+        )
+        seconds = statistics.median(told["seconds"] or [told["first"]])
+        say(
+            f"CycleGAN {width}x{height}, {rival}: {seconds:.3f} s, first {told['first']:.3f} s, {told['memory']:.0f} MB"
+        )
+        return told
+
+    for (width, height), (processes, runs) in SIZES.items():
+        turns: dict[str, list[Any]] = {rival: [] for rival in RIVALS}
+        for _ in range(processes):
+            for rival in RIVALS:
+                turns[rival].append(paint(rival, width, height, runs))
+        pictures = [str(settings.folder / f"{rival}.pt") for rival in RIVALS]
+        apart = run("difference", one=pictures[0], other=pictures[1])
+        results["sizes"].append({"width": width, "height": height, "turns": turns, "difference": apart})
+    for width, height in GROWTH:
+        for rival in RIVALS:
+            try:
+                told = paint(rival, width, height, 0 if width > 1024 else 1)
+            except MeasurementError as error:
+                say(f"CycleGAN {width}x{height}, {rival}: {error}")
+                continue
+            seconds = (told["seconds"] or [told["first"]])[-1]
+            row = {"rival": rival, "width": width, "height": height, "seconds": seconds, "memory": told["memory"]}
+            results["growth"].append(row)
+    results["throughput"] = run("throughput", device=settings.device)
+    save("cyclegan", results)
+
+
+def all_seconds(turns: list[Any]) -> list[float]:
+    return [seconds for turn in turns for seconds in turn["seconds"]]
+
+
+def report(results: dict[str, Any]) -> str:
+    rows, best = [], max(results["throughput"].values())
+    for size in results["sizes"]:
+        ours, eager = (size["turns"][rival] for rival in RIVALS)
+        floor = GFLOP * size["width"] * size["height"] / best
+        ratio = statistics.median(all_seconds(eager)) / statistics.median(all_seconds(ours))
+        for rival, turns in size["turns"].items():
+            seconds = all_seconds(turns)
+            cells = [f"{size['width']}x{size['height']}", rival, spread(seconds, 3)]
+            cells += [f"{ratio:.2f}" if rival == "stylebot" else "1"]
+            cells += [spread([turn["first"] for turn in turns], 2), spread([turn["memory"] for turn in turns], 0)]
+            apart = size["difference"]
+            cells += [f"{apart['max']:.2f}, {apart['mean']:.3f}" if rival == "stylebot" else ""]
+            rows.append([*cells, f"{statistics.median(seconds) / floor:.1f}"])
+    head = [
+        "size",
+        "",
+        "seconds",
+        "times eager",
+        "first, s",
+        "peak MB",
+        "off by (of 255): most, mean",
+        "times the floor",
+    ]
+    rates = ", ".join(f"{rate:,.0f} GFLOP/s in {precision}" for precision, rate in results["throughput"].items())
+    return (
+        f"Checkpoint {results['checkpoint']}, photograph {results['photo']}.\n\n"
+        + table(head, rows)
+        + f"\nThe floor: {GFLOP * 256**2:.0f} GFLOP at 256x256 at the best rate of these convolutions here ({rates}).\n"
+    )
+
+
+def plot_growth(nst: dict[str, Any] | None, cyclegan: dict[str, Any] | None, path: Path) -> None:
+    """Seconds and memory against megapixels, of both algorithms."""
+    from matplotlib import pyplot as plt
+
+    lines: dict[str, list[Any]] = {}
+    if cyclegan:
+        for row in cyclegan["growth"]:
+            title = "CycleGAN" if row["rival"] == "stylebot" else "CycleGAN, plain eager"
+            lines.setdefault(title, []).append(row)
+    if nst:
+        lines["NST, one evaluation"] = nst["growth"]
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2))
+    for title, rows in lines.items():
+        pixels = [row["width"] * row["height"] / 1e6 for row in rows]
+        for axis, kind in zip(axes, ("seconds", "memory"), strict=True):
+            axis.plot(pixels, [row[kind] for row in rows], "o-", label=title)
+    for axis, kind in zip(axes, ("seconds", "peak MB"), strict=True):
+        axis.set(xscale="log", yscale="log", xlabel="megapixels (longer side 128 to 2048)", ylabel=kind)
+        axis.grid(alpha=0.3, which="both")
+    axes[0].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

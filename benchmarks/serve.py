@@ -1,0 +1,197 @@
+"""The servers: how long until /ping says 200, and what 1 to 32 clients at once get."""
+
+import io
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import requests
+from PIL import Image
+
+from benchmarks.measure import ROOT, MeasurementError, Settings, save, say, spread, table
+from local.demo import free_port
+
+STARTS = 5
+CLIENTS = (1, 2, 4, 8, 16, 32)
+PAINTINGS = 32  # in all, at each number of clients
+SIDE = 256
+IMPORTS = ("containers.nst.service", "containers.cyclegan.service")
+
+
+@contextmanager
+def server(name: str) -> Iterator[tuple[str, float]]:
+    """The container's own command; its address, and the seconds from its start to the first 200 of /ping."""
+    port = free_port()
+    environment = os.environ | {"SAGEMAKER_BIND_TO_PORT": str(port)}
+    command = [sys.executable, "-m", f"containers.{name}", "serve"]
+    started = time.perf_counter()
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=quiet, stderr=quiet)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        while not well(url):
+            if process.poll() is not None or time.perf_counter() - started > 120:
+                raise MeasurementError(f"the {name} server did not start")
+            time.sleep(0.01)
+        yield url, time.perf_counter() - started
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def well(url: str) -> bool:
+    try:
+        return requests.get(f"{url}/ping", timeout=2).status_code == 200
+    except requests.RequestException:
+        return False
+
+
+def measure(settings: Settings) -> None:
+    results: dict[str, Any] = {"starts": {"nst": [], "cyclegan": []}, "load": []}
+    for _ in range(STARTS):
+        for name, seconds in results["starts"].items():
+            with server(name) as (_, took):
+                seconds.append(took)
+        say("start to /ping 200: " + ", ".join(f"{n} {s[-1]:.2f} s" for n, s in results["starts"].items()))
+    results["imports"] = {module: import_times(module) for module in IMPORTS}
+    photo = jpeg(settings.pairs[0][0])
+    with server("cyclegan") as (url, _):
+        for clients in CLIENTS:
+            results["load"].append(under_load(url, photo, clients))
+            row = results["load"][-1]
+            told = f"{row['rate']:.2f} pictures a second, /ping at most {max(row['pings']) * 1000:.0f} ms"
+            say(f"{clients} clients: {told}, {row['refused']} times told to come again, {row['lost']} lost")
+    save("serve", results)
+
+
+def jpeg(path: str) -> bytes:
+    image = Image.open(path).convert("RGB").resize((SIDE, SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def import_times(module: str) -> list[tuple[str, float]]:
+    """The ten costliest packages of `import module`: name and milliseconds, those of what they import left out."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", f"import {module}"], cwd=ROOT, capture_output=True, text=True
+    )
+    packages: dict[str, float] = {}
+    for line in done.stderr.splitlines()[1:]:
+        own, _, name = line.removeprefix("import time:").split("|")
+        package = name.strip().split(".")[0]
+        packages[package] = packages.get(package, 0) + float(own) / 1000
+    return sorted(packages.items(), key=lambda item: -item[1])[:10]
+
+
+def under_load(url: str, photo: bytes, clients: int) -> dict[str, Any]:
+    """Each client sends its next photograph when the last has come back, and comes again when it is told to."""
+    style = requests.get(url, timeout=10).text.split("Styles: ")[1].split("\n")[0].split(", ")[0]
+    waits: list[list[float]] = [[] for _ in range(clients)]
+    refused, lost, pings, over = [0] * clients, [0] * clients, [], threading.Event()
+    turns: list[tuple[float, float]] = []  # when a request that was taken was sent, and answered
+
+    def client(number: int) -> None:
+        session = requests.Session()
+        for _ in range(PAINTINGS // clients):
+            began = time.perf_counter()
+            while True:
+                sent = time.perf_counter()
+                answer = session.post(
+                    f"{url}/invocations?style={style}", data=photo, headers={"Content-Type": "image/jpeg"}, timeout=300
+                )
+                if answer.status_code != 503:
+                    break
+                refused[number] += 1
+                time.sleep(float(answer.headers["Retry-After"]))
+            waits[number].append(time.perf_counter() - began)
+            turns.append((sent, time.perf_counter()))
+            lost[number] += answer.status_code != 200
+
+    def pinger() -> None:
+        while not over.wait(0.05):
+            began = time.perf_counter()
+            requests.get(f"{url}/ping", timeout=30)
+            pings.append(time.perf_counter() - began)
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
+    watcher = threading.Thread(target=pinger)
+    began = time.perf_counter()
+    for thread in [watcher, *threads]:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    took = time.perf_counter() - began
+    over.set()
+    watcher.join()
+    return {
+        "clients": clients,
+        "rate": PAINTINGS / took,
+        "waits": [wait for each in waits for wait in each],
+        "overtaken": sum(overtaken(turn, turns) for turn in turns),
+        "refused": sum(refused),
+        "lost": sum(lost),
+        "pings": pings,
+    }
+
+
+def overtaken(turn: tuple[float, float], turns: list[tuple[float, float]]) -> bool:
+    """Whether a request that was sent clearly later was answered clearly earlier."""
+    sent, answered = turn
+    return any(other > sent + 0.1 and done < answered - 0.1 for other, done in turns)
+
+
+def report(results: dict[str, Any]) -> str:
+    starts = [[name, spread(seconds, 2)] for name, seconds in results["starts"].items()]
+    rows = []
+    for row in results["load"]:
+        pings = sorted(row["pings"])
+        rows.append(
+            [
+                str(row["clients"]),
+                f"{row['rate']:.2f}",
+                f"{statistics.median(row['waits']):.2f}, {max(row['waits']):.2f}",
+                f"{row['overtaken']}",
+                f"{statistics.median(pings) * 1000:.0f}, {pings[-1] * 1000:.0f}",
+                f"{row['refused']}",
+                f"{row['lost']}",
+            ]
+        )
+    head = ["clients", "pictures/s", "wait, s: median, most", "overtaken in the queue"]
+    head += ["ping, ms: median, most", "told to come again", "lost"]
+    profile = "\n".join(
+        f"- `{module}`: " + ", ".join(f"{package} {ms:.0f} ms" for package, ms in times)
+        for module, times in results["imports"].items()
+    )
+    return (
+        table(["server", "process start to /ping 200, s"], starts)
+        + f"\nWhere the imports' time goes (`python -X importtime`):\n\n{profile}\n\n"
+        + f"The painters' server, photographs of {SIDE}x{SIDE}, {PAINTINGS} in all; a client that finds the queue full "
+        + "comes again after the Retry-After that it was told:\n\n"
+        + table(head, rows)
+    )
+
+
+def plot(results: dict[str, Any], path: Path) -> None:
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2))
+    clients = [row["clients"] for row in results["load"]]
+    axes[0].plot(clients, [row["rate"] for row in results["load"]], "o-")
+    axes[0].set(xscale="log", xlabel="clients at once", ylabel="pictures a second", ylim=0)
+    axes[1].boxplot([[1000 * ping for ping in row["pings"]] for row in results["load"]], whis=(0, 100))
+    axes[1].set_xticklabels(clients)
+    axes[1].axhline(100, color="firebrick", linestyle="--")
+    axes[1].set(yscale="log", xlabel="clients at once", ylabel="/ping, ms")
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
