@@ -229,7 +229,8 @@ def explain(error: BaseException) -> str:
 
 
 def ensure_bucket(cloud: Cloud) -> None:
-    """Private, encrypted, reached by TLS only; jobs and answers go after a day (the bot removes them sooner)."""
+    """Private, encrypted, reached by TLS only; jobs and answers go after a day (the bot removes them sooner), chats
+    after thirty days without a message."""
     s3, bucket = cloud.s3, {"Bucket": cloud.bucket}
     if find(s3.head_bucket, **bucket) is None:
         place = {} if cloud.region == "us-east-1" else {"LocationConstraint": cloud.region}
@@ -238,13 +239,14 @@ def ensure_bucket(cloud: Cloud) -> None:
     public = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
     encryption = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
     uploads = {"AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1}}
-    rule = {"Status": "Enabled", "Expiration": {"Days": 1}, **uploads}
-    rules = [{"ID": f"{name} goes after a day", "Filter": {"Prefix": f"{name}/"}, **rule} for name in ("jobs", "async")]
+    days = {"jobs": 1, "async": 1, "chats": 30}
+    rule = {"Status": "Enabled", **uploads}
+    rules = [{"ID": n, "Filter": {"Prefix": f"{n}/"}, "Expiration": {"Days": days[n]}, **rule} for n in days]
     settings: dict[str, tuple[str, str, Json]] = {
         "bucket_tagging": ("tag it", "Tagging", {"TagSet": cloud.tag_list}),
         "public_access_block": ("keep it private", "PublicAccessBlockConfiguration", dict.fromkeys(public, True)),
         "bucket_encryption": ("encrypt it", "ServerSideEncryptionConfiguration", {"Rules": [encryption]}),
-        "bucket_lifecycle_configuration": ("empty jobs/, async/ daily", "LifecycleConfiguration", {"Rules": rules}),
+        "bucket_lifecycle_configuration": ("let what is unused expire", "LifecycleConfiguration", {"Rules": rules}),
         "bucket_policy": ("refuse what comes without TLS", "Policy", json.loads(cloud.document("bucket"))),
     }
     for name, (what, argument, wanted) in settings.items():
