@@ -16,7 +16,7 @@ import requests
 from PIL import Image
 
 from benchmarks.measure import ROOT, MeasurementError, Settings, save, say, spread, table
-from local.demo import free_port
+from local.stack import free_port
 
 STARTS = 5
 CLIENTS = (1, 2, 4, 8, 16, 32)
