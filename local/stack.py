@@ -411,8 +411,8 @@ def kill_leftovers(data: Path) -> None:
 
 
 def interrupts() -> None:
-    """SIGTERM and a closed terminal end the program like Ctrl-C: all parts are stopped."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    """SIGTERM and a closed terminal end it like Ctrl-C, which a shell may have had it ignore: all parts are stopped."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
 
 
