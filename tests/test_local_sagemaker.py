@@ -21,7 +21,7 @@ import requests
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from local.stack import base_environment, free_port, s3_identity, storage_command
+from local.stack import base_environment, free_port, remove_sockets, s3_identity, storage_command
 from tests.fake_container import FakeContainer
 from tests.servers import ROOT, wait_until
 
@@ -37,13 +37,15 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     config, port = folder / "s3.json", free_port()
     base = base_environment(folder) | s3_identity(config) | {"AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}"}
     with open(folder / "log", "wb") as log:
-        weed = subprocess.Popen(storage_command(folder, config, port), stdout=log, stderr=log)
+        command = storage_command(folder, config, port)
+        weed = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         wait_until(lambda: is_up(f"http://127.0.0.1:{port}/healthz"), 60, "SeaweedFS did not come up")
         yield base
     finally:
         weed.kill()
         weed.wait()
+        remove_sockets(command)
 
 
 def is_up(url: str) -> bool:

@@ -22,7 +22,7 @@ import requests
 from PIL import Image, ImageChops, ImageOps, ImageStat
 
 from local.demo import PHOTO, STYLE, User, find_button
-from local.stack import MARK, free_port
+from local.stack import MARK, free_port, remove_sockets
 from tests.chat_server import KEY, TOKEN, Chat
 from tests.servers import ROOT, wait_until
 
@@ -80,9 +80,10 @@ class Stack:
 
     def kill_everything(self) -> None:
         self.process.kill()
-        for number in self.processes():
+        for number, command in self.processes().items():
             with suppress(ProcessLookupError):
                 os.kill(number, signal.SIGKILL)
+            remove_sockets([command])
         self.process.wait()
 
     def stop(self, number: int = signal.SIGINT) -> int:
@@ -199,7 +200,7 @@ def painting(user: User) -> bytes:
 def test_each_part_that_dies_is_started_again_and_said_so(tmp_path: Path) -> None:
     with running(tmp_path) as stack:
         for name, pattern in (
-            ("storage", "weed server"),
+            ("storage", "-s3.port="),
             ("sagemaker", "local.sagemaker"),
             ("nst", "fake_service:nst"),
             ("chat", "local.telegram"),
@@ -287,5 +288,8 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
         port = other.getsockname()[1]
         stack.arguments = (f"--s3-port={port}",)
         stack.start()
-        assert stack.process.wait(30) == 1
+        try:
+            assert stack.process.wait(30) == 1
+        finally:
+            stack.kill_everything()
     assert stack.words().endswith(f"Port {port} is taken. Choose another: --s3-port\n")

@@ -33,7 +33,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from lo_bot_api_emulator import ApiRefusal, LoBotApiEmulator
 
-from local.stack import free_port, storage_command
+from local.stack import free_port, remove_sockets, storage_command
 
 Json = Any  # whatever JSON can hold
 ROOT = Path(__file__).parents[2]
@@ -115,7 +115,7 @@ class Storage:
         actions = ["Admin", "Read", "Write", "List"]
         config.write_text(json.dumps({"identities": [{"name": "t", "credentials": credentials, "actions": actions}]}))
         self.port = free_port()
-        command = storage_command(Path(self.folder), config, self.port)
+        self.command = command = storage_command(Path(self.folder), config, self.port)
         with (Path(self.folder) / "log").open("w") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         self.client = s3_client(self.port)
@@ -145,6 +145,7 @@ class Storage:
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
+        remove_sockets(self.command)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
