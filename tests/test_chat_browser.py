@@ -216,8 +216,8 @@ LOOKS = [
     ("ru", True, (390, 844), "phone-dark"),
 ]
 WORDS = {
-    "en": ("Start", "send me the photo", "choose a painter", "Painting your photo", "left", "Cancel", "Cancelled"),
-    "ru": ("Начать", "Пришлите фотографию", "выберите художника", "Рисую вашу", "осталось", "Отменить", "Отменено"),
+    "en": ("Start", "send me the photo", "Choose a painter", "Painting your photo", "left", "Cancel", "Cancelled"),
+    "ru": ("Начать", "Пришлите фотографию", "Выберите художника", "Рисую ваше", "ещё", "Отменить", "Отменено"),
 }
 
 
@@ -273,7 +273,7 @@ def test_files_come_by_paste_and_drop_and_leave_untouched(open_tab: Any, painter
     data = base64.b64encode(PHOTO.read_bytes()).decode()
     tab.driver.execute_script(DROP, "paste", data)
     tab.click("#as-photo")
-    tab.sees("article.bot", "choose a painter")
+    tab.sees("article.bot", "Choose a painter")
     tab.driver.execute_script(DROP, "dragover", data)
     assert tab.sees("#drop")
     tab.driver.execute_script(DROP, "drop", data)
