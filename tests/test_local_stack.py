@@ -249,7 +249,7 @@ def test_a_token_leads_to_telegrams_own_chat_and_a_refused_one_is_told(tmp_path:
         stack = Stack(tmp_path, TELEGRAM_TOKEN="42:of-somebody-else", TELEGRAM_API=telegram.url)
         stack.start()
         assert stack.process.wait(60) == 1
-        assert "Telegram refuses the token: set TELEGRAM_TOKEN" in stack.words()
+        assert "TELEGRAM_TOKEN is refused: set it to" in stack.words()
         assert stack.processes() == {}
         stack.environment["TELEGRAM_TOKEN"] = TOKEN
         stack.start()

@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +15,10 @@ import pytest
 import requests
 from PIL import Image
 
-from local import demo
 from tests.servers import LOCAL, RecordingStore, Running, gunicorn
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
 PHOTO = (EXAMPLES / "photos" / "chelsea.jpg").read_bytes()
 STYLE = (EXAMPLES / "styles" / "mosaic.jpg").read_bytes()
 QUICK = {"size": "64", "max_epochs": "1", "n_steps_in_epoch": "2"}
@@ -154,14 +156,15 @@ def test_a_checkpoint_dropped_in_is_a_style_and_a_bad_one_harms_no_other(
         assert running.post(files={"content": PHOTO}, data={"style": "vintage", **small}).status_code == 404
 
 
-def test_the_demo_leaves_its_pictures(
-    tmp_path: Path, nst_weights: Path, cyclegan_weights: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(demo, "OUT", tmp_path / "out")
-    photo, style = tmp_path / "photo.png", tmp_path / "style.png"
+def test_the_demo_leaves_its_pictures(tmp_path: Path, nst_weights: Path, cyclegan_weights: Path) -> None:
+    """The whole system, with its real models, as ./local.sh demo runs it."""
+    out, photo, style = tmp_path / "out", tmp_path / "photo.png", tmp_path / "style.png"
     Image.open(io.BytesIO(PHOTO)).resize((48, 32)).save(photo)
     Image.open(io.BytesIO(STYLE)).resize((40, 40)).save(style)
-    demo.paint(photo, style)
-    sizes = {path.name: Image.open(path).size for path in (tmp_path / "out").glob("*.jpg")}
+    code = f"import pathlib, sys; from local import demo; demo.OUT = pathlib.Path({str(out)!r}); sys.exit(demo.main())"
+    command = [sys.executable, "-c", code, str(photo), str(style)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    sizes = {path.name: Image.open(path).size for path in out.glob("*.jpg")}
     assert sizes["nst.jpg"] == sizes["cyclegan.jpg"] == (48, 32)
     assert sizes["sheet.jpg"][0] > 4 * 360
