@@ -393,7 +393,7 @@ CONTENT_LAYER = "relu4_2"
 # How much each layer's error, relative to its target, counts. Gatys' 1e3 / C^2 leaves relu4_1 almost alone; more of the
 # others brings the palette, the grain of the strokes and the large swirls.
 STYLE_LAYERS = {"relu1_1": 0.0075, "relu2_1": 0.155, "relu3_1": 0.058, "relu4_1": 0.77, "relu5_1": 0.0075}
-CONTENT_WEIGHT = 0.0122
+CONTENT_WEIGHT = 0.0098
 TOTAL_VARIATION_WEIGHT = 0.2
 COARSEST_SIDE = 64
 
@@ -401,13 +401,14 @@ COARSEST_SIDE = 64
 def schedule(size: tuple[int, int], options: Options) -> list[tuple[float, int]]:
     """(share of the full size, evaluations) of each scale, coarse to fine, each twice the one before.
 
-    Coarse scales are cheap and make what can be seen from afar; they get a third more evaluations than the last.
+    Coarse scales are cheap and make what can be seen from afar; they get two thirds of the last's evaluations:
+    more of them only delay the last one, which comes as far with its own.
     """
     shares = [1.0]
     while max(size) * shares[0] / 2 >= COARSEST_SIDE and min(size) * shares[0] / 2 >= SMALLEST_SIDE:
         shares.insert(0, shares[0] / 2)
     fine = options.evaluations()
-    return [(share, fine if share == 1 else math.ceil(fine * 4 / 3)) for share in shares]
+    return [(share, fine if share == 1 else math.ceil(fine * 2 / 3)) for share in shares]
 
 
 def multiscale(
@@ -432,7 +433,7 @@ def multiscale(
 
         longest = share * max(size)
         scaled = resized(content, scaled_size(content, share))
-        image = resized(image, scaled_size(content, share))
+        image = enlarged(image, scaled)
         objective = gatys_objective(
             scaled, [style_at(style, longest) for style in styles], share == 1, options, network
         )
@@ -440,6 +441,17 @@ def multiscale(
         if stopped:
             break
     return Result(resized(image, scaled_size(content, 1.0)), steps, loss)
+
+
+def enlarged(image: Tensor, content: Tensor) -> Tensor:
+    """`image` at the size of `content`, with half of the photograph's detail that the coarser scale could not hold.
+
+    What L-BFGS would take its first steps to bring back; all of it would stand in the strokes' way.
+    """
+    height, width = image.shape[-2:]
+    size = content.shape[3], content.shape[2]
+    detail = content - resized(resized(content, (width, height)), size)
+    return (resized(image, size) + 0.5 * detail).clamp(0, 1)
 
 
 def gatys_objective(content: Tensor, styles: list[Tensor], last: bool, options: Options, network: VGG19) -> Objective:
