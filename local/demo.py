@@ -192,7 +192,7 @@ def main() -> int:
     if has_gpu():
         say("Painting on the GPU: this takes seconds, after all parts have started.")
     else:
-        say(f"Painting on {os.cpu_count()} CPU cores: this takes two to three minutes.")
+        say(f"Painting on {os.cpu_count()} CPU cores: this takes one to three minutes.")
     with tempfile.TemporaryDirectory(prefix="stylebot-demo-") as folder, kept_logs(Path(folder)):
         code = run(Options(Path(folder), given.docker), lambda stack: talk(User(stack), given.photo, given.style))
     if code == 0:
