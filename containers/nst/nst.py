@@ -401,14 +401,12 @@ COARSEST_SIDE = 64
 def schedule(size: tuple[int, int], options: Options) -> list[tuple[float, int]]:
     """(share of the full size, evaluations) of each scale, coarse to fine, each twice the one before.
 
-    Coarse scales are cheap and make what can be seen from afar; they get two thirds of the last's evaluations:
-    more of them only delay the last one, which comes as far with its own.
+    Coarse scales are cheap and make what can be seen from afar; they get as many evaluations as the last.
     """
     shares = [1.0]
     while max(size) * shares[0] / 2 >= COARSEST_SIDE and min(size) * shares[0] / 2 >= SMALLEST_SIDE:
         shares.insert(0, shares[0] / 2)
-    fine = options.evaluations()
-    return [(share, fine if share == 1 else math.ceil(fine * 2 / 3)) for share in shares]
+    return [(share, options.evaluations()) for share in shares]
 
 
 def multiscale(
