@@ -423,7 +423,7 @@ class Bot:
     def start(self, job: Job) -> None:
         """Tell the user that the request is accepted, carry the pictures to S3, and hand it all to the model."""
         words, home, work = text(job.lang, "accepted", style=job.style), f"s3://{self.bucket}/", job.work
-        if self.send(job, "status", "sendMessage", text=words, reply_markup=job.buttons(["cancel"])) is None:
+        if not self.send(job, "status", "sendMessage", text=words, reply_markup=job.buttons(["cancel"])):
             return self.let_go(job.chat, job.id)
         own = {"preserve_color": work["colours"], "time_budget": TIME_BUDGET}
         more = own if job.model == "nst" else {"style_name": work["style"]}
@@ -457,12 +457,12 @@ class Bot:
         except requests.RequestException as error:
             raise TelegramError("download", 0, type(error).__name__, {}) from None
 
-    def send(self, job: Job, part: str, method: str, **values: Json) -> Json:
-        """Send a part of the answer, once, and record that. None where Telegram does not take it. A picture that may
+    def send(self, job: Job, part: str, method: str, **values: Json) -> bool:
+        """Send a part of the answer, once, and record that. False where Telegram does not take it. A picture that may
         have come before (killed, or no answer) goes into the status message: then there are never more than two."""
-        doubt, sent = f"{part}?", dict[str, Json]()
+        doubt = f"{part}?"
         if part in job.sent:
-            return sent
+            return True
         try:
             if doubt in job.sent and job.message and self.show(job, **values):
                 job.message = None  # it must stay
@@ -471,15 +471,15 @@ class Bot:
                     job.sent.append(doubt)
                     self.save_job(job)
                 sent = self.say(job.chat, job.thread, method, **values)
+                job.message = sent.get("message_id") if part == "status" else job.message
         except TelegramError as error:
             job.sent = [done for done in job.sent if done != doubt or not error.code]
             if error.code not in (400, 403) or error.moved:
                 raise
-            return None
+            return False
         job.sent.append(part)
-        job.message = sent.get("message_id") if part == "status" else job.message
         self.save_job(job)
-        return sent
+        return True
 
     def show(self, job: Job, files: Json, caption: str, reply_markup: Json) -> bool:
         """Turn the status message into a picture, as often as need be. False where Telegram's server cannot do that."""
@@ -544,7 +544,7 @@ class Bot:
         for way in ["photo"] * (fits and not is_file) + ["document"]:
             if picture and (not shown or work["content"]["document"]):
                 files = {way: (work["result"], picture)}
-                shown += self.send(job, way, f"send{way.title()}", files=files, **({} if shown else told)) is not None
+                shown += self.send(job, way, f"send{way.title()}", files=files, **({} if shown else told))
         return "" if shown else "internal"
 
     def discard(self, job: Job) -> None:
