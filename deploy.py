@@ -16,6 +16,7 @@ Progress goes to standard error; what other programs read, such as the bot's env
 from __future__ import annotations
 
 import argparse
+import base64
 import csv
 import difflib
 import hashlib
@@ -221,8 +222,12 @@ def explain(error: BaseException) -> str:
     if not isinstance(error, (BotoCoreError, ClientError)):
         return f"{type(error).__name__}: {error}"
     words = " ".join(str(error).split())
-    mend = next((mend for cause, mend in MENDS.items() if re.search(cause, f"{type(error).__name__} {words}")), "")
-    return f"{words}\n{mend}".rstrip()
+    return f"{words}\n{find_mend(f'{type(error).__name__} {words}')}".rstrip()
+
+
+def find_mend(words: str) -> str:
+    """What to do about an error, as far as it is known."""
+    return next((mend for cause, mend in MENDS.items() if re.search(cause, words)), "")
 
 
 # ---------------------------------------------------------------- up: bucket, roles, logs
@@ -238,9 +243,8 @@ def ensure_bucket(cloud: Cloud) -> None:
         cloud.change(f"create the bucket {cloud.bucket}", create, **bucket)
     public = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
     encryption = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
-    uploads = {"AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1}}
     days = {"jobs": 1, "async": 1, "chats": 30}
-    rule = {"Status": "Enabled", **uploads}
+    rule = {"Status": "Enabled", "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1}}
     rules = [{"ID": n, "Filter": {"Prefix": f"{n}/"}, "Expiration": {"Days": days[n]}, **rule} for n in days]
     settings: dict[str, tuple[str, str, Json]] = {
         "bucket_tagging": ("tag it", "Tagging", {"TagSet": cloud.tag_list}),
@@ -262,18 +266,19 @@ def ensure_bucket(cloud: Cloud) -> None:
 def ensure_identity(cloud: Cloud, kind: str, name: str, policy: str, trust: str = "") -> None:
     """An IAM user, or a role that trusts policies/<trust>.json, with one inline policy."""
     iam, key = cloud.iam, {f"{kind.title()}Name": name}
-    trusted = {"AssumeRolePolicyDocument": cloud.document(trust)} if trust else {}
+    rights, trusted = cloud.document(policy), cloud.document(trust) if trust else ""
     found = find(getattr(iam, f"get_{kind}"), **key)
     if found is None:
-        cloud.change(f"create the {kind} {name}", getattr(iam, f"create_{kind}"), **key, **trusted, Tags=cloud.tag_list)
+        create = partial(getattr(iam, f"create_{kind}"), **{"AssumeRolePolicyDocument": trusted} if trust else {})
+        cloud.change(f"create the {kind} {name}", create, **key, Tags=cloud.tag_list)
     elif trust:
-        now, wanted = found["Role"]["AssumeRolePolicyDocument"], json.loads(cloud.document(trust))
-        update = {"RoleName": name, "PolicyDocument": cloud.document(trust)}
-        cloud.keep(f"change whom the role {name} trusts", now, wanted, iam.update_assume_role_policy, **update)
+        now, update = found["Role"]["AssumeRolePolicyDocument"], partial(iam.update_assume_role_policy, **key)
+        what = f"change whom the role {name} trusts"
+        cloud.keep(what, now, json.loads(trusted), update, PolicyDocument=trusted)
     inline = find(getattr(iam, f"get_{kind}_policy"), **key, PolicyName=policy) or {}
-    wanted, put = json.loads(cloud.document(policy)), getattr(iam, f"put_{kind}_policy")
-    arguments = {**key, "PolicyName": policy, "PolicyDocument": cloud.document(policy)}
-    cloud.keep(f"give the {kind} {name} policies/{policy}.json", inline.get("PolicyDocument"), wanted, put, **arguments)
+    put = partial(getattr(iam, f"put_{kind}_policy"), **key, PolicyName=policy)
+    what = f"give the {kind} {name} policies/{policy}.json"
+    cloud.keep(what, inline.get("PolicyDocument"), json.loads(rights), put, PolicyDocument=rights)
 
 
 def ensure_bot(cloud: Cloud, kind: str) -> None:
@@ -471,7 +476,7 @@ def why_it_failed(cloud: Cloud, endpoint: str, found: Json) -> str:
     status = found["EndpointStatus"]
     reason = found.get("FailureReason") or "SageMaker gives no reason."
     lines = last_log_lines(cloud, endpoint) or ["(nothing: the container did not start)"]
-    mend = next((mend for cause, mend in MENDS.items() if re.search(cause, reason)), "Mend that, then run up again.")
+    mend = find_mend(reason) or "Mend that, then run up again."
     state = "went back to what it was before" if status == "InService" else f"is {status}"
     return "\n  ".join([f"The endpoint {endpoint} {state}: {reason}", "The end of its log:", *lines, mend])
 
@@ -1119,8 +1124,6 @@ def digests(cloud: Cloud, repository: str, tag: str) -> tuple[str, str]:
 
 def login_password(cloud: Cloud) -> int:
     """Prints the password for `docker login --username AWS --password-stdin`, as `aws ecr get-login-password` does."""
-    import base64
-
     token = cloud.ecr.get_authorization_token()["authorizationData"][0]["authorizationToken"]
     print(base64.b64decode(token).decode().partition(":")[2])
     return 0
