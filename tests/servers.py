@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -131,10 +131,11 @@ def answers(running: Running, healthy: bool) -> bool:
         return False
 
 
-def wait_until(true: object, seconds: float, otherwise: str) -> None:
+def wait_until(check: Callable[[], Any], seconds: float, otherwise: str) -> Any:  # noqa: ANN401 - whatever it checks
+    """The first true value of check(); AssertionError with the words `otherwise` if there is none in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if true():  # type: ignore[operator]
-            return
+        if value := check():
+            return value
         time.sleep(0.05)
     raise AssertionError(otherwise)

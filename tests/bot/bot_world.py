@@ -34,6 +34,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from lo_bot_api_emulator import ApiRefusal, LoBotApiEmulator
 
 from local.stack import free_port, remove_sockets, storage_command
+from tests.servers import wait_until
 
 Json = Any  # whatever JSON can hold
 ROOT = Path(__file__).parents[2]
@@ -44,12 +45,7 @@ os.environ.update(AWS_ACCESS_KEY_ID="key", AWS_SECRET_ACCESS_KEY="secret", AWS_D
 
 def eventually(check: Callable[[], Any], what: str, seconds: float = 20) -> Json:
     """The first true value of check(); AssertionError naming `what` if there is none in time."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if value := check():
-            return value
-        time.sleep(0.05)
-    raise AssertionError(f"not within {seconds} s: {what}")
+    return wait_until(check, seconds, f"not within {seconds} s: {what}")
 
 
 # ---------------------------------------------------------------- a wire that can be cut
