@@ -16,7 +16,7 @@ import requests
 from PIL import Image
 
 from benchmarks.measure import ROOT, MeasurementError, Settings, save, say, spread, table
-from local.stack import free_port
+from local.stack import free_port, model_command
 
 STARTS = 5
 CLIENTS = (1, 2, 4, 8, 16, 32)
@@ -30,10 +30,9 @@ def server(name: str) -> Iterator[tuple[str, float]]:
     """The container's own command; its address, and the seconds from its start to the first 200 of /ping."""
     port = free_port()
     environment = os.environ | {"SAGEMAKER_BIND_TO_PORT": str(port)}
-    command = [sys.executable, "-m", f"containers.{name}", "serve"]
     started = time.perf_counter()
     quiet = subprocess.DEVNULL
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=quiet, stderr=quiet)
+    process = subprocess.Popen(model_command(name), cwd=ROOT, env=environment, stdout=quiet, stderr=quiet)
     try:
         url = f"http://127.0.0.1:{port}"
         while not well(url):
