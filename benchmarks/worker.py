@@ -160,7 +160,7 @@ def paint(checkpoint: str, photo: str, width: int, height: int, rival: str, devi
 
     image = picture(photo, (width, height))[None]
     if rival == "stylebot":
-        generator = ours.load_generator(Path(checkpoint)).to(device)
+        generator = ours.load_generator(Path(checkpoint), device, working_precision(torch.device(device)))
 
         def painted_of(image: Tensor) -> Tensor:
             return ours.paint(generator, image)

@@ -85,12 +85,6 @@ def plain_network(state: dict[str, Tensor], x: Tensor) -> Tensor:
 # --- the picture ------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generator_module, "working_precision", lambda device: torch.float32)
-
-
-@pytest.mark.usefixtures("in_float32")
 @pytest.mark.parametrize("strip", [64, 20, 4])
 def test_real_weights_paint_what_the_plain_network_paints(
     photo: Tensor, vintage: Generator, vintage_file: Path, strip: int, monkeypatch: pytest.MonkeyPatch
@@ -105,18 +99,14 @@ def test_real_weights_paint_what_the_plain_network_paints(
 
 
 def test_half_precision_leaves_the_picture_within_a_grey_level(
-    photo: Tensor, vintage: Generator, monkeypatch: pytest.MonkeyPatch
+    photo: Tensor, vintage: Generator, vintage_file: Path
 ) -> None:
-    pictures = []
-    for precision in (torch.float32, torch.bfloat16):
-        monkeypatch.setattr(generator_module, "working_precision", lambda device, precision=precision: precision)
-        pictures.append(paint(vintage, photo))
-    difference = (pictures[0] - pictures[1]).abs()
+    half = load_generator(vintage_file, precision=torch.bfloat16)
+    difference = (paint(half, photo) - paint(vintage, photo)).abs()
     assert 0 < difference.max() < 1.5 * LEVEL
     assert difference.mean() < 0.2 * LEVEL
 
 
-@pytest.mark.usefixtures("in_float32")
 def test_official_weights_paint_what_the_plain_network_paints(official: dict[str, Tensor], save: Save) -> None:
     image = torch.rand(1, 3, 100, 72, generator=torch.Generator().manual_seed(1))
     state = {name.replace(".conv_block.", ".block."): tensor for name, tensor in official.items()}
@@ -168,7 +158,9 @@ def test_the_photograph_itself_is_left_alone(vintage: Generator) -> None:
     assert torch.equal(image, before)
 
 
-def test_channels_last_survives_every_layer(vintage: Generator) -> None:
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_channels_last_survives_every_layer(vintage_file: Path, precision: torch.dtype) -> None:
+    generator = load_generator(vintage_file, precision=precision)
     broken: list[str] = []
 
     def check(name: str) -> Callable[..., None]:
@@ -178,12 +170,10 @@ def test_channels_last_survives_every_layer(vintage: Generator) -> None:
 
         return hook
 
-    hooks = [module.register_forward_hook(check(name)) for name, module in vintage.named_modules() if name]
-    try:
-        paint(vintage, torch.rand(1, 3, 96, 40))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    for name, module in generator.named_modules():
+        if name:
+            module.register_forward_hook(check(name))
+    paint(generator, torch.rand(1, 3, 96, 40))
     assert not broken
 
 
@@ -213,6 +203,13 @@ def test_no_picture_of_nan_is_returned(official: dict[str, Tensor], save: Save) 
     generator = load_generator(save({**official, "model.4.weight": torch.full((128, 64, 3, 3), 3e38)}))
     with pytest.raises(FloatingPointError, match="no finite picture"):
         paint(generator, torch.rand(1, 3, 32, 32))
+
+
+def test_what_leaves_the_range_of_half_precision_is_painted_in_float32(official: dict[str, Tensor], save: Save) -> None:
+    path = save({**official, "model.10.conv_block.1.weight": 6e4 * torch.randn(256, 256, 3, 3).sign()})
+    image = torch.rand(1, 3, 24, 24)
+    half = paint(load_generator(path, precision=torch.float16), image)
+    assert (half - paint(load_generator(path), image)).abs().max() < 2 * LEVEL
 
 
 # --- checkpoints ------------------------------------------------------------------------------------------------------

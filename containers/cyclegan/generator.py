@@ -4,13 +4,12 @@ Knows tensors only, for inference only. Read from top to bottom: the network, it
 """
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from containers.device import working_precision
 
 STRIP = 32  # rows that are worked on at once where feature maps have the size of the picture, or half of it
 MARGIN = 4  # rows of context around a strip: as many as the layers that run in strips can see
@@ -41,7 +40,7 @@ class InstanceNorm(nn.Module):
         if x.dtype != torch.float32:
             return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
         mean, variance = self.statistics(x)
-        for rows in x.split(STRIP, dim=2):  # in place, as these maps are the large ones
+        for rows in _rows(x):  # in place, as these maps are the large ones
             rows.copy_(self.normalise(rows, mean, variance))
         return x
 
@@ -53,25 +52,51 @@ class InstanceNorm(nn.Module):
         return F.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps)
 
 
+def _rows(x: Tensor) -> tuple[Tensor, ...]:
+    """x (N, C, H, W) in views of as many rows as are worked on at once."""
+    return x.split(STRIP if x.is_cpu else x.shape[2], dim=2)
+
+
+class _InOwnPrecision:
+    """A convolution that takes its input in any precision."""
+
+    weight: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self.weight.dtype))  # type: ignore[misc]
+
+
+class Convolution(_InOwnPrecision, nn.Conv2d):
+    pass
+
+
+class UpConvolution(_InOwnPrecision, nn.ConvTranspose2d):  # type: ignore[misc]
+    pass
+
+
 class ResnetBlock(nn.Module):
-    """x + conv_block(x), at constant size and number of channels, added to x in place and in x's precision."""
+    """x + conv_block(x), at constant size and number of channels; the sum in float32, and in place of x if x is."""
 
     def __init__(self, channels: int, affine: bool) -> None:
         super().__init__()
         self.conv_block = nn.Sequential(
             nn.ReflectionPad2d(1),
-            nn.Conv2d(channels, channels, 3),
+            Convolution(channels, channels, 3),
             InstanceNorm(channels, affine),
             nn.ReLU(inplace=True),
             nn.ReflectionPad2d(1),
-            nn.Conv2d(channels, channels, 3),
+            Convolution(channels, channels, 3),
             InstanceNorm(channels, affine),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        kind = x.device.type
-        y = x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x  # before it is padded
-        return x.add_(self.conv_block(y))
+        y = x.to(next(self.parameters()).dtype)  # before it is padded
+        for layer in self.conv_block:  # nn.Sequential would hold on to its input
+            y = layer(y)
+        x = x.float()
+        for rows, change in zip(_rows(x), _rows(y), strict=True):  # a sum of two precisions makes a copy of one
+            rows.add_(change)
+        return x
 
 
 class ToPixels(nn.Conv2d):
@@ -99,45 +124,50 @@ class Generator(nn.Module):
     def __init__(self, affine: bool = False) -> None:
         super().__init__()
 
-        def normalised(convolution: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:
+        def normalised(convolution: Convolution | UpConvolution) -> list[nn.Module]:
             return [convolution, InstanceNorm(convolution.out_channels, affine), nn.ReLU(inplace=True)]
 
         self.model = nn.Sequential(
             nn.ReflectionPad2d(3),
-            *normalised(nn.Conv2d(3, 64, 7)),
-            *normalised(nn.Conv2d(64, 128, 3, stride=2, padding=1)),
-            *normalised(nn.Conv2d(128, 256, 3, stride=2, padding=1)),
+            *normalised(Convolution(3, 64, 7)),
+            *normalised(Convolution(64, 128, 3, stride=2, padding=1)),
+            *normalised(Convolution(128, 256, 3, stride=2, padding=1)),
             *(ResnetBlock(256, affine) for _ in range(9)),
-            *normalised(nn.ConvTranspose2d(256, 128, 3, stride=2, padding=1, output_padding=1)),
-            *normalised(nn.ConvTranspose2d(128, 64, 3, stride=2, padding=1, output_padding=1)),
+            *normalised(UpConvolution(256, 128, 3, stride=2, padding=1, output_padding=1)),
+            *normalised(UpConvolution(128, 64, 3, stride=2, padding=1, output_padding=1)),
             nn.ReflectionPad2d(3),
             ToPixels(64, 3, 7),
             nn.Tanh(),
         )
 
-    def forward(
-        self,
-        x: Tensor,
-        precision: torch.dtype = torch.float32,
-        on_progress: Callable[[float], None] = lambda done: None,
-    ) -> Tensor:
+    def to_precision(self, precision: torch.dtype) -> "Generator":
+        """All convolutions on a GPU; on a CPU those between the first and the last two.
+
+        These are nine tenths of the work and leave the picture within a grey level or so, where all together reach two.
+        """
+        layers = self.model[4:22] if self.device.type == "cpu" else self.model
+        for layer in layers.modules():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                layer.to(precision)
+        return self.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def forward(self, x: Tensor, on_progress: Callable[[float], None] = lambda done: None) -> Tensor:
         """(1, 3, H, W) in -1..1 to the same. H and W: multiples of 4, at least 8.
 
-        precision: of all layers on a GPU; on a CPU of the residual blocks, which are nine tenths of the work and leave
-        the picture within a grey level or so, where all layers together reach two.
         On a CPU the first and last layers, whose feature maps would take half of all memory, run in strips.
         """
-        layers, half, on_cpu = list(self.model), precision != torch.float32, x.device.type == "cpu"
-        ends = _in_strips if on_cpu else _at_once
-        with torch.autocast(x.device.type, precision, enabled=half and not on_cpu):
-            x = ends(layers[:5], x)  # to 128 channels at half size
-            inner = layers[5:22]
-            for number, layer in enumerate(inner, 1):
-                fit = not on_cpu or isinstance(layer, ResnetBlock)
-                with torch.autocast(x.device.type, precision, enabled=half and fit):
-                    x = layer(x)
-                on_progress(number / (len(inner) + 1))
-            return ends(layers[22:], x)
+        layers = list(self.model)
+        ends = _in_strips if x.device.type == "cpu" else _at_once
+        x = ends(layers[:5], x)  # to 128 channels at half size
+        inner = layers[5:22]
+        for number, layer in enumerate(inner, 1):
+            x = layer(x)
+            on_progress(number / (len(inner) + 1))
+        return ends(layers[22:], x).float()
 
 
 def _at_once(layers: list[nn.Module], x: Tensor) -> Tensor:
@@ -181,9 +211,10 @@ class CheckpointError(ValueError):
     """A file is no checkpoint of this generator. The message, for a person, names the first difference."""
 
 
-def load_generator(path: Path) -> Generator:
-    """Read a checkpoint in the official layout or vintagify's, on the CPU, ready for `paint`.
+def load_generator(path: Path, device: torch.device | str = "cpu", precision: torch.dtype = torch.float32) -> Generator:
+    """Read a checkpoint in the official layout or vintagify's, ready for `paint`.
 
+    precision: see `Generator.to_precision`.
     The running statistics of old official checkpoints are left out, half precision becomes float32. Nothing
     that is pickled in the file is ever executed. Raises CheckpointError.
     """
@@ -209,8 +240,7 @@ def load_generator(path: Path) -> Generator:
         if problem:
             raise CheckpointError(f"{path} is no CycleGAN generator with 9 blocks: {name} {problem}.")
     generator.load_state_dict({name: found[name].float() for name in expected}, assign=True)
-    generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return generator.requires_grad_(False).eval()
+    return generator.requires_grad_(False).eval().to(device).to_precision(precision)
 
 
 def _difference(expected: Tensor | None, found: object) -> str | None:
@@ -246,7 +276,7 @@ def paint(
 ) -> Tensor:
     """Paint `image`, (1, 3, H, W) in 0..1 with any H, W >= 1; returns the same shape, in float32 and 0..1.
 
-    Works where the generator is, in the precision that suits the device: see `Generator.forward`.
+    Works where the generator is and in its precision; in float32 where that gives no finite picture.
     At its peak it holds 260 (large pictures) to 350 (small ones) bytes a pixel on a CPU: 1.1 GB at 2048x2048.
 
     strength: 1 is the painting, 0 the photograph, between them they are blended.
@@ -262,8 +292,8 @@ def paint(
         return image
     height, width = image.shape[2:]
     with torch.inference_mode():
-        x = _pad(image.to(next(generator.parameters()).device) * 2 - 1)
-        y = _finite(generator, x.contiguous(memory_format=torch.channels_last), on_progress)
+        x = _pad(image.to(generator.device) * 2 - 1).contiguous(memory_format=torch.channels_last)
+        y = _finite(generator, x, on_progress)
         painting = y[:, :, :height, :width].add(1).div(2).to(image.device)
     on_progress(1.0)
     return image.lerp(painting, strength).clamp(0, 1)
@@ -278,8 +308,9 @@ def _pad(x: Tensor) -> Tensor:
 
 
 def _finite(generator: Generator, x: Tensor, on_progress: Callable[[float], None]) -> Tensor:
-    for precision in dict.fromkeys((working_precision(x.device), torch.float32)):
-        y = generator(x, precision, on_progress).float()
-        if torch.isfinite(y).all():
-            return y
-    raise FloatingPointError("the generator gave no finite picture; its checkpoint is not fit for use")
+    y = generator(x, on_progress)
+    if not torch.isfinite(y).all():  # half precision has less room for what a checkpoint may do
+        y = deepcopy(generator).to_precision(torch.float32)(x, on_progress)
+    if not torch.isfinite(y).all():
+        raise FloatingPointError("the generator gave no finite picture; its checkpoint is not fit for use")
+    return y

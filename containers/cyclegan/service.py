@@ -8,7 +8,7 @@ import torch
 from flask import Flask
 from PIL import Image
 
-from containers.device import best_device
+from containers.device import best_device, working_precision
 from containers.gpu import device_report, gpu_faults, gpu_memory
 from containers.serving.app import create_app, write_log
 from containers.serving.errors import RequestError, bad_request
@@ -35,7 +35,7 @@ class Painters:
         self.refused: dict[str, str] = {}
         for name, path in find_styles(directory).items():
             try:
-                generator = load_generator(path).to(device)
+                generator = load_generator(path, device, working_precision(device))
                 paint(generator, torch.full((1, 3, 16, 16), 0.5))  # proves it
                 self.generators[name] = generator
             except (CheckpointError, FloatingPointError) as error:
