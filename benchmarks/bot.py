@@ -1,22 +1,24 @@
 """A thousand chats wait for a painting each: what that costs the bot in memory, and a newcomer in seconds.
 
-`python -m benchmarks.bot` prints a table. "S3 and Telegram" is the time that the same calls take by
-themselves, in this process against the same servers: what is beyond it is the bot's own.
+"S3 and Telegram" is the time that the same calls take by themselves, in this process against the same servers: what is
+beyond it is the bot's own.
 """
-
-from __future__ import annotations
 
 import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import requests
+
+from benchmarks.measure import Settings, say, table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "bot"))
 
 from bot_world import BUCKET, TOKEN, User, World, eventually, s3_client, worlds
 
+TITLE = "The bot"
 CHATS, STARTS = 1000, 50
 
 
@@ -61,26 +63,38 @@ def fill(world: World) -> None:
     eventually(lambda: len(world.endpoint.invocations) == CHATS, "all jobs are with the model", 600)
 
 
-def main() -> None:
+def measure(_: Settings) -> dict[str, Any]:
+    rows = []
     with worlds() as make:
         world = make()
         world.endpoint.mode = "asleep"
         world.start()
         newcomers = [world.user() for _ in range(STARTS)]
         measure_start(newcomers[0])
-        rows = []
         for chats in (0, CHATS):
             if chats:
                 fill(world)
                 time.sleep(20)  # the watcher's ordinary life
             starts = [measure_start(user) for user in newcomers for _ in range(2)]
             calls = measure_calls(world, f"chats/{newcomers[0].chat}.json")
-            rows.append((chats, memory(world), statistics.median(starts) * 1000, statistics.median(calls) * 1000))
-    print("| jobs pending | memory, MB | /start, median ms | S3 and Telegram, median ms | beyond, ms |")
-    print("|---|---|---|---|---|")
-    for chats, megabytes, median, bare in rows:
-        print(f"| {chats} | {megabytes:.0f} | {median:.0f} | {bare:.0f} | {median - bare:.0f} |")
+            rows.append(
+                {
+                    "pending": chats,
+                    "memory": memory(world),
+                    "start": statistics.median(starts),
+                    "calls": statistics.median(calls),
+                }
+            )
+            say(f"{chats} jobs pending: {rows[-1]['memory']:.0f} MB, /start {1000 * rows[-1]['start']:.0f} ms")
+    return {"rows": rows}
 
 
-if __name__ == "__main__":
-    main()
+def report(results: dict[str, Any]) -> str:
+    rows = []
+    for row in results["rows"]:
+        start, calls = 1000 * row["start"], 1000 * row["calls"]
+        rows.append(
+            [f"{row['pending']}", f"{row['memory']:.0f}", f"{start:.0f}", f"{calls:.0f}", f"{start - calls:.0f}"]
+        )
+    head = ["jobs pending", "memory, MB", "/start, median ms", "S3 and Telegram, median ms", "beyond, ms"]
+    return table(head, rows)

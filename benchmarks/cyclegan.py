@@ -4,15 +4,16 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import MeasurementError, Settings, run, save, say, spread, table
+from benchmarks.measure import MeasurementError, Settings, run, say, spread, table
 
+TITLE = "Painters (CycleGAN)"
 SIZES = {(256, 256): (3, 5), (800, 600): (3, 2)}  # (processes, paintings in each after the first)
 GROWTH = [(128, 96), (256, 192), (512, 384), (1024, 768), (2048, 1536)]
 GFLOP = 99 / 256**2  # a pixel
 RIVALS = ("stylebot", "eager")
 
 
-def measure(settings: Settings) -> None:
+def measure(settings: Settings) -> dict[str, Any]:
     from containers.cyclegan.generator import find_styles
     from containers.cyclegan.service import model_directory
 
@@ -59,7 +60,7 @@ def measure(settings: Settings) -> None:
             row = {"rival": rival, "width": width, "height": height, "seconds": seconds, "memory": told["memory"]}
             results["growth"].append(row)
     results["throughput"] = run("throughput", device=settings.device)
-    save("cyclegan", results)
+    return results
 
 
 def all_seconds(turns: list[Any]) -> list[float]:
@@ -96,28 +97,3 @@ def report(results: dict[str, Any]) -> str:
         + table(head, rows)
         + f"\nThe floor: {GFLOP * 256**2:.0f} GFLOP at 256x256 at the best rate of these convolutions here ({rates}).\n"
     )
-
-
-def plot_growth(nst: dict[str, Any] | None, cyclegan: dict[str, Any] | None, path: Path) -> None:
-    """Seconds and memory against megapixels, of both algorithms."""
-    from matplotlib import pyplot as plt
-
-    lines: dict[str, list[Any]] = {}
-    if cyclegan:
-        for row in cyclegan["growth"]:
-            title = "CycleGAN" if row["rival"] == "stylebot" else "CycleGAN, plain eager"
-            lines.setdefault(title, []).append(row)
-    if nst:
-        lines["NST, one evaluation"] = nst["growth"]
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2))
-    for title, rows in lines.items():
-        pixels = [row["width"] * row["height"] / 1e6 for row in rows]
-        for axis, kind in zip(axes, ("seconds", "memory"), strict=True):
-            axis.plot(pixels, [row[kind] for row in rows], "o-", label=title)
-    for axis, kind in zip(axes, ("seconds", "peak MB"), strict=True):
-        axis.set(xscale="log", yscale="log", xlabel="megapixels (longer side 128 to 2048)", ylabel=kind)
-        axis.grid(alpha=0.3, which="both")
-    axes[0].legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)

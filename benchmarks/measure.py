@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).with_name("results")  # a JSON file for each part, so that each can be measured again alone
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+RESULTS = HERE / "results"  # a JSON file for each part, so that each can be measured again alone
+DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -55,22 +57,31 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows]) + "\n"
 
 
-def machine(device: str) -> dict[str, Any]:
-    """What was measured on and with, to be told above the tables."""
+def machine(device: str) -> str:
+    """What is measured on and with, to be told above the tables."""
     told = run("versions", device=device)
     cpu = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         cpu = next((line.split(": ")[1] for line in lines if line.startswith("model name")), cpu)
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "cpu": f"{cpu}, {os.cpu_count()} cores",
-        "load": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
-        **told,
-    }
+    where = told["gpu"] or f"{cpu}, {os.cpu_count()} cores, {told['threads']} threads"
+    return (
+        f"{time.strftime('%Y-%m-%d')}, {where}, half precision {told['precision']}; Python "
+        f"{platform.python_version()}, PyTorch {told['torch']}; load of the machine before: {os.getloadavg()[0]:.1f}."
+    )
 
 
-def save(part: str, results: dict[str, Any]) -> None:
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{part}.json").write_text(json.dumps(results, indent=1) + "\n")
+def save(part: str, device: str, results: dict[str, Any]) -> None:
+    path = RESULTS / device / f"{part}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def found(part: str, device: str) -> Any:  # noqa: ANN401
+    """What `save` saved, or None."""
+    path = RESULTS / device / f"{part}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def picture_name(what: str, device: str, kind: str = "png") -> str:
+    return f"{what}.{kind}" if device == "cpu" else f"{what}-{device}.{kind}"

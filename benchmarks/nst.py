@@ -1,17 +1,23 @@
 """Neural style transfer: this project, pastiche, neural-style, the project's first version, PyTorch's tutorial."""
 
+import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import MeasurementError, Settings, run, save, say, spread, table
+from PIL import Image
 
-SIZE = 320
+from benchmarks.measure import HERE, ROOT, MeasurementError, Settings, picture_name, run, say, spread, table
+from local.sheet import sheet
+
+TITLE = "Neural style transfer"
+SIZES = {"cpu": 320, "cuda": 800}  # longer side
 EVALUATION_GFLOP = 378.7 / 512**2  # a pixel: forward and the input's gradient, to relu5_1
 GROWTH = [(128, 96), (256, 192), (512, 384), (1024, 768), (2048, 1536)]
 PASTICHE_STEPS = (100, 500)
+NEURAL_STYLE_STEPS = 100
 
 
 def rounds() -> list[list[tuple[str, dict[str, Any]]]]:
@@ -21,10 +27,11 @@ def rounds() -> list[list[tuple[str, dict[str, Any]]]]:
     return [each, [("stylebot", {}), ("pastiche", long)], each]
 
 
-def measure(settings: Settings) -> None:
-    results: dict[str, Any] = {"size": SIZE, "pairs": []}
+def measure(settings: Settings) -> dict[str, Any]:
+    size = SIZES[settings.device]
+    results: dict[str, Any] = {"size": size, "pairs": []}
     for number, (content, style) in enumerate(settings.pairs):
-        turns = rounds() if number == 0 else [[("stylebot", {}), ("pastiche", {"steps": PASTICHE_STEPS[0]})]]
+        turns = rounds() if number == 0 else [[("stylebot", {}), ("pastiche", {"steps": n})] for n in PASTICHE_STEPS]
         runs: dict[str, list[Any]] = {}
         for turn, rivals in enumerate(turns):
             for rival, more in rivals:
@@ -34,9 +41,14 @@ def measure(settings: Settings) -> None:
                 if told:
                     runs.setdefault(title, []).append(told)
                     say(f"NST, {Path(content).stem} + {Path(style).stem}, {title}: {told['seconds']:.1f} s")
+        shown = Path(content).resolve().is_relative_to(ROOT)  # other people's pictures may not be ours to publish
+        picture = show(settings, number, content, style, runs) if shown else None
         judge_all(content, style, runs)
-        results["pairs"].append({"content": Path(content).name, "style": Path(style).name, "runs": runs})
-    results["neural-style"] = neural_style(settings)
+        if number == 0:
+            told, results["neural-style was not measured"] = neural_style(settings)
+            runs |= {f"neural-style {NEURAL_STYLE_STEPS}": told} if told else {}
+        names = {"content": Path(content).name, "style": Path(style).name}
+        results["pairs"].append({**names, "picture": picture, "runs": runs})
     results["throughput"] = run("throughput", device=settings.device)
     content, style = settings.pairs[0]
     results["growth"] = []
@@ -48,18 +60,28 @@ def measure(settings: Settings) -> None:
             continue
         results["growth"].append({"width": width, "height": height, **told})
         say(f"NST, one evaluation at {width}x{height}: {told['seconds']:.2f} s, {told['memory']:.0f} MB")
-    save("nst", results)
+    return results
 
 
 def attempt(
     settings: Settings, title: str, rival: str, content: str, style: str, name: str, more: dict[str, Any]
 ) -> Any:  # noqa: ANN401
-    common = {"content": content, "style": style, "size": SIZE, "device": settings.device}
+    common = {"content": content, "style": style, "size": SIZES[settings.device], "device": settings.device}
     try:
         return run("nst", rival=rival, folder=str(settings.folder), name=name, **common, **more)
     except MeasurementError as error:
         say(f"NST, {title}: {error}")
         return None
+
+
+def show(settings: Settings, number: int, content: str, style: str, runs: dict[str, list[Any]]) -> str:
+    """The name of a file with what each rival made of the photograph."""
+    pictures = [("photograph", Image.open(content)), ("style", Image.open(style))]
+    for title, told in runs.items():
+        pictures.append((f"{title}, {told[0]['seconds']:.0f} s", Image.open(told[0]["frames"][-1]["path"])))
+    name = picture_name(f"nst-pictures-{number + 1}", settings.device, "jpg")
+    sheet([(title, image.convert("RGB")) for title, image in pictures]).save(HERE / name, quality=90)
+    return name
 
 
 def judge_all(content: str, style: str, runs: dict[str, list[Any]]) -> None:
@@ -69,29 +91,25 @@ def judge_all(content: str, style: str, runs: dict[str, list[Any]]) -> None:
         frame |= loss
 
 
-def neural_style(settings: Settings) -> str:
-    """Why the package cannot be measured here, or that it can: it only runs as a command, and needs torchvision."""
-    command = [sys.executable, "-c", "import neural_style, torchvision.transforms"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        return f"not measured: {done.stderr.strip().splitlines()[-1]}"
-    content, style = settings.pairs[0]
-    return neural_style_run(settings, content, style)
+def neural_style(settings: Settings) -> tuple[list[Any], str]:
+    """A run of the package, which only is a command, its start included; or none, and why it cannot be measured here.
 
-
-def neural_style_run(settings: Settings, content: str, style: str) -> str:
+    It needs torchvision, and VGG-19's weights in a file of its own form.
+    """
+    (content, style), size = settings.pairs[0], SIZES[settings.device]
     weights, output = settings.folder / "vgg19-original.pth", settings.folder / "neural-style.png"
     run("export_vgg", path=str(weights))
     command = [sys.executable, "-m", "neural_style.neural_style", "-content_image", content, "-style_image", style]
-    command += ["-model_file", str(weights), "-disable_check", "-image_size", str(SIZE), "-num_iterations", "100"]
-    command += ["-init", "image", "-gpu", "c" if settings.device == "cpu" else "0", "-output_image", str(output)]
+    command += ["-model_file", str(weights), "-disable_check", "-image_size", str(size), "-num_iterations"]
+    command += [str(NEURAL_STYLE_STEPS), "-init", "image", "-gpu", "c" if settings.device == "cpu" else "0"]
     started = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run([*command, "-output_image", str(output)], capture_output=True, text=True)
     seconds = time.perf_counter() - started
     if done.returncode != 0:
-        return f"not measured: {done.stderr.strip().splitlines()[-1]}"
+        return [], done.stderr.strip().splitlines()[-1]
     loss = run("judged", content=content, style=style, pictures=[str(output)])[0]
-    return f"100 iterations {seconds:.0f} s with its start, style {loss['style']:.3g}, content {loss['content']:.3g}"
+    say(f"NST, neural-style {NEURAL_STYLE_STEPS}: {seconds:.1f} s")
+    return [{"seconds": seconds, "frames": [{"seconds": seconds, **loss}]}], ""
 
 
 def reached(run_: Any, style: float, content: float) -> float | None:  # noqa: ANN401
@@ -102,32 +120,40 @@ def reached(run_: Any, style: float, content: float) -> float | None:  # noqa: A
 def report(results: dict[str, Any]) -> str:
     parts = []
     for pair in results["pairs"]:
-        rows = []
-        bar = pair["runs"].get(f"pastiche {PASTICHE_STEPS[0]}")
+        rows, ours = [], pair["runs"]["stylebot"]
         for title, told in pair["runs"].items():
             final = told[0]["frames"][-1]
-            cells = [title, spread(one["seconds"] for one in told), f"{final['style']:.3g}", f"{final['content']:.3g}"]
-            if bar:
-                goal = bar[0]["frames"][-1]
-                times = [reached(one, goal["style"], goal["content"]) for one in told]
-                cells.append(spread([t for t in times if t is not None]) if None not in times else "never")
-            rows.append([*cells, spread([one["memory"] for one in told], 0), spread([one["start"] for one in told])])
-        head = ["", "seconds", "style loss", "content loss"]
-        head += [f"seconds to both of pastiche {PASTICHE_STEPS[0]}'s losses"] if bar else []
+            seconds = [one["seconds"] for one in told]
+            cells = [title, spread(seconds), f"{final['style']:.3g}", f"{final['content']:.3g}"]
+            times = [reached(one, final["style"], final["content"]) for one in ours]
+            if told is ours:
+                cells += ["", ""]
+            elif None in times:
+                cells += ["never", ""]
+            else:
+                both = [t for t in times if t is not None]
+                cells += [spread(both), f"{statistics.median(seconds) / statistics.median(both):.1f}"]
+            cells += [spread([one["memory"] for one in told], 0) if "memory" in told[0] else ""]
+            rows.append([*cells, spread([one["start"] for one in told]) if "start" in told[0] else "included"])
+        head = ["", "seconds", "style loss", "content loss", "stylebot has both losses after, s", "times as fast"]
         parts += [f"### {pair['content']} in the style of {pair['style']}, longer side {results['size']}\n"]
         parts += [table([*head, "peak MB", "start, s"], rows)]
-    rates = results["throughput"]
-    ours = results["pairs"][0]["runs"]["stylebot"]
-    parts.append("neural-style (of the package index): " + results["neural-style"] + ".\n")
-    work = schedule_gflop(results["size"], results["size"] * 3 // 4)
-    best = max(rates.values())
-    seconds = sorted(one["seconds"] for one in ours)[len(ours) // 2]
-    parts.append(
-        f"The floor: the default schedule at {results['size']}x{results['size'] * 3 // 4} is {work:,.0f} GFLOP; "
+        parts += [f"![]({pair['picture']})\n"] if pair["picture"] else []
+    reason = results["neural-style was not measured"]
+    parts += [f"neural-style was not measured: {reason}\n"] if reason else []
+    return "\n".join([*parts, told_floor(results)])
+
+
+def told_floor(results: dict[str, Any]) -> str:
+    """What the schedule would take at the rate of a lone convolution."""
+    rates, size = results["throughput"], (results["size"], results["size"] * 3 // 4)
+    work, best = schedule_gflop(*size), max(rates.values())
+    seconds = statistics.median(one["seconds"] for one in results["pairs"][0]["runs"]["stylebot"])
+    return (
+        f"The floor: the default schedule at {size[0]}x{size[1]} is {work:,.0f} GFLOP; "
         f"convolutions here reach {' or '.join(f'{v:,.0f} GFLOP/s in {k}' for k, v in rates.items())}, "
-        f"so {work / best:.1f} s; the default took {seconds * best / work:.1f} times that.\n"
+        f"so {work / best:.2g} s; the default took {seconds * best / work:.1f} times that.\n"
     )
-    return "\n".join(parts)
 
 
 def schedule_gflop(width: int, height: int) -> float:

@@ -15,9 +15,10 @@ from typing import Any
 import requests
 from PIL import Image
 
-from benchmarks.measure import ROOT, MeasurementError, Settings, save, say, spread, table
+from benchmarks.measure import ROOT, MeasurementError, Settings, say, spread, table
 from local.stack import free_port, model_command
 
+TITLE = "Servers"
 STARTS = 5
 CLIENTS = (1, 2, 4, 8, 16, 32)
 PAINTINGS = 32  # in all, at each number of clients
@@ -52,7 +53,7 @@ def well(url: str) -> bool:
         return False
 
 
-def measure(settings: Settings) -> None:
+def measure(settings: Settings) -> dict[str, Any]:
     results: dict[str, Any] = {"starts": {"nst": [], "cyclegan": []}, "load": []}
     for _ in range(STARTS):
         for name, seconds in results["starts"].items():
@@ -67,7 +68,7 @@ def measure(settings: Settings) -> None:
             row = results["load"][-1]
             told = f"{row['rate']:.2f} pictures a second, /ping at most {max(row['pings']) * 1000:.0f} ms"
             say(f"{clients} clients: {told}, {row['refused']} times told to come again, {row['lost']} lost")
-    save("serve", results)
+    return results
 
 
 def jpeg(path: str) -> bytes:

@@ -36,6 +36,13 @@ def wait_for(device: str) -> None:
         torch.cuda.synchronize()
 
 
+def wake(device: str) -> None:
+    """Has PyTorch load what it loads at first use, a GPU's libraries above all, which is no rival's own time."""
+    x = torch.zeros(1, 8, 64, 64, device=device, requires_grad=True)
+    F.conv2d(x, torch.ones(8, 8, 3, 3, device=device)).sum().backward()
+    wait_for(device)
+
+
 def picture(path: str, size: tuple[int, int] | None = None, longest: int | None = None) -> Tensor:
     """(3, H, W) in 0..1."""
     image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
@@ -72,6 +79,7 @@ class Film:
 
 def nst(content: str, style: str, size: int, rival: str, device: str, folder: str, name: str, **more: Any) -> Any:  # noqa: ANN401
     """A whole painting by `rival`; its frames are what the loss is plotted from."""
+    wake(device)
     film, final = RIVALS[rival](content, style, size, device, **more)
     wait_for(device)
     seconds = time.perf_counter() - film.started

@@ -1,0 +1,46 @@
+"""Seconds and memory against pixels, of both algorithms."""
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import DEVICES, found, picture_name
+
+
+def plots(folder: Path) -> list[str]:
+    """A plot for each device that something was measured on; the lines of RESULTS.md that show them."""
+    lines = []
+    for device in DEVICES:
+        curves = measured(device)
+        if curves:
+            plot(curves, folder / picture_name("growth", device))
+            lines += [f"![seconds and memory against pixels]({picture_name('growth', device)})", ""]
+    return lines
+
+
+def measured(device: str) -> dict[str, list[dict[str, Any]]]:
+    """A curve's title -> its sizes, each with width, height, seconds and memory."""
+    curves: dict[str, list[dict[str, Any]]] = {}
+    cyclegan, nst = found("cyclegan", device), found("nst", device)
+    for row in cyclegan["growth"] if cyclegan else []:
+        title = "CycleGAN" if row["rival"] == "stylebot" else "CycleGAN, plain eager"
+        curves.setdefault(title, []).append(row)
+    if nst:
+        curves["NST, one evaluation"] = nst["growth"]
+    return curves
+
+
+def plot(curves: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2))
+    for title, rows in curves.items():
+        pixels = [row["width"] * row["height"] / 1e6 for row in rows]
+        for axis, kind in zip(axes, ("seconds", "memory"), strict=True):
+            axis.plot(pixels, [row[kind] for row in rows], "o-", label=title)
+    for axis, kind in zip(axes, ("seconds", "peak MB"), strict=True):
+        axis.set(xscale="log", yscale="log", xlabel="megapixels (longer side 128 to 2048)", ylabel=kind)
+        axis.grid(alpha=0.3, which="both")
+    axes[0].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
