@@ -86,7 +86,7 @@ SETTINGS = {  # of the environment: what each must look like, what it is if not 
     "BUCKET": (r".+", "", "the name of the S3 bucket for chats and jobs"),
     "NST_ENDPOINT": (r".+", "", "the name of the SageMaker endpoint that takes any picture's style"),
     "CYCLEGAN_ENDPOINT": (r".+", "", "the name of the SageMaker endpoint with the painters"),
-    "STYLES": (rf"{STYLE}(,\s*{STYLE})*", ",".join(PAINTERS), "names such as monet,vangogh or monet=Claude"),
+    "STYLES": (rf"\s*{STYLE}(\s*,\s*{STYLE})*\s*", ",".join(PAINTERS), "names such as monet,vangogh or monet=Claude"),
     "ALLOWED_USERS": (r"[\d\s,]+", " ", "whole numbers, with commas between them"),
     "ADMINS": (r"[\d\s,]+", " ", "whole numbers, with commas between them"),
     "DAILY_LIMIT": (r"\d+", "0", "a whole number"),

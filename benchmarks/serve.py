@@ -16,7 +16,7 @@ import requests
 from PIL import Image
 
 from benchmarks.measure import ROOT, MeasurementError, Settings, say, spread, table
-from local.stack import free_port, model_command
+from local.stack import MODELS, docker_command, free_port, has_image, model_command
 
 TITLE = "Servers"
 STARTS = 5
@@ -27,15 +27,17 @@ IMPORTS = ("containers.nst.service", "containers.cyclegan.service")
 
 
 @contextmanager
-def server(name: str) -> Iterator[tuple[str, float]]:
-    """The container's own command; its address, and the seconds from its start to the first 200 of /ping."""
-    port = free_port()
-    environment = os.environ | {"SAGEMAKER_BIND_TO_PORT": str(port)}
+def server(name: str, docker: bool = False) -> Iterator[tuple[str, float]]:
+    """A container, or its command without Docker; its address, and the seconds from its start to /ping's first 200."""
+    address = f"127.0.0.1:{free_port()}"
+    environment = os.environ | {"GUNICORN_CMD_ARGS": f"--bind {address}"}
+    container = f"stylebot-benchmark-{os.getpid()}"
+    command = docker_command(name, container, environment) if docker else model_command(name)
     started = time.perf_counter()
     quiet = subprocess.DEVNULL
-    process = subprocess.Popen(model_command(name), cwd=ROOT, env=environment, stdout=quiet, stderr=quiet)
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=quiet, stderr=quiet)
     try:
-        url = f"http://127.0.0.1:{port}"
+        url = f"http://{address}"
         while not well(url):
             if process.poll() is not None or time.perf_counter() - started > 120:
                 raise MeasurementError(f"the {name} server did not start")
@@ -54,11 +56,13 @@ def well(url: str) -> bool:
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    results: dict[str, Any] = {"starts": {"nst": [], "cyclegan": []}, "load": []}
+    servers = {f"containers.{name}": (name, False) for name in MODELS}
+    servers |= {f"image stylebot-{name}": (name, True) for name in MODELS if has_image(f"stylebot-{name}")}
+    results: dict[str, Any] = {"starts": {title: [] for title in servers}, "load": []}
     for _ in range(STARTS):
-        for name, seconds in results["starts"].items():
-            with server(name) as (_, took):
-                seconds.append(took)
+        for title, (name, docker) in servers.items():
+            with server(name, docker) as (_, took):
+                results["starts"][title].append(took)
         say("start to /ping 200: " + ", ".join(f"{n} {s[-1]:.2f} s" for n, s in results["starts"].items()))
     results["imports"] = {module: import_times(module) for module in IMPORTS}
     photo = jpeg(settings.pairs[0][0])
@@ -171,7 +175,7 @@ def report(results: dict[str, Any]) -> str:
         for module, times in results["imports"].items()
     )
     return (
-        table(["server", "process start to /ping 200, s"], starts)
+        table(["server", "start to the first 200 of /ping, s"], starts)
         + f"\nWhere the imports' time goes (`python -X importtime`):\n\n{profile}\n\n"
         + f"The painters' server, photographs of {SIDE}x{SIDE}, {PAINTINGS} in all; a client that finds the queue full "
         + "comes again after the Retry-After that it was told:\n\n"

@@ -6,9 +6,9 @@ from PIL import Image
 from torch import Tensor
 
 
-def to_tensor(image: Image.Image) -> Tensor:
-    """An RGB picture as (3, H, W), float32 in 0..1."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div_(255)
+def to_tensor(image: Image.Image, device: torch.device | str = "cpu") -> Tensor:
+    """An RGB picture as (3, H, W), float32 in 0..1, on `device`, where its bytes become floats."""
+    return torch.from_numpy(np.array(image)).to(device).permute(2, 0, 1).float().div_(255)
 
 
 def to_image(tensor: Tensor) -> Image.Image:

@@ -294,9 +294,9 @@ def paint(
     with torch.inference_mode():
         x = _pad(image.to(generator.device) * 2 - 1).contiguous(memory_format=torch.channels_last)
         y = _finite(generator, x, on_progress)
-        painting = y[:, :, :height, :width].add(1).div(2).to(image.device)
+        painting = y[:, :, :height, :width].add(1).div(2)
     on_progress(1.0)
-    return image.lerp(painting, strength).clamp(0, 1)
+    return image.to(painting.device).lerp(painting, strength).clamp(0, 1).to(image.device)
 
 
 def _pad(x: Tensor) -> Tensor:

@@ -58,8 +58,9 @@ class Painters:
             report(Progress(round(100 * done), 100, done))
 
         with gpu_faults():
-            painted = paint(generator, to_tensor(content)[None], options.get("strength", 1.0), on_progress)
-        return Picture(to_image(painted[0]), {"style_name": options["style_name"], **gpu_memory()})
+            image = to_tensor(content, generator.device)[None]
+            painting = to_image(paint(generator, image, options.get("strength", 1.0), on_progress)[0])
+        return Picture(painting, {"style_name": options["style_name"], **gpu_memory()})
 
     def generator(self, name: str | None) -> Generator:
         known = ", ".join(self.generators)

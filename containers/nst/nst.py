@@ -442,14 +442,14 @@ def multiscale(
 
 
 def enlarged(image: Tensor, content: Tensor) -> Tensor:
-    """`image` at the size of `content`, with half of the photograph's detail that the coarser scale could not hold.
+    """`image` at the size of `content`, with the photograph's detail that the coarser scale could not hold.
 
-    What L-BFGS would take its first steps to bring back; all of it would stand in the strokes' way.
+    L-BFGS would take its first steps to bring it back.
     """
     height, width = image.shape[-2:]
     size = content.shape[3], content.shape[2]
     detail = content - resized(resized(content, (width, height)), size)
-    return (resized(image, size) + 0.5 * detail).clamp(0, 1)
+    return (resized(image, size) + detail).clamp(0, 1)
 
 
 def gatys_objective(content: Tensor, styles: list[Tensor], last: bool, options: Options, network: VGG19) -> Objective:

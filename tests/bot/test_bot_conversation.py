@@ -125,7 +125,7 @@ def test_a_picture_of_ones_own_as_the_style(world: World) -> None:
 
 
 def test_a_painter_by_name_in_any_case(world: World) -> None:
-    world.start(STYLES="vintage, monet=Claude")
+    world.start(STYLES=" vintage , monet=Claude")
     anna = world.user()
     anna.photo()
     assert list(anna.sees().buttons) == ["Vintage", "Claude"]
