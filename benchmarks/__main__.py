@@ -12,7 +12,7 @@ from benchmarks.measure import DEVICES, HERE, ROOT, MeasurementError, Settings, 
 
 EXAMPLES = ROOT / "examples"
 PAIRS = [("photos/chelsea.jpg", "styles/swirls.jpg"), ("photos/coffee.jpg", "styles/waves.jpg")]
-MINUTES = {"nst": 40, "cyclegan": 4, "serve": 3, "bot": 5}  # each part, a module with its name, on two CPU cores
+MINUTES = {"nst": 28, "cyclegan": 4, "serve": 2, "bot": 2}  # each part, a module with its name, on two CPU cores
 ALGORITHMS = ["nst", "cyclegan"]  # which PyTorch alone is enough for
 
 
