@@ -107,6 +107,21 @@ def test_half_precision_leaves_the_picture_within_a_grey_level(
     assert difference.mean() < 0.2 * LEVEL
 
 
+def test_what_a_gpu_does_leaves_the_picture_within_a_grey_level_on_average(
+    photo: Tensor, vintage: Generator, vintage_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its way through the network, on a CPU: all layers in half precision, and nothing in strips."""
+    half = load_generator(vintage_file)
+    for layer in half.modules():
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
+            layer.to(torch.bfloat16)
+    expected = paint(vintage, photo)
+    monkeypatch.setattr(generator_module, "_in_strips", generator_module._at_once)
+    monkeypatch.setattr(generator_module, "_rows", lambda x: (x,))
+    difference = (paint(half, photo) - expected).abs()
+    assert 0 < difference.mean() < LEVEL
+
+
 def test_official_weights_paint_what_the_plain_network_paints(official: dict[str, Tensor], save: Save) -> None:
     image = torch.rand(1, 3, 100, 72, generator=torch.Generator().manual_seed(1))
     state = {name.replace(".conv_block.", ".block."): tensor for name, tensor in official.items()}
