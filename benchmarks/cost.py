@@ -1,5 +1,7 @@
 """Dollars for a picture: on GPUs an estimate out of FLOPs, on a serverless CPU out of the seconds measured."""
 
+import statistics
+
 from benchmarks import cyclegan, nst
 from benchmarks.measure import found, table
 
@@ -27,7 +29,7 @@ def report() -> str:
     for size in (found("cyclegan", "cpu") or {"sizes": []})["sizes"]:
         if (size["width"], size["height"]) == SIZE:
             measured = cyclegan.all_seconds(size["turns"]["stylebot"])
-            seconds = sorted(measured)[len(measured) // 2]
+            seconds = statistics.median(measured)
             cost = f"{1000 * SERVERLESS * seconds:.3f}"
             rows.append(["serverless CPU, 6 GB", "CycleGAN", f"{seconds:.2f}", cost, "seconds as on this machine"])
     head = ["where", "", "seconds", "dollars for 1000 pictures", ""]

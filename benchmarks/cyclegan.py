@@ -4,20 +4,20 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from benchmarks import growth
 from benchmarks.measure import MeasurementError, Settings, run, say, spread, table
 
 TITLE = "Painters (CycleGAN)"
 SIZES = {(256, 256): (3, 5), (800, 600): (3, 2)}  # (processes, paintings in each after the first)
-GROWTH = [(128, 96), (256, 192), (512, 384), (1024, 768), (2048, 1536)]
 GFLOP = 99 / 256**2  # a pixel
 RIVALS = ("stylebot", "eager")
 
 
 def measure(settings: Settings) -> dict[str, Any]:
     from containers.cyclegan.generator import find_styles
-    from containers.cyclegan.service import model_directory
+    from containers.cyclegan.weights import DIRECTORY
 
-    checkpoint = next(iter(find_styles(model_directory()).values()), None)
+    checkpoint = next(iter(find_styles(DIRECTORY).values()), None)
     if checkpoint is None:
         raise MeasurementError("there is no checkpoint; fetch one with: python -m containers.cyclegan weights")
     photo = settings.pairs[0][0]
@@ -49,7 +49,7 @@ def measure(settings: Settings) -> dict[str, Any]:
         pictures = [str(settings.folder / f"{rival}.pt") for rival in RIVALS]
         apart = run("difference", one=pictures[0], other=pictures[1])
         results["sizes"].append({"width": width, "height": height, "turns": turns, "difference": apart})
-    for width, height in GROWTH:
+    for width, height in growth.SIZES:
         for rival in RIVALS:
             try:
                 told = paint(rival, width, height, 0 if width > 1024 else 1)

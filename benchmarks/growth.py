@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import DEVICES, found, picture_name
+from benchmarks.measure import DEVICES, found, picture_name, two_plots
+
+SIZES = [(128, 96), (256, 192), (512, 384), (1024, 768), (2048, 1536)]
 
 
 def plots(folder: Path) -> list[str]:
@@ -30,17 +32,12 @@ def measured(device: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def plot(curves: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2))
-    for title, rows in curves.items():
-        pixels = [row["width"] * row["height"] / 1e6 for row in rows]
-        for axis, kind in zip(axes, ("seconds", "memory"), strict=True):
-            axis.plot(pixels, [row[kind] for row in rows], "o-", label=title)
-    for axis, kind in zip(axes, ("seconds", "peak MB"), strict=True):
-        axis.set(xscale="log", yscale="log", xlabel="megapixels (longer side 128 to 2048)", ylabel=kind)
-        axis.grid(alpha=0.3, which="both")
-    axes[0].legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    with two_plots(path) as axes:
+        for title, rows in curves.items():
+            pixels = [row["width"] * row["height"] / 1e6 for row in rows]
+            for axis, kind in zip(axes, ("seconds", "memory"), strict=True):
+                axis.plot(pixels, [row[kind] for row in rows], "o-", label=title)
+        for axis, kind in zip(axes, ("seconds", "peak MB"), strict=True):
+            axis.set(xscale="log", yscale="log", xlabel="megapixels (longer side 128 to 2048)", ylabel=kind)
+            axis.grid(alpha=0.3, which="both")
+        axes[0].legend()

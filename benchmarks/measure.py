@@ -7,7 +7,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,20 @@ def found(part: str, device: str) -> Any:  # noqa: ANN401
     """What `save` saved, or None."""
     path = RESULTS / device / f"{part}.json"
     return json.loads(path.read_text()) if path.exists() else None
+
+
+@contextmanager
+def two_plots(path: Path, title: str = "") -> Iterator[Any]:
+    """Two axes side by side, to be drawn on and then saved."""
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2))
+    yield axes
+    if title:
+        figure.suptitle(title)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 def picture_name(what: str, device: str, kind: str = "png") -> str:

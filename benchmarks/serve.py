@@ -15,7 +15,7 @@ from typing import Any
 import requests
 from PIL import Image
 
-from benchmarks.measure import ROOT, MeasurementError, Settings, say, spread, table
+from benchmarks.measure import ROOT, MeasurementError, Settings, say, spread, table, two_plots
 from local.stack import MODELS, docker_command, free_port, has_image, model_command
 
 TITLE = "Servers"
@@ -23,7 +23,7 @@ STARTS = 5
 CLIENTS = (1, 2, 4, 8, 16, 32)
 PAINTINGS = 32  # in all, at each number of clients
 SIDE = 256
-IMPORTS = ("containers.nst.service", "containers.cyclegan.service")
+IMPORTS = [f"containers.{name}.service" for name in MODELS]
 
 
 @contextmanager
@@ -184,18 +184,13 @@ def report(results: dict[str, Any]) -> str:
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2))
     clients = [row["clients"] for row in results["load"]]
-    axes[0].plot(clients, [row["rate"] for row in results["load"]], "o-")
-    axes[0].set(xscale="log", xlabel="clients at once", ylabel="pictures a second", ylim=0)
-    axes[1].boxplot([[1000 * ping for ping in row["pings"]] for row in results["load"]], whis=(0, 100))
-    axes[1].set_xticklabels(clients)
-    axes[1].axhline(100, color="firebrick", linestyle="--")
-    axes[1].set(yscale="log", xlabel="clients at once", ylabel="/ping, ms")
-    for axis in axes:
-        axis.grid(alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    with two_plots(path) as axes:
+        axes[0].plot(clients, [row["rate"] for row in results["load"]], "o-")
+        axes[0].set(xscale="log", xlabel="clients at once", ylabel="pictures a second", ylim=0)
+        axes[1].boxplot([[1000 * ping for ping in row["pings"]] for row in results["load"]], whis=(0, 100))
+        axes[1].set_xticklabels(clients)
+        axes[1].axhline(100, color="firebrick", linestyle="--")
+        axes[1].set(yscale="log", xlabel="clients at once", ylabel="/ping, ms")
+        for axis in axes:
+            axis.grid(alpha=0.3)

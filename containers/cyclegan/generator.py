@@ -161,7 +161,7 @@ class Generator(nn.Module):
         On a CPU the first and last layers, whose feature maps would take half of all memory, run in strips.
         """
         layers = list(self.model)
-        ends = _in_strips if x.device.type == "cpu" else _at_once
+        ends = _in_strips if x.is_cpu else _at_once
         x = ends(layers[:5], x)  # to 128 channels at half size
         inner = layers[5:22]
         for number, layer in enumerate(inner, 1):
@@ -287,16 +287,17 @@ def paint(
         raise ValueError(f"image must be floats of shape (1, 3, H, W), not {image.dtype}, {tuple(image.shape)}")
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must be within 0..1, not {strength}")
-    image = image.float().clamp(0, 1)
+    device = image.device
+    image = image.to(generator.device).float().clamp(0, 1)
     if strength == 0:
-        return image
+        return image.to(device)
     height, width = image.shape[2:]
     with torch.inference_mode():
-        x = _pad(image.to(generator.device) * 2 - 1).contiguous(memory_format=torch.channels_last)
+        x = _pad(image * 2 - 1).contiguous(memory_format=torch.channels_last)
         y = _finite(generator, x, on_progress)
         painting = y[:, :, :height, :width].add(1).div(2)
     on_progress(1.0)
-    return image.to(painting.device).lerp(painting, strength).clamp(0, 1).to(image.device)
+    return image.lerp(painting, strength).clamp(0, 1).to(device)
 
 
 def _pad(x: Tensor) -> Tensor:
