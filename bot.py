@@ -30,10 +30,28 @@ import requests
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-MAX_BYTES, MAX_PIXELS = 20 * 2**20, 40_000_000  # of a picture sent to us; getFile gives no more than 20 MB
-PHOTO_BYTES, PHOTO_SIDES, PHOTO_RATIO = 10 * 2**20, 10_000, 20  # of a photo that Telegram takes from us
-WORKERS, PICTURES, GLANCES, KEPT = 16, 4, 12, 10  # chats served, pictures held, glances a second, results for buttons
-EDIT_SECONDS, WAKING_SECONDS, TIME_BUDGET, MODEL_SECONDS, DEADLINE = 3, 10, 600, 900, 3600  # the last: with all waiting
+MAX_BYTES, MAX_PIXELS = (
+    20 * 2**20,
+    40_000_000,
+)  # of a picture sent to us; getFile gives no more than 20 MB
+PHOTO_BYTES, PHOTO_SIDES, PHOTO_RATIO = (
+    10 * 2**20,
+    10_000,
+    20,
+)  # of a photo that Telegram takes from us
+WORKERS, PICTURES, GLANCES, KEPT = (
+    16,
+    4,
+    12,
+    10,
+)  # chats served, pictures held, glances a second, results for buttons
+EDIT_SECONDS, WAKING_SECONDS, TIME_BUDGET, MODEL_SECONDS, DEADLINE = (
+    3,
+    10,
+    600,
+    900,
+    3600,
+)  # the last: with all waiting
 S3_ERRORS = (BotoCoreError, ClientError)
 Json = Any  # whatever JSON can hold
 log = logging.getLogger("bot")
@@ -76,7 +94,9 @@ TEXTS = {  # English, Russian
 
 def text(lang: str, *keys: str, **values: Json) -> str:
     """The texts of `keys` in the user's language, "ru", or else English; a key that has none is a text itself."""
-    return " ".join(TEXTS[key][lang == "ru"].format(**values) if key in TEXTS else key for key in keys)
+    return " ".join(
+        TEXTS[key][lang == "ru"].format(**values) if key in TEXTS else key for key in keys
+    )
 
 
 PAINTERS = {"monet": "Monet", "vangogh": "Van Gogh", "cezanne": "Cezanne", "ukiyoe": "Ukiyo-e"}
@@ -84,9 +104,17 @@ STYLE = r"([\w.-]{1,50})(?:=([^,]+))?"
 SETTINGS = {  # of the environment: what each must look like, what it is if not set, and what to set it to
     "TELEGRAM_TOKEN": (r".+", "", "the token that @BotFather gave you"),
     "BUCKET": (r".+", "", "the name of the S3 bucket for chats and jobs"),
-    "NST_ENDPOINT": (r".+", "", "the name of the SageMaker endpoint that takes any picture's style"),
+    "NST_ENDPOINT": (
+        r".+",
+        "",
+        "the name of the SageMaker endpoint that takes any picture's style",
+    ),
     "CYCLEGAN_ENDPOINT": (r".+", "", "the name of the SageMaker endpoint with the painters"),
-    "STYLES": (rf"\s*{STYLE}(\s*,\s*{STYLE})*\s*", ",".join(PAINTERS), "names such as monet,vangogh or monet=Claude"),
+    "STYLES": (
+        rf"\s*{STYLE}(\s*,\s*{STYLE})*\s*",
+        ",".join(PAINTERS),
+        "names such as monet,vangogh or monet=Claude",
+    ),
     "ALLOWED_USERS": (r"[\d\s,]+", " ", "whole numbers, with commas between them"),
     "ADMINS": (r"[\d\s,]+", " ", "whole numbers, with commas between them"),
     "DAILY_LIMIT": (r"\d+", "0", "a whole number"),
@@ -102,7 +130,9 @@ class Chat:
     content: Json = None  # {"file_id", "document": whether it came as a file}
     job: str | None = None
     kept: dict[str, Json] = field(default_factory=dict)  # recent jobs' work, for the buttons
-    seen: list[int] = field(default_factory=list)  # updates handled last; their ids may restart, so no "<"
+    seen: list[int] = field(
+        default_factory=list
+    )  # updates handled last; their ids may restart, so no "<"
     reply: list[str] = field(default_factory=list)  # the texts that answer the last of them
 
 
@@ -121,8 +151,12 @@ class Job:
     model: str = ""  # nst or cyclegan
     created: float = field(default_factory=time.time)
     message: int | None = None  # the status message
-    places: list[str] = field(default_factory=list)  # the keys for SageMaker's answer: output, failure
-    sent: list[str] = field(default_factory=list)  # what the user has got: status, photo, document, reason
+    places: list[str] = field(
+        default_factory=list
+    )  # the keys for SageMaker's answer: output, failure
+    sent: list[str] = field(
+        default_factory=list
+    )  # what the user has got: status, photo, document, reason
     after: float = 0.0  # no step before then (monotonic)
     tries: int = 0
     verdict: str = ""  # why it failed, where we found out ourselves
@@ -135,7 +169,9 @@ class Job:
         return f"jobs/{self.id}/{name}"
 
     def buttons(self, *rows: list[str]) -> Json:
-        return keyboard([[(text(self.lang, f"b_{verb}"), f"{verb}:{self.id}") for verb in row] for row in rows])
+        return keyboard(
+            [[(text(self.lang, f"b_{verb}"), f"{verb}:{self.id}") for verb in row] for row in rows]
+        )
 
 
 class TelegramError(Exception):
@@ -144,34 +180,60 @@ class TelegramError(Exception):
     def __init__(self, method: str, code: int, description: str, hints: Mapping[str, Json]) -> None:
         super().__init__(f"{method}: {code} {description}")
         self.method, self.code, self.description = method, code, description
-        self.retry_after, self.moved = float(hints.get("retry_after", 0)), hints.get("migrate_to_chat_id")
+        self.retry_after, self.moved = (
+            float(hints.get("retry_after", 0)),
+            hints.get("migrate_to_chat_id"),
+        )
 
 
 def judge(error: Exception, tries: int) -> str:
     """What to tell the user about an error that will not pass; nothing about one that may."""
     if isinstance(error, TelegramError):
-        reason = "internal" if error.method != "getFile" else "image_too_large" if "big" in str(error) else "expired"
-        return "" if error.moved or error.code in (0, 429) or (error.code >= 500 and tries < 20) else reason
+        reason = (
+            "internal"
+            if error.method != "getFile"
+            else "image_too_large"
+            if "big" in str(error)
+            else "expired"
+        )
+        return (
+            ""
+            if error.moved or error.code in (0, 429) or (error.code >= 500 and tries < 20)
+            else reason
+        )
     if isinstance(error, ClientError) and error.operation_name == "InvokeEndpointAsync":
-        may_pass = error.response["ResponseMetadata"]["HTTPStatusCode"] >= 429 or "Throttl" in str(error)
+        may_pass = error.response["ResponseMetadata"]["HTTPStatusCode"] >= 429 or "Throttl" in str(
+            error
+        )
         return "" if may_pass else "endpoint"
     return "" if isinstance(error, S3_ERRORS) else "internal"
 
 
 def keyboard(rows: list[list[tuple[str, str]]]) -> Json:
-    return {"inline_keyboard": [[{"text": w, "callback_data": d} for w, d in row] for row in rows if row]}
+    return {
+        "inline_keyboard": [
+            [{"text": w, "callback_data": d} for w, d in row] for row in rows if row
+        ]
+    }
 
 
 def read_content(message: Mapping[str, Json]) -> tuple[str, Json]:
     """Kind and value of a message: command or text, an image and what it is, or wrong and why."""
     if words := message.get("text", "").strip():
-        return ("command", words[1:].split(" ")[0].lower()) if words.startswith("/") else ("text", words)
+        return (
+            ("command", words[1:].split(" ")[0].lower())
+            if words.startswith("/")
+            else ("text", words)
+        )
     file = message["photo"][-1] if message.get("photo") else message.get("document")
     if not file or "animation" in message:  # which comes with a document too
         return "wrong", "bad_content"
     if "photo" not in message and not str(file.get("mime_type")).startswith("image/"):
         return "wrong", "not_image"
-    if file.get("file_size", 0) > MAX_BYTES or file.get("width", 0) * file.get("height", 0) > MAX_PIXELS:
+    if (
+        file.get("file_size", 0) > MAX_BYTES
+        or file.get("width", 0) * file.get("height", 0) > MAX_PIXELS
+    ):
         return "wrong", "image_too_large"
     return "image", {"file_id": file["file_id"], "document": "photo" not in message}
 
@@ -186,15 +248,35 @@ class Bot:
     """All that is shared. Raises ValueError with a line for each setting that is missing or unclear."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
-        aws, known = boto3.Session(), {name: env.get(name) or default for name, (_, default, _) in SETTINGS.items()}
-        wrong = [n for n, (form, _, _) in SETTINGS.items() if not re.fullmatch(form, known[n], re.ASCII | re.S)]
-        lines = [f"{n} is {'unclear' if known[n] else 'not set'}: set it to {SETTINGS[n][2]}" for n in wrong]
+        aws, known = (
+            boto3.Session(),
+            {name: env.get(name) or default for name, (_, default, _) in SETTINGS.items()},
+        )
+        wrong = [
+            n
+            for n, (form, _, _) in SETTINGS.items()
+            if not re.fullmatch(form, known[n], re.ASCII | re.S)
+        ]
+        lines = [
+            f"{n} is {'unclear' if known[n] else 'not set'}: set it to {SETTINGS[n][2]}"
+            for n in wrong
+        ]
         if not (aws.region_name and aws.get_credentials()):
-            lines.append("AWS is not set up: set AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+            lines.append(
+                "AWS is not set up: set AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            )
         if lines:
             raise ValueError("\n".join(lines))
-        self.token, self.bucket, self.support = known["TELEGRAM_TOKEN"], known["BUCKET"], known["SUPPORT"]
-        self.api, self.name, self.daily_limit = known["TELEGRAM_API"].rstrip("/"), "", int(known["DAILY_LIMIT"])
+        self.token, self.bucket, self.support = (
+            known["TELEGRAM_TOKEN"],
+            known["BUCKET"],
+            known["SUPPORT"],
+        )
+        self.api, self.name, self.daily_limit = (
+            known["TELEGRAM_API"].rstrip("/"),
+            "",
+            int(known["DAILY_LIMIT"]),
+        )
         self.endpoints = {"nst": known["NST_ENDPOINT"], "cyclegan": known["CYCLEGAN_ENDPOINT"]}
         styles = re.findall(STYLE, known["STYLES"])
         self.styles = {name: words or PAINTERS.get(name) or name.title() for name, words in styles}
@@ -204,8 +286,13 @@ class Bot:
         self.pictures = threading.Semaphore(PICTURES)
         self.web.mount("http", requests.adapters.HTTPAdapter(pool_maxsize=WORKERS + 2))
         limits = {"connect_timeout": 5, "read_timeout": 20, "max_pool_connections": WORKERS + 2}
-        once = Config(**limits, retries={"total_max_attempts": 1})  # a repeated call would paint twice
-        self.s3, self.runtime = aws.client("s3", config=Config(**limits)), aws.client("sagemaker-runtime", config=once)
+        once = Config(
+            **limits, retries={"total_max_attempts": 1}
+        )  # a repeated call would paint twice
+        self.s3, self.runtime = (
+            aws.client("s3", config=Config(**limits)),
+            aws.client("sagemaker-runtime", config=once),
+        )
         self.inbox: dict[int, Job | None] = {}  # updates that are not confirmed; None: handled
         self.jobs: dict[str, Job] = {}  # all paintings that are pending
         self.busy: set[int | str] = set()  # chats for which something is being done
@@ -218,15 +305,31 @@ class Bot:
     def call(self, method: str, files: Json = None, wait: float = 30, **values: Json) -> Json:
         """One request to the Bot API: its result, or TelegramError. Values that are None are left out."""
         values = {key: value for key, value in values.items() if value is not None}
-        form = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+        form = {
+            key: value if isinstance(value, str) else json.dumps(value)
+            for key, value in values.items()
+        }
         body: Json = {"data": form, "files": files} if files else {"json": values}
         try:
-            answer = self.web.post(f"{self.api}/bot{self.token}/{method}", timeout=(10, wait), **body).json()
+            answer = self.web.post(
+                f"{self.api}/bot{self.token}/{method}", timeout=(10, wait), **body
+            ).json()
             if answer["ok"]:
                 return answer["result"]
-            refused = int(answer["error_code"]), str(answer["description"]), answer.get("parameters") or {}
-        except (requests.RequestException, ValueError, KeyError, TypeError) as error:  # it may show the token
-            raise TelegramError(method, 0, f"no whole answer ({type(error).__name__})", {}) from None
+            refused = (
+                int(answer["error_code"]),
+                str(answer["description"]),
+                answer.get("parameters") or {},
+            )
+        except (
+            requests.RequestException,
+            ValueError,
+            KeyError,
+            TypeError,
+        ) as error:  # it may show the token
+            raise TelegramError(
+                method, 0, f"no whole answer ({type(error).__name__})", {}
+            ) from None
         raise TelegramError(method, *refused)
 
     def say(self, chat: int, thread: int | None, method: str, **values: Json) -> Json:
@@ -249,7 +352,10 @@ class Bot:
 
     def note(self, what: str, error: Exception, tries: int) -> float:
         """Log a failed step, with its trace if the fault is ours. Returns the seconds to wait before the next one."""
-        wait = max(getattr(error, "retry_after", 0), min(30.0, 0.5 * 2 ** min(tries, 10)) * random.uniform(0.5, 1))
+        wait = max(
+            getattr(error, "retry_after", 0),
+            min(30.0, 0.5 * 2 ** min(tries, 10)) * random.uniform(0.5, 1),
+        )
         self.count["errors"] += 1
         ours = not isinstance(error, (TelegramError, *S3_ERRORS))
         log.warning("%s: %s; wait %.1f s", what, error, wait, exc_info=ours)
@@ -273,7 +379,9 @@ class Bot:
     def put_json(self, key: str, value: Json, etag: str | None = None) -> None:
         """With `etag` only over that version, "" being none; ClientError PreconditionFailed otherwise."""
         condition = {} if etag is None else {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
-        self.s3.put_object(Bucket=self.bucket, Key=key, Body=json.dumps(value).encode(), **condition)
+        self.s3.put_object(
+            Bucket=self.bucket, Key=key, Body=json.dumps(value).encode(), **condition
+        )
 
     def page(self, prefix: str, after: str = "") -> tuple[list[dict[str, Json]], str]:
         """Up to 1000 objects, and the key after which to go on; "" at the end."""
@@ -290,10 +398,16 @@ class Bot:
         value, etag = self.get_json(f"chats/{number}.json")
         if "moved" in value:
             return self.load_chat(value["moved"])
-        return number, Chat(**{f.name: value[f.name] for f in fields(Chat) if f.name in value}), etag
+        return (
+            number,
+            Chat(**{f.name: value[f.name] for f in fields(Chat) if f.name in value}),
+            etag,
+        )
 
     def save_job(self, job: Job) -> None:
-        self.put_json(job.key("job.json"), dict(takewhile(lambda item: item[0] != "after", vars(job).items())))
+        self.put_json(
+            job.key("job.json"), dict(takewhile(lambda item: item[0] != "after", vars(job).items()))
+        )
 
     # ------------------------------------------------------------ the conversation
     def answer(self, job: Job) -> None:
@@ -317,7 +431,9 @@ class Bot:
             self.hint("answerCallbackQuery", callback_query_id=query["id"])
         kind, value = ("button", query.get("data", "")) if query else read_content(message)
         value, _, target = value.partition("@") if kind == "command" else (value, "", "")
-        job.lang = "ru" if str(event["from"].get("language_code")).lower().startswith("ru") else "en"
+        job.lang = (
+            "ru" if str(event["from"].get("language_code")).lower().startswith("ru") else "en"
+        )
         job.user, is_topic = event["from"]["id"], job.chat > 0 or message.get("is_topic_message")
         job.thread = message.get("message_thread_id") if is_topic else None
         return kind if target in ("", self.name.lower()) else "", value
@@ -326,14 +442,28 @@ class Bot:
         number, chat, etag = self.load_chat(job.chat)
         if int(job.id) not in chat.seen:
             old, chat.reply = chat.job, self.decide(chat, job, kind, value)
-            chat.seen = [*chat.seen, int(job.id)][-100:]  # as many as one unconfirmed batch can hold
+            chat.seen = [*chat.seen, int(job.id)][
+                -100:
+            ]  # as many as one unconfirmed batch can hold
             self.put_json(f"chats/{number}.json", asdict(chat), etag)
             self.count["cancelled"] += bool(old and old != chat.job)
         if chat.reply and chat.seen[-1] == int(job.id):
-            words = text(job.lang, *chat.reply, support=self.support, limit=self.daily_limit, user=job.user)
+            words = text(
+                job.lang, *chat.reply, support=self.support, limit=self.daily_limit, user=job.user
+            )
             styles = [(label, f"style:{name}") for name, label in self.styles.items()]
-            pairs = [styles[i : i + 2] for i in range(0, len(styles), 2)] if "ask_style" in chat.reply else []
-            self.say(number, job.thread, "sendMessage", text=words, reply_markup=keyboard(pairs) if pairs else None)
+            pairs = (
+                [styles[i : i + 2] for i in range(0, len(styles), 2)]
+                if "ask_style" in chat.reply
+                else []
+            )
+            self.say(
+                number,
+                job.thread,
+                "sendMessage",
+                text=words,
+                reply_markup=keyboard(pairs) if pairs else None,
+            )
 
     def decide(self, chat: Chat, job: Job, kind: str, value: Json) -> list[str]:
         """The state machine of a chat: changes it, and returns the keys of the texts to answer with."""
@@ -341,7 +471,9 @@ class Bot:
             return ["private"]
         if kind == "button":
             return self.press(chat, job, *value.partition(":")[::2])
-        if kind == "command" and (value == "help" or (value == "stats" and job.user in self.admins)):
+        if kind == "command" and (
+            value == "help" or (value == "stats" and job.user in self.admins)
+        ):
             return ["help" if value == "help" else self.health()]
         if kind == "command" and value in ("start", "cancel"):
             had, chat.content = chat.job or chat.content, None
@@ -351,9 +483,17 @@ class Bot:
             chat.content = value
             return expect(chat, "got_content")
         if kind in ("command", "wrong") or chat.job or not chat.content:
-            return expect(chat, value if kind == "wrong" else "bad_command" if kind == "command" else "")
-        style = value if kind == "image" else {w.lower(): name for name, w in self.styles.items()}.get(value.lower())
-        return self.begin(chat, job, chat.content, style) if style else expect(chat, "unknown_style")
+            return expect(
+                chat, value if kind == "wrong" else "bad_command" if kind == "command" else ""
+            )
+        style = (
+            value
+            if kind == "image"
+            else {w.lower(): name for name, w in self.styles.items()}.get(value.lower())
+        )
+        return (
+            self.begin(chat, job, chat.content, style) if style else expect(chat, "unknown_style")
+        )
 
     def press(self, chat: Chat, job: Job, verb: str, argument: str) -> list[str]:
         """A button, of a painter or (`argument` being its job) under a status message or a result."""
@@ -362,7 +502,9 @@ class Bot:
             return expect(chat, "cancelled")
         if chat.job or verb == "cancel":
             return expect(chat)
-        content = chat.content or next((work["content"] for work in reversed(chat.kept.values())), None)
+        content = chat.content or next(
+            (work["content"] for work in reversed(chat.kept.values())), None
+        )
         if verb == "style" and argument in self.styles and content:
             return self.begin(chat, job, content, argument)
         if argument not in chat.kept:
@@ -383,11 +525,21 @@ class Bot:
             return ["limit"]
         # 1.0: all of a painter; 0.5: NST's own balance; colours: keep the photo's; a PNG is sent as a file only
         strength, model = (1.0, "cyclegan") if isinstance(style, str) else (0.5, "nst")
-        work = {"content": content, "style": style, "strength": strength, "colours": False, "result": "result.jpg"}
-        words = text(job.lang, "own_style") if model == "nst" else self.styles.get(style, str(style))
+        work = {
+            "content": content,
+            "style": style,
+            "strength": strength,
+            "colours": False,
+            "result": "result.jpg",
+        }
+        words = (
+            text(job.lang, "own_style") if model == "nst" else self.styles.get(style, str(style))
+        )
         job = replace(job, step="start", work=work | more, style=words, model=model)
         self.save_job(job)
-        self.jobs.setdefault(job.id, job)  # it waits for us to be done here: a chat is served by one at a time
+        self.jobs.setdefault(
+            job.id, job
+        )  # it waits for us to be done here: a chat is served by one at a time
         chat.job, chat.content = job.id, None
         return []
 
@@ -422,8 +574,14 @@ class Bot:
 
     def start(self, job: Job) -> None:
         """Tell the user that the request is accepted, carry the pictures to S3, and hand it all to the model."""
-        words, home, work = text(job.lang, "accepted", style=job.style), f"s3://{self.bucket}/", job.work
-        if not self.send(job, "status", "sendMessage", text=words, reply_markup=job.buttons(["cancel"])):
+        words, home, work = (
+            text(job.lang, "accepted", style=job.style),
+            f"s3://{self.bucket}/",
+            job.work,
+        )
+        if not self.send(
+            job, "status", "sendMessage", text=words, reply_markup=job.buttons(["cancel"])
+        ):
             return self.let_go(job.chat, job.id)
         own = {"preserve_color": work["colours"], "time_budget": TIME_BUDGET}
         more = own if job.model == "nst" else {"style_name": work["style"]}
@@ -433,19 +591,32 @@ class Bot:
         names = [*inputs, "progress.json", work["result"]]
         urls = {f"{name.split('.')[0]}_url": home + job.key(name) for name in names}
         self.put_json(job.key("request.json"), {"strength": work["strength"], **more, **urls})
-        job.places, job.step, job.shown = self.invoke(job.model, job.key("request.json"), job.id), "wait", words
+        job.places, job.step, job.shown = (
+            self.invoke(job.model, job.key("request.json"), job.id),
+            "wait",
+            words,
+        )
         self.save_job(job)
 
     def invoke(self, model: str, key: str, job: str) -> list[str]:
         """Hand a request to a model. Returns the keys for its answer and for its failure; one will come."""
         limits = {"InvocationTimeoutSeconds": MODEL_SECONDS, "RequestTTLSeconds": max(60, DEADLINE)}
-        request = {"InputLocation": f"s3://{self.bucket}/{key}", "InferenceId": job, "ContentType": "application/json"}
-        said = self.runtime.invoke_endpoint_async(EndpointName=self.endpoints[model], **request, **limits)
+        request = {
+            "InputLocation": f"s3://{self.bucket}/{key}",
+            "InferenceId": job,
+            "ContentType": "application/json",
+        }
+        said = self.runtime.invoke_endpoint_async(
+            EndpointName=self.endpoints[model], **request, **limits
+        )
         return [said[f"{place}Location"].split("/", 3)[3] for place in ("Output", "Failure")]
 
     def carry(self, file: str, key: str) -> None:
         """Copy a picture to S3. Its link at Telegram, and errors that may show it, hold the token and stay in here."""
-        url, data = f"{self.api}/file/bot{self.token}/{self.call('getFile', file_id=file)['file_path']}", b""
+        url, data = (
+            f"{self.api}/file/bot{self.token}/{self.call('getFile', file_id=file)['file_path']}",
+            b"",
+        )
         try:
             with self.pictures, self.web.get(url, timeout=(10, 30), stream=True) as response:
                 response.raise_for_status()
@@ -498,7 +669,10 @@ class Bot:
         progress = self.get_json(job.key("progress.json"))[0] if job.progress else {}
         words, job.glanced = text(job.lang, "accepted", style=job.style), time.monotonic()
         if progress.get("steps"):
-            done, left = min(1.0, progress.get("step", 0) / progress["steps"]), progress.get("seconds_left")
+            done, left = (
+                min(1.0, progress.get("step", 0) / progress["steps"]),
+                progress.get("seconds_left"),
+            )
             words += f"\n{'▓' * int(10 * done):░<10} {done:.0%}"
             words += "" if left is None else ", " + text(job.lang, "left", left=round(left))
         elif time.time() > job.created + WAKING_SECONDS:
@@ -507,7 +681,13 @@ class Bot:
         if words != job.shown and job.message:
             rows, preview = job.buttons(["cancel"]), base64.b64decode(progress.get("preview") or "")
             if not preview or not self.show(job, {"photo": preview}, words, rows):
-                self.call("editMessageText", chat_id=job.chat, message_id=job.message, text=words, reply_markup=rows)
+                self.call(
+                    "editMessageText",
+                    chat_id=job.chat,
+                    message_id=job.message,
+                    text=words,
+                    reply_markup=rows,
+                )
         job.shown = words
 
     def finish(self, job: Job) -> None:
@@ -515,36 +695,63 @@ class Bot:
         reason = job.verdict or self.read_failure(job) or self.deliver(job)
         if reason:
             words = text(job.lang, "failed", reason, "go_on", support=self.support)
-            self.send(job, "reason", "sendMessage", text=words, reply_markup=job.buttons(["retry", "another"]))
+            self.send(
+                job,
+                "reason",
+                "sendMessage",
+                text=words,
+                reply_markup=job.buttons(["retry", "another"]),
+            )
         elif self.daily_limit:
             self.count_today(job.user, job.id)
-        self.let_go(job.chat, job.id, None if reason in ("expired", "image_too_large") else job.work)
+        self.let_go(
+            job.chat, job.id, None if reason in ("expired", "image_too_large") else job.work
+        )
         self.count["failed" if reason else "done"] += 1
 
     def read_failure(self, job: Job) -> str:
         """Why the model failed: a text's key, or words for the user. Nothing if there is a picture."""
         if self.answers.isdisjoint(job.places) or job.places[0] in self.answers:
             return "deadline" if self.answers.isdisjoint(job.places) else ""
-        error = self.get(job.places[1])[0].decode(errors="replace").replace("\\", "")  # it may be quoted
-        found = (re.search(rf'"{name}"\s*:\s*"([^"]{{1,500}})"', error) for name in ("code", "message"))
+        error = (
+            self.get(job.places[1])[0].decode(errors="replace").replace("\\", "")
+        )  # it may be quoted
+        found = (
+            re.search(rf'"{name}"\s*:\s*"([^"]{{1,500}})"', error) for name in ("code", "message")
+        )
         code, message = (match[1] if match else "" for match in found)
         log.warning("job %s failed in the model: %s", job.id, code or "no code")
         return message if message and job.lang == "en" else code if code in TEXTS else "internal"
 
     def deliver(self, job: Job) -> str:
-        said, picture, work = self.get_json(job.places[0])[0], self.get(job.key(job.work["result"]))[0], job.work
+        said, picture, work = (
+            self.get_json(job.places[0])[0],
+            self.get(job.key(job.work["result"]))[0],
+            job.work,
+        )
         seconds = round(float(said.get("seconds") or time.time() - job.created))
-        words = [text(job.lang, "caption", style=job.style, seconds=seconds), *map(str, said.get("notes") or ())]
+        words = [
+            text(job.lang, "caption", style=job.style, seconds=seconds),
+            *map(str, said.get("notes") or ()),
+        ]
         is_file, sides, shown = work["result"] == "result.png", said.get("size") or (1, 1), 0
         strength = ["stronger"] * (work["strength"] < 1) + ["softer"] * (work["strength"] > 0.1)
-        last = ["theirs" if work["colours"] else "colours"] * (job.model == "nst")  # not a painter's
+        last = ["theirs" if work["colours"] else "colours"] * (
+            job.model == "nst"
+        )  # not a painter's
         rows = job.buttons(["another"], strength, last + ["file"] * (not is_file))
         told = {"caption": "\n".join(words)[:1000], "reply_markup": rows}
-        fits = sum(sides) <= PHOTO_SIDES and max(sides) <= PHOTO_RATIO * min(sides) and len(picture) <= PHOTO_BYTES
+        fits = (
+            sum(sides) <= PHOTO_SIDES
+            and max(sides) <= PHOTO_RATIO * min(sides)
+            and len(picture) <= PHOTO_BYTES
+        )
         for way in ["photo"] * (fits and not is_file) + ["document"]:
             if picture and (not shown or work["content"]["document"]):
                 files = {way: (work["result"], picture)}
-                shown += self.send(job, way, f"send{way.title()}", files=files, **({} if shown else told))
+                shown += self.send(
+                    job, way, f"send{way.title()}", files=files, **({} if shown else told)
+                )
         return "" if shown else "internal"
 
     def discard(self, job: Job) -> None:
@@ -561,7 +768,11 @@ class Bot:
     def dispatch(self) -> None:
         """Have whatever can go on take a step: of each chat one thing at a time, and its updates in order."""
         with self.lock:
-            now, taken, pace = time.monotonic(), set(self.busy), max(EDIT_SECONDS, len(self.jobs) / GLANCES)
+            now, taken, pace = (
+                time.monotonic(),
+                set(self.busy),
+                max(EDIT_SECONDS, len(self.jobs) / GLANCES),
+            )
             for job in [*filter(None, self.inbox.values()), *self.jobs.values()]:
                 due = job.step != "wait" or now >= job.glanced + pace or self.has_ended(job)
                 ready, lane = due and now >= job.after, job.chat or job.id
@@ -578,7 +789,9 @@ class Bot:
         except Exception as error:  # the one place for whatever goes wrong with an update or a job
             job.tries += 1
             job.after = time.monotonic() + self.note(f"{job.step} {job.id}", error, job.tries)
-            job.verdict = judge(error, job.tries) if job.step != "wait" or self.has_ended(job) else ""
+            job.verdict = (
+                judge(error, job.tries) if job.step != "wait" or self.has_ended(job) else ""
+            )
         with self.lock:
             self.busy.discard(lane)
         self.dispatch()
@@ -600,10 +813,18 @@ class Bot:
         """A page of the answers and a page of the jobs, each going on where the last one ended."""
         items, self.cursors["async/"] = self.page("async/", self.cursors["async/"])
         self.answers.update(item["Key"] for item in items)
-        self.remove(*[item["Key"] for item in items if time.time() > item["LastModified"].timestamp() + 86400])
+        self.remove(
+            *[
+                item["Key"]
+                for item in items
+                if time.time() > item["LastModified"].timestamp() + 86400
+            ]
+        )
         items, self.cursors["jobs/"] = self.page("jobs/", self.cursors["jobs/"])
         for path in (item["Key"].split("/") for item in items if item["Key"].count("/") == 2):
-            job = self.jobs.get(path[1]) or Job(path[1], glanced=time.monotonic() + len(self.jobs) / GLANCES)  # in turn
+            job = self.jobs.get(path[1]) or Job(
+                path[1], glanced=time.monotonic() + len(self.jobs) / GLANCES
+            )  # in turn
             if path[1] not in self.jobs:  # another process began it, or only files are left of it
                 vars(job).update(self.get_json(job.key("job.json"))[0])
             self.jobs.setdefault(path[1], job).progress |= path[2] == "progress.json"
@@ -616,7 +837,10 @@ class Bot:
     def offset(self) -> int | None:
         """Confirms all updates below the first that is not handled; None when there is nothing to confirm."""
         with self.lock:
-            first = min((number for number, job in self.inbox.items() if job), default=max(self.inbox, default=-1) + 1)
+            first = min(
+                (number for number, job in self.inbox.items() if job),
+                default=max(self.inbox, default=-1) + 1,
+            )
             self.inbox = {number: job for number, job in self.inbox.items() if number >= first}
         return first or None
 
@@ -627,8 +851,12 @@ class Bot:
                 return self.call(method, **values)
             except TelegramError as error:
                 if error.code in (401, 404):
-                    raise ValueError(f"TELEGRAM_TOKEN is refused: set it to {SETTINGS['TELEGRAM_TOKEN'][2]}") from None
-                if error.code == 409 and "webhook" in error.description:  # or another program polls: the log says it
+                    raise ValueError(
+                        f"TELEGRAM_TOKEN is refused: set it to {SETTINGS['TELEGRAM_TOKEN'][2]}"
+                    ) from None
+                if (
+                    error.code == 409 and "webhook" in error.description
+                ):  # or another program polls: the log says it
                     self.hint("deleteWebhook")
                 time.sleep(self.note(method, error, tries))
 
@@ -637,17 +865,24 @@ class Bot:
         self.name = self.patiently("getMe").get("username", "")
         self.hint("deleteWebhook")
         for lang, code in (("en", None), ("ru", "ru")):
-            commands = [{"command": c, "description": text(lang, f"c_{c}")} for c in ("start", "cancel", "help")]
+            commands = [
+                {"command": c, "description": text(lang, f"c_{c}")}
+                for c in ("start", "cancel", "help")
+            ]
             self.hint("setMyCommands", commands=commands, language_code=code)
         threading.Thread(target=self.watch_jobs, daemon=True).start()
         while True:
             values = {"allowed_updates": ["message", "callback_query"], "offset": self.offset()}
-            for update in self.patiently("getUpdates", wait=60, timeout=0 if self.inbox else 50, **values):
+            for update in self.patiently(
+                "getUpdates", wait=60, timeout=0 if self.inbox else 50, **values
+            ):
                 number, event = update["update_id"], update.get("callback_query") or update
                 chat = ((event.get("message") or {}).get("chat") or {}).get("id", 0)
                 with self.lock:
                     self.count["updates"] += number not in self.inbox
-                    self.inbox.setdefault(number, Job(str(number), chat, step="answer", update=update))
+                    self.inbox.setdefault(
+                        number, Job(str(number), chat, step="answer", update=update)
+                    )
             self.dispatch()
             with self.lock:
                 self.lock.wait_for(lambda: not any(self.inbox.values()), 0.3)
@@ -666,7 +901,12 @@ class Bot:
         key, failed = f"jobs/check-{time.time_ns()}/request.json", 0
         calls: dict[str, list[Json]] = {
             "TELEGRAM_TOKEN": [(self.call, "getMe")],
-            "BUCKET": [(self.put_json, key, {}), (self.get, key), (self.page, key), (self.remove, key)],
+            "BUCKET": [
+                (self.put_json, key, {}),
+                (self.get, key),
+                (self.page, key),
+                (self.remove, key),
+            ],
             "NST_ENDPOINT": [(self.invoke, "nst", key, "check")],
             "CYCLEGAN_ENDPOINT": [(self.invoke, "cyclegan", key, "check")],
         }
@@ -677,7 +917,9 @@ class Bot:
                 print(f"{name}: ok")
             except (TelegramError, *S3_ERRORS) as error:
                 failed = 1
-                print(f"{name}: {error}. What to do: set it to {SETTINGS[name][2]}, one that you have access to")
+                print(
+                    f"{name}: {error}. What to do: set it to {SETTINGS[name][2]}, one that you have access to"
+                )
         return failed
 
 

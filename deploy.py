@@ -49,7 +49,16 @@ except ImportError:  # a fresh clone: go on in .venv, with the two packages of t
     if not (HERE / ".venv/bin/python").exists():
         subprocess.run([sys.executable, "-m", "venv", HERE / ".venv"], check=True)
     python = str(HERE / ".venv/bin/python")
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", f"{HERE}/requirements.txt"]
+    pip = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "-r",
+        f"{HERE}/requirements.txt",
+    ]
     subprocess.run(pip, check=True, stdout=sys.stderr)
     os.execv(python, [python, *sys.argv])
 
@@ -70,7 +79,10 @@ PRICES = {
     "ml.g6.xlarge": 1.127, "ml.g6.2xlarge": 1.222, "ml.c5.4xlarge": 0.816, "ml.m5.4xlarge": 0.922,
 }  # fmt: skip
 PICTURE_SECONDS = {"nst": 60, "cyclegan": 3}  # assumed, with all copying, on an ml.g4dn.xlarge
-WAKE_MINUTES, DOZE_MINUTES = 5, 30  # assumed: until the first picture begins, and from the last one to sleep
+WAKE_MINUTES, DOZE_MINUTES = (
+    5,
+    30,
+)  # assumed: until the first picture begins, and from the last one to sleep
 GIGABYTE_MONTH = 0.10  # of images in ECR
 
 MENDS = {  # what to do about an error that matches
@@ -112,13 +124,28 @@ class DeployError(Exception):
 class Cloud:
     """One account, region and prefix: clients, names, tags. Raises DeployError where the region is unknown."""
 
-    def __init__(self, prefix: str, region: str | None, plan: bool = False, tags: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        prefix: str,
+        region: str | None,
+        plan: bool = False,
+        tags: dict[str, str] | None = None,
+    ) -> None:
         session = Session(region_name=region)
         self.region, self.prefix, self.plan = check_region(session), prefix, plan
         self.changes: list[str] = []
-        config = Config(retries={"mode": "standard", "total_max_attempts": 8}, connect_timeout=10, read_timeout=60)
+        config = Config(
+            retries={"mode": "standard", "total_max_attempts": 8},
+            connect_timeout=10,
+            read_timeout=60,
+        )
         client = partial(session.client, region_name=self.region, config=config)
-        self.s3, self.iam, self.ecr, self.logs = client("s3"), client("iam"), client("ecr"), client("logs")
+        self.s3, self.iam, self.ecr, self.logs = (
+            client("s3"),
+            client("iam"),
+            client("ecr"),
+            client("logs"),
+        )
         self.sagemaker, self.runtime = client("sagemaker"), client("sagemaker-runtime")
         self.scaling, self.cloudwatch = client("application-autoscaling"), client("cloudwatch")
         self.account: str = client("sts").get_caller_identity()["Account"]
@@ -151,19 +178,30 @@ class Cloud:
 
     def is_ours(self, tags: Json) -> bool:
         """Whether a thing's tags, as either shape that AWS has for them, say that `up` made it."""
-        pairs = tags.items() if isinstance(tags, dict) else [(tag["Key"], tag["Value"]) for tag in tags or ()]
+        pairs = (
+            tags.items()
+            if isinstance(tags, dict)
+            else [(tag["Key"], tag["Value"]) for tag in tags or ()]
+        )
         return ("stylebot", self.prefix) in pairs
 
 
 def check_region(session: Client) -> str:
     region = session.region_name
     if not region:
-        raise DeployError("No region is set. Name one: --region eu-west-1, or AWS_DEFAULT_REGION, or aws configure.")
-    places = (session.get_available_regions("sagemaker", name) for name in session.get_available_partitions())
+        raise DeployError(
+            "No region is set. Name one: --region eu-west-1, or AWS_DEFAULT_REGION, or aws configure."
+        )
+    places = (
+        session.get_available_regions("sagemaker", name)
+        for name in session.get_available_partitions()
+    )
     known = [name for names in places for name in names]
     if region not in known:
         close = " or ".join(difflib.get_close_matches(region, known, 3)) or "eu-west-1"
-        raise DeployError(f"There is no SageMaker in a region {region}. Name one such as {close} with --region.")
+        raise DeployError(
+            f"There is no SageMaker in a region {region}. Name one such as {close} with --region."
+        )
     return region
 
 
@@ -177,7 +215,9 @@ def say(words: str, stream: TextIO | None = None) -> None:
 def holds(current: Json, wanted: Json) -> bool:
     """Whether `current` says all that `wanted` does. AWS adds defaults of its own, and orders lists as it likes."""
     if isinstance(wanted, dict):
-        return isinstance(current, dict) and all(holds(current.get(key), wanted[key]) for key in wanted)
+        return isinstance(current, dict) and all(
+            holds(current.get(key), wanted[key]) for key in wanted
+        )
     if isinstance(wanted, list):
         same_length = isinstance(current, list) and len(current) == len(wanted)
         return same_length and all(any(holds(item, one) for item in current) for one in wanted)
@@ -186,7 +226,9 @@ def holds(current: Json, wanted: Json) -> bool:
 
 def is_absent(error: ClientError) -> bool:
     code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
-    return bool(re.search("NoSuch|NotFound|^404$", code)) or (code == "ValidationException" and "not find" in message)
+    return bool(re.search("NoSuch|NotFound|^404$", code)) or (
+        code == "ValidationException" and "not find" in message
+    )
 
 
 def find(call: Call, **arguments: Json) -> Json:
@@ -239,19 +281,40 @@ def ensure_bucket(cloud: Cloud) -> None:
     s3, bucket = cloud.s3, {"Bucket": cloud.bucket}
     if find(s3.head_bucket, **bucket) is None:
         place = {} if cloud.region == "us-east-1" else {"LocationConstraint": cloud.region}
-        create = partial(s3.create_bucket, CreateBucketConfiguration={**place, "Tags": cloud.tag_list})
+        create = partial(
+            s3.create_bucket, CreateBucketConfiguration={**place, "Tags": cloud.tag_list}
+        )
         cloud.change(f"create the bucket {cloud.bucket}", create, **bucket)
     public = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
     encryption = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
     days = {"jobs": 1, "async": 1, "chats": 30}
     rule = {"Status": "Enabled", "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1}}
-    rules = [{"ID": n, "Filter": {"Prefix": f"{n}/"}, "Expiration": {"Days": days[n]}, **rule} for n in days]
+    rules = [
+        {"ID": n, "Filter": {"Prefix": f"{n}/"}, "Expiration": {"Days": days[n]}, **rule}
+        for n in days
+    ]
     settings: dict[str, tuple[str, str, Json]] = {
         "bucket_tagging": ("tag it", "Tagging", {"TagSet": cloud.tag_list}),
-        "public_access_block": ("keep it private", "PublicAccessBlockConfiguration", dict.fromkeys(public, True)),
-        "bucket_encryption": ("encrypt it", "ServerSideEncryptionConfiguration", {"Rules": [encryption]}),
-        "bucket_lifecycle_configuration": ("let what is unused expire", "LifecycleConfiguration", {"Rules": rules}),
-        "bucket_policy": ("refuse what comes without TLS", "Policy", json.loads(cloud.document("bucket"))),
+        "public_access_block": (
+            "keep it private",
+            "PublicAccessBlockConfiguration",
+            dict.fromkeys(public, True),
+        ),
+        "bucket_encryption": (
+            "encrypt it",
+            "ServerSideEncryptionConfiguration",
+            {"Rules": [encryption]},
+        ),
+        "bucket_lifecycle_configuration": (
+            "let what is unused expire",
+            "LifecycleConfiguration",
+            {"Rules": rules},
+        ),
+        "bucket_policy": (
+            "refuse what comes without TLS",
+            "Policy",
+            json.loads(cloud.document("bucket")),
+        ),
     }
     for name, (what, argument, wanted) in settings.items():
         found = find(getattr(s3, f"get_{name}"), **bucket) or {}
@@ -259,7 +322,12 @@ def ensure_bucket(cloud: Cloud) -> None:
         found = json.loads(found) if isinstance(found, str) else found
         value = json.dumps(wanted) if argument == "Policy" else wanted
         cloud.keep(
-            f"set the bucket up: {what}", found, wanted, getattr(s3, f"put_{name}"), **bucket, **{argument: value}
+            f"set the bucket up: {what}",
+            found,
+            wanted,
+            getattr(s3, f"put_{name}"),
+            **bucket,
+            **{argument: value},
         )
 
 
@@ -269,10 +337,15 @@ def ensure_identity(cloud: Cloud, kind: str, name: str, policy: str, trust: str 
     rights, trusted = cloud.document(policy), cloud.document(trust) if trust else ""
     found = find(getattr(iam, f"get_{kind}"), **key)
     if found is None:
-        create = partial(getattr(iam, f"create_{kind}"), **{"AssumeRolePolicyDocument": trusted} if trust else {})
+        create = partial(
+            getattr(iam, f"create_{kind}"), **{"AssumeRolePolicyDocument": trusted} if trust else {}
+        )
         cloud.change(f"create the {kind} {name}", create, **key, Tags=cloud.tag_list)
     elif trust:
-        now, update = found["Role"]["AssumeRolePolicyDocument"], partial(iam.update_assume_role_policy, **key)
+        now, update = (
+            found["Role"]["AssumeRolePolicyDocument"],
+            partial(iam.update_assume_role_policy, **key),
+        )
         what = f"change whom the role {name} trusts"
         cloud.keep(what, now, json.loads(trusted), update, PolicyDocument=trusted)
     inline = find(getattr(iam, f"get_{kind}_policy"), **key, PolicyName=policy) or {}
@@ -285,7 +358,9 @@ def ensure_bot(cloud: Cloud, kind: str) -> None:
     """The bot's own identity: a user for machines elsewhere, or a role for EC2 and ECS."""
     ensure_identity(cloud, kind, cloud.bot, "bot", "bot-trust" if kind == "role" else "")
     if kind == "user":
-        say(f"a key for the bot, when you need one: aws iam create-access-key --user-name {cloud.bot}")
+        say(
+            f"a key for the bot, when you need one: aws iam create-access-key --user-name {cloud.bot}"
+        )
         return
     profile, iam = {"InstanceProfileName": cloud.bot}, cloud.iam
     found = find(iam.get_instance_profile, **profile)
@@ -354,16 +429,24 @@ def find_image(cloud: Cloud, kind: str, tag: str | None) -> Image:
     where = {"repositoryName": repository, **({"imageIds": [{"imageTag": tag}]} if tag else {})}
     details = (find(cloud.ecr.describe_images, **where) or {}).get("imageDetails", [])
     tagged = [image for image in details if image.get("imageTags")]
-    mend = f"./build.sh --push --region {cloud.region} --prefix {cloud.prefix}" + (f" --tag {tag}" if tag else "")
+    mend = f"./build.sh --push --region {cloud.region} --prefix {cloud.prefix}" + (
+        f" --tag {tag}" if tag else ""
+    )
     if not tagged and not cloud.plan:
-        raise DeployError(f"{repository}:{tag or '(any tag)'} is not in ECR in {cloud.region}. Push it first: {mend}")
+        raise DeployError(
+            f"{repository}:{tag or '(any tag)'} is not in ECR in {cloud.region}. Push it first: {mend}"
+        )
     if not tagged:
         say(f"first, {repository} is to be pushed: {mend}", sys.stdout)
         return Image(f"{repository}@(to be pushed)", tag or "", datetime.now(timezone.utc), 2.7)
     newest = max(tagged, key=lambda image: image["imagePushedAt"])
-    home = cloud.ecr.describe_repositories(repositoryNames=[repository])["repositories"][0]["repositoryUri"]
+    home = cloud.ecr.describe_repositories(repositoryNames=[repository])["repositories"][0][
+        "repositoryUri"
+    ]
     size = newest.get("imageSizeInBytes", 0) / 1e9
-    return Image(f"{home}@{newest['imageDigest']}", newest["imageTags"][0], newest["imagePushedAt"], size)
+    return Image(
+        f"{home}@{newest['imageDigest']}", newest["imageTags"][0], newest["imagePushedAt"], size
+    )
 
 
 def named_after(endpoint: str, contents: Json) -> str:
@@ -377,7 +460,9 @@ def ensure_model(cloud: Cloud, endpoint: Endpoint, image: Image) -> str:
     contents = {"PrimaryContainer": container, "ExecutionRoleArn": role}
     name = named_after(endpoint.name, contents)
     if find(cloud.sagemaker.describe_model, ModelName=name) is None:
-        create = partial(when_role_is_known, cloud.sagemaker.create_model, ModelName=name, Tags=cloud.tag_list)
+        create = partial(
+            when_role_is_known, cloud.sagemaker.create_model, ModelName=name, Tags=cloud.tag_list
+        )
         cloud.change(f"create the model {name} of the image {image.short}", create, **contents)
     return name
 
@@ -389,7 +474,11 @@ def when_role_is_known(call: Call, **arguments: Json) -> Json:
         try:
             return call(**arguments)
         except ClientError as error:
-            if time.monotonic() > deadline or not re.search(r"\brole\b", str(error)) or "PassRole" in str(error):
+            if (
+                time.monotonic() > deadline
+                or not re.search(r"\brole\b", str(error))
+                or "PassRole" in str(error)
+            ):
                 raise
             time.sleep(POLL_SECONDS / 3)
 
@@ -404,7 +493,9 @@ def ensure_config(cloud: Cloud, endpoint: Endpoint, model: str) -> str:
         "ContainerStartupHealthCheckTimeoutInSeconds": 600,
     }
     if endpoint.instance_type.startswith(("ml.g", "ml.p")):
-        variant["InferenceAmiVersion"] = endpoint.ami  # its driver must be as new as the image's CUDA
+        variant["InferenceAmiVersion"] = (
+            endpoint.ami
+        )  # its driver must be as new as the image's CUDA
     answers = f"s3://{cloud.bucket}/async"
     places = {"S3OutputPath": f"{answers}/output/", "S3FailurePath": f"{answers}/failure/"}
     client = {"MaxConcurrentInvocationsPerInstance": endpoint.concurrency}
@@ -412,7 +503,9 @@ def ensure_config(cloud: Cloud, endpoint: Endpoint, model: str) -> str:
     contents = {"ProductionVariants": [variant], "AsyncInferenceConfig": asynchronous}
     name = named_after(endpoint.name, contents)
     if find(cloud.sagemaker.describe_endpoint_config, EndpointConfigName=name) is None:
-        create = partial(cloud.sagemaker.create_endpoint_config, EndpointConfigName=name, Tags=cloud.tag_list)
+        create = partial(
+            cloud.sagemaker.create_endpoint_config, EndpointConfigName=name, Tags=cloud.tag_list
+        )
         machine = f"{endpoint.instance_type}, concurrency {endpoint.concurrency}"
         cloud.change(f"create the endpoint configuration {name} ({machine})", create, **contents)
     return name
@@ -447,16 +540,22 @@ def ensure_endpoint(cloud: Cloud, endpoint: Endpoint, config: str) -> None:
     if found:
         update_endpoint(cloud, endpoint, found["EndpointConfigName"], config)
     else:
-        create = partial(cloud.sagemaker.create_endpoint, EndpointConfigName=config, Tags=cloud.tag_list)
+        create = partial(
+            cloud.sagemaker.create_endpoint, EndpointConfigName=config, Tags=cloud.tag_list
+        )
         cloud.change(f"create the endpoint {endpoint.name}", create, **name)
     found = settled(cloud, endpoint.name)
-    if not cloud.plan and (found["EndpointStatus"] != "InService" or found["EndpointConfigName"] != config):
+    if not cloud.plan and (
+        found["EndpointStatus"] != "InService" or found["EndpointConfigName"] != config
+    ):
         raise DeployError(why_it_failed(cloud, endpoint.name, found))
 
 
 def update_endpoint(cloud: Cloud, endpoint: Endpoint, old: str, new: str) -> None:
     """Blue/green: the new instances take over once they are healthy, and give back if their alarm rings."""
-    was = find(cloud.sagemaker.describe_endpoint_config, EndpointConfigName=old) or {"ProductionVariants": [{}]}
+    was = find(cloud.sagemaker.describe_endpoint_config, EndpointConfigName=old) or {
+        "ProductionVariants": [{}]
+    }
     if was["ProductionVariants"][0].get("InstanceType") != endpoint.instance_type:
         stop_scaling(cloud, endpoint.name)  # a scaling target refuses to change its instance type
     safely = {
@@ -467,9 +566,15 @@ def update_endpoint(cloud: Cloud, endpoint: Endpoint, old: str, new: str) -> Non
         },
         "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": f"{endpoint.name}-faults"}]},
     }
-    arguments = {"EndpointName": endpoint.name, "EndpointConfigName": new, "DeploymentConfig": safely}
+    arguments = {
+        "EndpointName": endpoint.name,
+        "EndpointConfigName": new,
+        "DeploymentConfig": safely,
+    }
     update = partial(cloud.sagemaker.update_endpoint, RetainAllVariantProperties=True)
-    cloud.change(f"update the endpoint {endpoint.name} to {new}, without downtime", update, **arguments)
+    cloud.change(
+        f"update the endpoint {endpoint.name} to {new}, without downtime", update, **arguments
+    )
 
 
 def why_it_failed(cloud: Cloud, endpoint: str, found: Json) -> str:
@@ -478,7 +583,9 @@ def why_it_failed(cloud: Cloud, endpoint: str, found: Json) -> str:
     lines = last_log_lines(cloud, endpoint) or ["(nothing: the container did not start)"]
     mend = find_mend(reason) or "Mend that, then run up again."
     state = "went back to what it was before" if status == "InService" else f"is {status}"
-    return "\n  ".join([f"The endpoint {endpoint} {state}: {reason}", "The end of its log:", *lines, mend])
+    return "\n  ".join(
+        [f"The endpoint {endpoint} {state}: {reason}", "The end of its log:", *lines, mend]
+    )
 
 
 def last_log_lines(cloud: Cloud, endpoint: str, count: int = 10) -> list[str]:
@@ -487,7 +594,9 @@ def last_log_lines(cloud: Cloud, endpoint: str, count: int = 10) -> list[str]:
     streams = (find(cloud.logs.describe_log_streams, **group, **newest) or {}).get("logStreams", [])
     if not streams:
         return []
-    events = cloud.logs.get_log_events(**group, logStreamName=streams[0]["logStreamName"], limit=count)["events"]
+    events = cloud.logs.get_log_events(
+        **group, logStreamName=streams[0]["logStreamName"], limit=count
+    )["events"]
     return [event["message"].rstrip() for event in events]
 
 
@@ -518,26 +627,45 @@ def stop_scaling(cloud: Cloud, endpoint: str) -> None:
         cloud.change(f"take {endpoint} from the scaling targets", stop, **target)
 
 
-def ensure_alarm(cloud: Cloud, name: str, metric: str, dimensions: dict[str, str], **settings: Json) -> None:
+def ensure_alarm(
+    cloud: Cloud, name: str, metric: str, dimensions: dict[str, str], **settings: Json
+) -> None:
     where = [{"Name": key, "Value": value} for key, value in dimensions.items()]
-    alarm = {"Namespace": "AWS/SageMaker", "MetricName": metric, "Dimensions": where, "Period": 60, **settings}
+    alarm = {
+        "Namespace": "AWS/SageMaker",
+        "MetricName": metric,
+        "Dimensions": where,
+        "Period": 60,
+        **settings,
+    }
     alarm["ComparisonOperator"] = "GreaterThanOrEqualToThreshold"
     found = next(iter(cloud.cloudwatch.describe_alarms(AlarmNames=[name])["MetricAlarms"]), None)
-    put = partial(cloud.cloudwatch.put_metric_alarm, AlarmName=name, **({} if found else {"Tags": cloud.tag_list}))
+    put = partial(
+        cloud.cloudwatch.put_metric_alarm,
+        AlarmName=name,
+        **({} if found else {"Tags": cloud.tag_list}),
+    )
     cloud.keep(f"set the alarm {name} on {metric}", found, alarm, put, **alarm)
 
 
 def ensure_rollback_alarm(cloud: Cloud, endpoint: Endpoint) -> None:
     """Faults of our own (5xx); a picture that cannot be read is none."""
     where = {"EndpointName": endpoint.name, "VariantName": VARIANT}
-    settings = {"Statistic": "Sum", "EvaluationPeriods": 1, "Threshold": 3.0, "TreatMissingData": "notBreaching"}
+    settings = {
+        "Statistic": "Sum",
+        "EvaluationPeriods": 1,
+        "Threshold": 3.0,
+        "TreatMissingData": "notBreaching",
+    }
     ensure_alarm(cloud, f"{endpoint.name}-faults", "Invocation5XXErrors", where, **settings)
 
 
 def ensure_scaling(cloud: Cloud, endpoint: Endpoint) -> None:
     """One more instance for every five waiting pictures; none when none waits; and a step that wakes from zero."""
     limits = {"MinCapacity": endpoint.min_instances, "MaxCapacity": endpoint.max_instances}
-    what = f"scale {endpoint.name} from {endpoint.min_instances} to {endpoint.max_instances} instances"
+    what = (
+        f"scale {endpoint.name} from {endpoint.min_instances} to {endpoint.max_instances} instances"
+    )
     register = partial(cloud.scaling.register_scalable_target, **scalable_target(endpoint.name))
     cloud.keep(what, find_scaling(cloud, endpoint.name), limits, register, **limits)
     backlog = {
@@ -554,9 +682,20 @@ def ensure_scaling(cloud: Cloud, endpoint: Endpoint) -> None:
         return remove_wake_up(cloud, endpoint)
     # The policy above divides by the instances, and so never sees a backlog while there are none.
     step = {"MetricIntervalLowerBound": 0.0, "ScalingAdjustment": 1}
-    wake = {"AdjustmentType": "ChangeInCapacity", "MetricAggregationType": "Average", "Cooldown": 300}
-    policy = ensure_policy(cloud, endpoint, "wake", "StepScaling", {**wake, "StepAdjustments": [step]})
-    settings = {"Statistic": "Average", "EvaluationPeriods": 2, "DatapointsToAlarm": 2, "Threshold": 1.0}
+    wake = {
+        "AdjustmentType": "ChangeInCapacity",
+        "MetricAggregationType": "Average",
+        "Cooldown": 300,
+    }
+    policy = ensure_policy(
+        cloud, endpoint, "wake", "StepScaling", {**wake, "StepAdjustments": [step]}
+    )
+    settings = {
+        "Statistic": "Average",
+        "EvaluationPeriods": 2,
+        "DatapointsToAlarm": 2,
+        "Threshold": 1.0,
+    }
     settings |= {"TreatMissingData": "missing", "AlarmActions": [policy]}
     where = {"EndpointName": endpoint.name}
     ensure_alarm(cloud, f"{endpoint.name}-wake", "HasBacklogWithoutCapacity", where, **settings)
@@ -573,7 +712,9 @@ def ensure_policy(cloud: Cloud, endpoint: Endpoint, name: str, kind: str, wanted
     argument = f"{kind}PolicyConfiguration"
     if not holds(found.get(argument), wanted):
         put = partial(
-            cloud.scaling.put_scaling_policy, PolicyName=f"{endpoint.name}-{name}", **scalable_target(endpoint.name)
+            cloud.scaling.put_scaling_policy,
+            PolicyName=f"{endpoint.name}-{name}",
+            **scalable_target(endpoint.name),
         )
         what = f"set the scaling policy {endpoint.name}-{name}"
         found = cloud.change(what, put, PolicyType=kind, **{argument: wanted})
@@ -595,12 +736,21 @@ def remove_wake_up(cloud: Cloud, endpoint: Endpoint) -> None:
 
 def up(cloud: Cloud, endpoints: list[Endpoint], image_tag: str | None, bot: str | None) -> int:
     images = {endpoint.name: find_image(cloud, endpoint.kind, image_tag) for endpoint in endpoints}
-    first = [partial(ensure_bucket, cloud), partial(ensure_identity, cloud, "role", cloud.role, "execution", "trust")]
+    first = [
+        partial(ensure_bucket, cloud),
+        partial(ensure_identity, cloud, "role", cloud.role, "execution", "trust"),
+    ]
     first += [partial(ensure_bot, cloud, bot)] if bot else []
     together(*first, *(partial(ensure_log_group, cloud, endpoint.name) for endpoint in endpoints))
-    together(*(partial(raise_endpoint, cloud, endpoint, images[endpoint.name]) for endpoint in endpoints))
+    together(
+        *(partial(raise_endpoint, cloud, endpoint, images[endpoint.name]) for endpoint in endpoints)
+    )
     if cloud.plan:
-        print(f"{len(cloud.changes)} changes; nothing was touched." if cloud.changes else "Nothing to change.")
+        print(
+            f"{len(cloud.changes)} changes; nothing was touched."
+            if cloud.changes
+            else "Nothing to change."
+        )
     else:
         say("All is in place." if cloud.changes else "All was in place already.")
         print_environment(cloud, endpoints)
@@ -625,23 +775,37 @@ def print_environment(cloud: Cloud, endpoints: list[Endpoint]) -> None:
     """What bot.py needs, but for the token, which is none of our business."""
     say("The bot's environment, to be kept with the token of @BotFather as TELEGRAM_TOKEN:")
     names = {f"{endpoint.kind.upper()}_ENDPOINT": endpoint.name for endpoint in endpoints}
-    for name, value in {"AWS_DEFAULT_REGION": cloud.region, "BUCKET": cloud.bucket, **names}.items():
+    for name, value in {
+        "AWS_DEFAULT_REGION": cloud.region,
+        "BUCKET": cloud.bucket,
+        **names,
+    }.items():
         say(f"{name}={value}", sys.stdout)
-    say(f"Its permissions: `./deploy.py policy bot` prints them, --bot user or --bot role makes {cloud.bot} with them.")
+    say(
+        f"Its permissions: `./deploy.py policy bot` prints them, --bot user or --bot role makes {cloud.bot} with them."
+    )
 
 
 def smoke_test(cloud: Cloud, endpoint: Endpoint) -> None:
     """One small picture through S3, as the bot would. Not under jobs/, where a running bot would tidy it away."""
     folder = f"async/smoke/{endpoint.kind}-{time.time_ns()}"
     address = f"s3://{cloud.bucket}/{folder}"
-    request = {"content_url": f"{address}/content.jpg", "result_url": f"{address}/result.jpg", "size": 256}
+    request = {
+        "content_url": f"{address}/content.jpg",
+        "result_url": f"{address}/result.jpg",
+        "size": 256,
+    }
     nst = endpoint.kind == "nst"
-    request |= {"style_url": f"{address}/style.jpg", "max_epochs": 2} if nst else {"style_name": "vintage"}
+    request |= (
+        {"style_url": f"{address}/style.jpg", "max_epochs": 2} if nst else {"style_name": "vintage"}
+    )
     put = partial(cloud.s3.put_object, Bucket=cloud.bucket)
     put(Key=f"{folder}/content.jpg", Body=(HERE / "examples/photos/chelsea.jpg").read_bytes())
     put(Key=f"{folder}/style.jpg", Body=(HERE / "examples/styles/waves.jpg").read_bytes())
     put(Key=f"{folder}/request.json", Body=json.dumps(request).encode())
-    say(f"{endpoint.name}: painting a test picture; if it sleeps, it wakes first, which takes some minutes")
+    say(
+        f"{endpoint.name}: painting a test picture; if it sleeps, it wakes first, which takes some minutes"
+    )
     limits = {"RequestTTLSeconds": max(60, SMOKE_SECONDS), "InvocationTimeoutSeconds": JOB_SECONDS}
     call = partial(cloud.runtime.invoke_endpoint_async, ContentType="application/json", **limits)
     started = time.monotonic()
@@ -651,7 +815,10 @@ def smoke_test(cloud: Cloud, endpoint: Endpoint) -> None:
         wait_for_picture(cloud, endpoint, keys, f"{folder}/result.jpg")
         say(f"{endpoint.name}: painted a test picture in {time.monotonic() - started:.0f} s")
     finally:
-        names = [f"{folder}/{name}" for name in ("content.jpg", "style.jpg", "request.json", "result.jpg")]
+        names = [
+            f"{folder}/{name}"
+            for name in ("content.jpg", "style.jpg", "request.json", "result.jpg")
+        ]
         remove_objects(cloud, [*names, *keys.values()])
 
 
@@ -668,7 +835,9 @@ def wait_for_picture(cloud: Cloud, endpoint: Endpoint, keys: dict[str, str], res
             raise DeployError(f"{endpoint.name} is up, but failed to paint a test picture: {said}")
         if exists(Key=keys["Output"]):
             if not exists(Key=result):
-                raise DeployError(f"{endpoint.name} answered without a picture. See `./deploy.py status` for its log.")
+                raise DeployError(
+                    f"{endpoint.name} answered without a picture. See `./deploy.py status` for its log."
+                )
             return
         time.sleep(POLL_SECONDS / 5)
     waited = f"{SMOKE_SECONDS // 60} minutes"
@@ -689,21 +858,33 @@ def estimate(endpoints: list[Endpoint], images: list[Image]) -> str:
     lines = [
         f"Estimate of {datetime.now():%Y-%m-%d}, by AWS's prices for us-east-1 of {PRICES_DATE} (other regions differ):"
     ]
-    lines.append(f"  asleep: ${stored:.2f} a month for the images in ECR, and cents for alarms, log and bucket")
+    lines.append(
+        f"  asleep: ${stored:.2f} a month for the images in ECR, and cents for alarms, log and bucket"
+    )
     for endpoint in endpoints:
         price, seconds = PRICES.get(endpoint.instance_type), PICTURE_SECONDS[endpoint.kind]
         if price is None:
             where = "aws.amazon.com/sagemaker/pricing"
-            lines.append(f"  {endpoint.name}: no price at hand for {endpoint.instance_type}; see {where}")
+            lines.append(
+                f"  {endpoint.name}: no price at hand for {endpoint.instance_type}; see {where}"
+            )
             continue
-        always = f", ${price * endpoint.min_instances * 730:.0f} a month always on" if endpoint.min_instances else ""
+        always = (
+            f", ${price * endpoint.min_instances * 730:.0f} a month always on"
+            if endpoint.min_instances
+            else ""
+        )
         alone = f"${price * (WAKE_MINUTES + DOZE_MINUTES + seconds / 60) / 60:.2f}"
         each = f"${price * seconds / 3600:.4f} a picture of {seconds} s in a busy hour"
-        lines.append(f"  {endpoint.name} awake: ${price:.3f} an hour and instance{always}; {each}, {alone} a lone one")
+        lines.append(
+            f"  {endpoint.name} awake: ${price:.3f} an hour and instance{always}; {each}, {alone} a lone one"
+        )
     lines.append(
         f"  assumed: {WAKE_MINUTES} minutes to wake and {DOZE_MINUTES} to fall asleep, both paid; pictures as large"
     )
-    lines.append("  as the bot asks for, their seconds not measured on these instances; no free tier, no tax")
+    lines.append(
+        "  as the bot asks for, their seconds not measured on these instances; no free tier, no tax"
+    )
     return "\n".join(lines)
 
 
@@ -720,15 +901,21 @@ def endpoint_status(cloud: Cloud, kind: str, endpoint: str) -> list[str]:
     found = find(cloud.sagemaker.describe_endpoint, EndpointName=endpoint)
     if found is None:
         return [f"{endpoint}: not there. ./deploy.py up makes it."]
-    config = cloud.sagemaker.describe_endpoint_config(EndpointConfigName=found["EndpointConfigName"])
+    config = cloud.sagemaker.describe_endpoint_config(
+        EndpointConfigName=found["EndpointConfigName"]
+    )
     variant, live = config["ProductionVariants"][0], (found.get("ProductionVariants") or [{}])[0]
     limits = find_scaling(cloud, endpoint)
     scale = f"{limits['MinCapacity']} to {limits['MaxCapacity']}" if limits else "no scaling"
     now, wanted = live.get("CurrentInstanceCount", 0), live.get("DesiredInstanceCount", 0)
     count = (
-        f"{now} instance{'s' * (now != 1)}" + f", soon {wanted}" * (wanted != now) + ", asleep" * (now == wanted == 0)
+        f"{now} instance{'s' * (now != 1)}"
+        + f", soon {wanted}" * (wanted != now)
+        + ", asleep" * (now == wanted == 0)
     )
-    lines = [f"{endpoint}: {found['EndpointStatus']}, {count} ({scale}) of {variant['InstanceType']}"]
+    lines = [
+        f"{endpoint}: {found['EndpointStatus']}, {count} ({scale}) of {variant['InstanceType']}"
+    ]
     lines += [f"reason: {found['FailureReason']}"] if found.get("FailureReason") else []
     model = cloud.sagemaker.describe_model(ModelName=variant["ModelName"])
     lines.append(f"backlog: {backlog(cloud, endpoint)}")
@@ -738,9 +925,19 @@ def endpoint_status(cloud: Cloud, kind: str, endpoint: str) -> list[str]:
 
 def backlog(cloud: Cloud, endpoint: str) -> str:
     now = datetime.now(timezone.utc)
-    where = {"Namespace": "AWS/SageMaker", "Dimensions": [{"Name": "EndpointName", "Value": endpoint}]}
-    when = {"StartTime": now - timedelta(minutes=10), "EndTime": now, "Period": 60, "Statistics": ["Maximum"]}
-    points = cloud.cloudwatch.get_metric_statistics(MetricName="ApproximateBacklogSize", **where, **when)["Datapoints"]
+    where = {
+        "Namespace": "AWS/SageMaker",
+        "Dimensions": [{"Name": "EndpointName", "Value": endpoint}],
+    }
+    when = {
+        "StartTime": now - timedelta(minutes=10),
+        "EndTime": now,
+        "Period": 60,
+        "Statistics": ["Maximum"],
+    }
+    points = cloud.cloudwatch.get_metric_statistics(
+        MetricName="ApproximateBacklogSize", **where, **when
+    )["Datapoints"]
     newest = max(points, key=lambda point: point["Timestamp"], default=None)
     return f"{newest['Maximum']:.0f} pictures" if newest else "none told in ten minutes"
 
@@ -760,11 +957,20 @@ def image_age(cloud: Cloud, kind: str, uri: str) -> str:
 def last_errors(cloud: Cloud, endpoint: str) -> list[str]:
     """Of the last day, at most five."""
     since = int((time.time() - 86400) * 1000)
-    where = {"logGroupName": log_group(endpoint), "startTime": since, "filterPattern": "?error ?Error ?ERROR"}
+    where = {
+        "logGroupName": log_group(endpoint),
+        "startTime": since,
+        "filterPattern": "?error ?Error ?ERROR",
+    }
     events = (find(cloud.logs.filter_log_events, **where) or {}).get("events", [])
     events = [event for event in events if "error" in event["message"].lower()][-5:]
-    lines = [f"{datetime.fromtimestamp(one['timestamp'] / 1000):%H:%M} {one['message'].rstrip()}" for one in events]
-    return ["last errors:", *lines] if lines else ["last errors: none in the log of the last 24 hours"]
+    lines = [
+        f"{datetime.fromtimestamp(one['timestamp'] / 1000):%H:%M} {one['message'].rstrip()}"
+        for one in events
+    ]
+    return (
+        ["last errors:", *lines] if lines else ["last errors: none in the log of the last 24 hours"]
+    )
 
 
 # ---------------------------------------------------------------- down
@@ -774,7 +980,11 @@ Removal = tuple[str, Callable[[], Json]]  # what it does in words, and the doing
 
 def configs_of(cloud: Cloud, endpoint: str) -> list[Removal]:
     return named_and_tagged(
-        cloud, endpoint, "list_endpoint_configs", "EndpointConfig", cloud.sagemaker.delete_endpoint_config
+        cloud,
+        endpoint,
+        "list_endpoint_configs",
+        "EndpointConfig",
+        cloud.sagemaker.delete_endpoint_config,
     )
 
 
@@ -782,7 +992,9 @@ def models_of(cloud: Cloud, endpoint: str) -> list[Removal]:
     return named_and_tagged(cloud, endpoint, "list_models", "Model", cloud.sagemaker.delete_model)
 
 
-def named_and_tagged(cloud: Cloud, endpoint: str, operation: str, kind: str, delete: Call) -> list[Removal]:
+def named_and_tagged(
+    cloud: Cloud, endpoint: str, operation: str, kind: str, delete: Call
+) -> list[Removal]:
     """The models or endpoint configurations that `up` made for an endpoint."""
     answers = pages(cloud.sagemaker, operation, NameContains=f"{endpoint}-")
     found = [item for answer in answers for item in answer[f"{kind}s"]]
@@ -790,7 +1002,10 @@ def named_and_tagged(cloud: Cloud, endpoint: str, operation: str, kind: str, del
     mine = [one for one in mine if cloud.is_ours(find_sagemaker_tags(cloud, one[f"{kind}Arn"]))]
     words = "model" if kind == "Model" else "endpoint configuration"
     names = [one[f"{kind}Name"] for one in mine]
-    return [(f"delete the {words} {name}", partial(find, delete, **{f"{kind}Name": name})) for name in names]
+    return [
+        (f"delete the {words} {name}", partial(find, delete, **{f"{kind}Name": name}))
+        for name in names
+    ]
 
 
 def find_sagemaker_tags(cloud: Cloud, arn: str) -> Json:
@@ -806,11 +1021,14 @@ def down(cloud: Cloud, purge: bool, yes: bool) -> int:
         [item for name in names for item in configs_of(cloud, name)],
         [item for name in names for item in models_of(cloud, name)] + profile_of(cloud),
         [item for name in names for item in logs_of(cloud, name)] + identities_of(cloud),
-        [item for kind in IMAGES for item in images_of(cloud, kind)] + bucket_of(cloud) if purge else [],
+        [item for kind in IMAGES for item in images_of(cloud, kind)] + bucket_of(cloud)
+        if purge
+        else [],
     ]
     if not any(steps):
         say(
-            f"Nothing of {cloud.prefix} is there in {cloud.region}" + (" but what --purge takes." if not purge else ".")
+            f"Nothing of {cloud.prefix} is there in {cloud.region}"
+            + (" but what --purge takes." if not purge else ".")
         )
         return 0
     say("\n".join(f"will {what}" for step in steps for what, _ in step))
@@ -820,7 +1038,9 @@ def down(cloud: Cloud, purge: bool, yes: bool) -> int:
     for step in filter(None, steps):
         together(*(partial(remove, what, delete) for what, delete in step))
     left = (
-        "" if purge else f" Images and the bucket {cloud.bucket} are kept; `./deploy.py down --purge` takes them too."
+        ""
+        if purge
+        else f" Images and the bucket {cloud.bucket} are kept; `./deploy.py down --purge` takes them too."
     )
     say(f"All of that is gone.{left}")
     return 0
@@ -839,12 +1059,22 @@ def confirmed() -> bool:
 
 def scaling_of(cloud: Cloud, endpoint: str) -> list[Removal]:
     there = find_scaling(cloud, endpoint) or find_policies(cloud, endpoint)
-    items: list[Removal] = [(f"stop scaling {endpoint}", partial(stop_scaling, cloud, endpoint))] if there else []
+    items: list[Removal] = (
+        [(f"stop scaling {endpoint}", partial(stop_scaling, cloud, endpoint))] if there else []
+    )
     names = [f"{endpoint}-wake", f"{endpoint}-faults"]
     for alarm in cloud.cloudwatch.describe_alarms(AlarmNames=names)["MetricAlarms"]:
-        name, tags = alarm["AlarmName"], cloud.cloudwatch.list_tags_for_resource(ResourceARN=alarm["AlarmArn"])["Tags"]
+        name, tags = (
+            alarm["AlarmName"],
+            cloud.cloudwatch.list_tags_for_resource(ResourceARN=alarm["AlarmArn"])["Tags"],
+        )
         if cloud.is_ours(tags):
-            items.append((f"delete the alarm {name}", partial(cloud.cloudwatch.delete_alarms, AlarmNames=[name])))
+            items.append(
+                (
+                    f"delete the alarm {name}",
+                    partial(cloud.cloudwatch.delete_alarms, AlarmNames=[name]),
+                )
+            )
     return items
 
 
@@ -863,7 +1093,9 @@ def endpoint_of(cloud: Cloud, endpoint: str) -> list[Removal]:
 
 def logs_of(cloud: Cloud, endpoint: str) -> list[Removal]:
     found = find_log_group(cloud, endpoint)
-    arn = f"arn:{cloud.partition}:logs:{cloud.region}:{cloud.account}:log-group:{log_group(endpoint)}"
+    arn = (
+        f"arn:{cloud.partition}:logs:{cloud.region}:{cloud.account}:log-group:{log_group(endpoint)}"
+    )
     if not found or not cloud.is_ours(cloud.logs.list_tags_for_resource(resourceArn=arn)["tags"]):
         return []
     delete = partial(find, cloud.logs.delete_log_group, logGroupName=log_group(endpoint))
@@ -930,7 +1162,11 @@ def bucket_of(cloud: Cloud) -> list[Removal]:
 
 # ---------------------------------------------------------------- batch
 
-BATCH_TYPES = {".csv": "text/csv", ".jsonl": "application/jsonlines", ".jsonlines": "application/jsonlines"}
+BATCH_TYPES = {
+    ".csv": "text/csv",
+    ".jsonl": "application/jsonlines",
+    ".jsonlines": "application/jsonlines",
+}
 
 
 def batch(cloud: Cloud, source: str, style: str, output: str | None, instance_type: str) -> int:
@@ -965,17 +1201,29 @@ def batch(cloud: Cloud, source: str, style: str, output: str | None, instance_ty
 def s3_place(address: str, option: str) -> tuple[str, str]:
     place = re.fullmatch(r"s3://([^/]+)/(.+)", address)
     if not place:
-        raise DeployError(f"{option} must be an address such as s3://bucket/folder/list.csv, not {address}.")
+        raise DeployError(
+            f"{option} must be an address such as s3://bucket/folder/list.csv, not {address}."
+        )
     return place[1], place[2]
 
 
-def read_rows(text: str, content_type: str, style: str, results: str) -> list[list[str] | dict[str, Json]]:
+def read_rows(
+    text: str, content_type: str, style: str, results: str
+) -> list[list[str] | dict[str, Json]]:
     """The list with blank styles and places filled in. Raises DeployError for a line that is not JSON."""
     rows: list[list[str] | dict[str, Json]] = []
     name = "style_url" if "://" in style else "style_name"
     if content_type == "text/csv":
-        cells = [row for row in csv.reader(io.StringIO(text, newline="")) if any(cell.strip() for cell in row)]
-        cells = cells[1:] if cells and cells[0][0].strip().lower() in ("content", "content_url") else cells
+        cells = [
+            row
+            for row in csv.reader(io.StringIO(text, newline=""))
+            if any(cell.strip() for cell in row)
+        ]
+        cells = (
+            cells[1:]
+            if cells and cells[0][0].strip().lower() in ("content", "content_url")
+            else cells
+        )
         for row in ([*map(str.strip, row), "", ""] for row in cells):
             place = row[2] or result_place(results, len(rows) + 1, row[0])
             rows.append([row[0], row[1] or style, place, *row[3:-2]])
@@ -986,10 +1234,20 @@ def read_rows(text: str, content_type: str, style: str, results: str) -> list[li
         except ValueError:
             fields = line
         if isinstance(fields, dict):
-            place = fields.get("result_url") or result_place(results, len(rows) + 1, str(fields.get("content_url")))
-            rows.append({name: style, **{key: value for key, value in fields.items() if value}, "result_url": place})
+            place = fields.get("result_url") or result_place(
+                results, len(rows) + 1, str(fields.get("content_url"))
+            )
+            rows.append(
+                {
+                    name: style,
+                    **{key: value for key, value in fields.items() if value},
+                    "result_url": place,
+                }
+            )
         elif fields is not None:
-            raise DeployError(f'Line {number} of the list is no JSON object such as {{"content_url": "s3://..."}}.')
+            raise DeployError(
+                f'Line {number} of the list is no JSON object such as {{"content_url": "s3://..."}}.'
+            )
     return rows
 
 
@@ -1008,18 +1266,30 @@ def write_rows(rows: list[list[str] | dict[str, Json]], content_type: str) -> st
 def grant_batch(cloud: Cloud, name: str, rows: list[list[str] | dict[str, Json]]) -> None:
     """Lets the execution role, while the job runs, into the other buckets that its list names."""
     listed = re.findall(r"s3://([^/\"\s,]+)/", json.dumps(rows))
-    places = [f"arn:{cloud.partition}:s3:::{bucket}/*" for bucket in sorted({*listed} - {cloud.bucket})]
+    places = [
+        f"arn:{cloud.partition}:s3:::{bucket}/*" for bucket in sorted({*listed} - {cloud.bucket})
+    ]
     if places:
-        statement = {"Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"], "Resource": places}
+        statement = {
+            "Effect": "Allow",
+            "Action": ["s3:GetObject", "s3:PutObject"],
+            "Resource": places,
+        }
         policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
         put = partial(cloud.iam.put_role_policy, RoleName=cloud.role, PolicyName=name)
-        cloud.change(f"let the execution role into {', '.join(places)} while the job runs", put, PolicyDocument=policy)
+        cloud.change(
+            f"let the execution role into {', '.join(places)} while the job runs",
+            put,
+            PolicyDocument=policy,
+        )
 
 
 def forget_finished_batches(cloud: Cloud) -> None:
     """Takes back what grant_batch gave, where a run was killed before it could."""
     names = cloud.iam.list_role_policies(RoleName=cloud.role)["PolicyNames"]
-    for name in [name for name in names if re.fullmatch(rf"{cloud.prefix}-\w+-\d{{8}}-\d{{6}}", name)]:
+    for name in [
+        name for name in names if re.fullmatch(rf"{cloud.prefix}-\w+-\d{{8}}-\d{{6}}", name)
+    ]:
         job = find(cloud.sagemaker.describe_transform_job, TransformJobName=name)
         if not job or job["TransformJobStatus"] not in ("InProgress", "Stopping"):
             find(cloud.iam.delete_role_policy, RoleName=cloud.role, PolicyName=name)
@@ -1028,8 +1298,12 @@ def forget_finished_batches(cloud: Cloud) -> None:
 def start_batch(cloud: Cloud, name: str, kind: str, content_type: str, instance_type: str) -> None:
     endpoint = find(cloud.sagemaker.describe_endpoint, EndpointName=f"{cloud.prefix}-{kind}")
     if not endpoint:
-        raise DeployError(f"{cloud.prefix}-{kind} is not there, whose model the job would use. First: ./deploy.py up")
-    config = cloud.sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
+        raise DeployError(
+            f"{cloud.prefix}-{kind} is not there, whose model the job would use. First: ./deploy.py up"
+        )
+    config = cloud.sagemaker.describe_endpoint_config(
+        EndpointConfigName=endpoint["EndpointConfigName"]
+    )
     folder = f"s3://{cloud.bucket}/batch/{name}"
     data = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"{folder}/input"}}
     job = {
@@ -1047,7 +1321,11 @@ def start_batch(cloud: Cloud, name: str, kind: str, content_type: str, instance_
     }
     create = partial(when_role_is_known, cloud.sagemaker.create_transform_job)
     cloud.change(
-        f"start the batch {name} on an {instance_type}", create, TransformJobName=name, Tags=cloud.tag_list, **job
+        f"start the batch {name} on an {instance_type}",
+        create,
+        TransformJobName=name,
+        Tags=cloud.tag_list,
+        **job,
     )
 
 
@@ -1058,7 +1336,10 @@ def watch_batch(cloud: Cloud, name: str, results: str, count: int) -> None:
     while True:
         job = cloud.sagemaker.describe_transform_job(TransformJobName=name)
         state = job["TransformJobStatus"]
-        done = sum(page["KeyCount"] for page in pages(cloud.s3, "list_objects_v2", Bucket=bucket, Prefix=f"{prefix}/"))
+        done = sum(
+            page["KeyCount"]
+            for page in pages(cloud.s3, "list_objects_v2", Bucket=bucket, Prefix=f"{prefix}/")
+        )
         words = f"{name}: {state}, {done} pictures of {count} in {results}/"
         if words != told:
             say(f"{words}, {(time.monotonic() - started) / 60:.0f} min")
@@ -1067,24 +1348,36 @@ def watch_batch(cloud: Cloud, name: str, results: str, count: int) -> None:
         told = words
         time.sleep(POLL_SECONDS)
     if state != "Completed":
-        raise DeployError(f"The batch {name} has {state.lower()}: {job.get('FailureReason', 'no reason is given')}")
+        raise DeployError(
+            f"The batch {name} has {state.lower()}: {job.get('FailureReason', 'no reason is given')}"
+        )
 
 
-def tell_batch(cloud: Cloud, name: str, rows: list[list[str] | dict[str, Json]], results: str) -> int:
+def tell_batch(
+    cloud: Cloud, name: str, rows: list[list[str] | dict[str, Json]], results: str
+) -> int:
     """A line for each row that failed, and a summary. Gives the exit code."""
     key = f"batch/{name}/answers/input.out"
     found = find(cloud.s3.get_object, Bucket=cloud.bucket, Key=key)
     answers = [
-        json.loads(line) for line in (found["Body"].read().decode() if found else "").splitlines() if line.strip()
+        json.loads(line)
+        for line in (found["Body"].read().decode() if found else "").splitlines()
+        if line.strip()
     ]
-    answers += [{"error": {"code": "missing", "message": "SageMaker wrote no answer."}}] * (len(rows) - len(answers))
+    answers += [{"error": {"code": "missing", "message": "SageMaker wrote no answer."}}] * (
+        len(rows) - len(answers)
+    )
     failed = 0
     for number, (row, answer) in enumerate(zip(rows, answers, strict=False), 1):
         if error := answer.get("error"):
-            content = str(row[0] if isinstance(row, list) else row.get("content_url", "")).partition("?")[0]
+            content = str(
+                row[0] if isinstance(row, list) else row.get("content_url", "")
+            ).partition("?")[0]
             print(f"row {number}, {content}: {error['message']} ({error['code']})")
             failed += 1
-    print(f"{len(rows) - failed} of {len(rows)} pictures painted, in {results}/ or where their rows say.")
+    print(
+        f"{len(rows) - failed} of {len(rows)} pictures painted, in {results}/ or where their rows say."
+    )
     print(f"All answers: s3://{cloud.bucket}/{key}")
     return min(failed, 1)
 
@@ -1102,20 +1395,32 @@ def repositories(cloud: Cloud, tag: str) -> int:
         settings = {**scan, "imageTagMutability": "IMMUTABLE", "tags": cloud.tag_list}
         create = partial(cloud.ecr.create_repository, repositoryName=name, **settings)
         found = (
-            found["repositories"][0] if found else cloud.change(f"create the repository {name}", create)["repository"]
+            found["repositories"][0]
+            if found
+            else cloud.change(f"create the repository {name}", create)["repository"]
         )
         policy = cloud.document("images")
         now = json.loads(
-            (find(cloud.ecr.get_lifecycle_policy, repositoryName=name) or {}).get("lifecyclePolicyText", "{}")
+            (find(cloud.ecr.get_lifecycle_policy, repositoryName=name) or {}).get(
+                "lifecyclePolicyText", "{}"
+            )
         )
         put = partial(cloud.ecr.put_lifecycle_policy, repositoryName=name)
-        cloud.keep(f"keep the last ten images of {name} only", now, json.loads(policy), put, lifecyclePolicyText=policy)
+        cloud.keep(
+            f"keep the last ten images of {name} only",
+            now,
+            json.loads(policy),
+            put,
+            lifecyclePolicyText=policy,
+        )
         print(kind, found["repositoryUri"], *digests(cloud, name, tag))
     return 0
 
 
 def digests(cloud: Cloud, repository: str, tag: str) -> tuple[str, str]:
-    found = cloud.ecr.batch_get_image(repositoryName=repository, imageIds=[{"imageTag": tag}])["images"]
+    found = cloud.ecr.batch_get_image(repositoryName=repository, imageIds=[{"imageTag": tag}])[
+        "images"
+    ]
     if not found:
         return "-", "-"
     manifest = json.loads(found[0].get("imageManifest", "{}"))
@@ -1136,7 +1441,11 @@ def each(convert: Callable[[str], Json]) -> Callable[[str], dict[str, Json]]:
     """An option's value for both endpoints, "2", or for each, "nst=2,cyclegan=1"."""
 
     def parse(text: str) -> dict[str, Json]:
-        pairs = dict(part.split("=", 1) for part in text.split(",")) if "=" in text else dict.fromkeys(KINDS, text)
+        pairs = (
+            dict(part.split("=", 1) for part in text.split(","))
+            if "=" in text
+            else dict.fromkeys(KINDS, text)
+        )
         if set(pairs) - set(KINDS):
             raise argparse.ArgumentTypeError(f"{text!r}: there are {' and '.join(KINDS)} only")
         return {kind: convert(value) for kind, value in pairs.items()}
@@ -1153,15 +1462,21 @@ def tag_pairs(text: str) -> dict[str, str]:
 
 def name_prefix(text: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,18}[a-z0-9]", text):
-        raise argparse.ArgumentTypeError("it takes 2 to 20 small letters, digits and hyphens, a letter first")
+        raise argparse.ArgumentTypeError(
+            "it takes 2 to 20 small letters, digits and hyphens, a letter first"
+        )
     return text
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     both = argparse.ArgumentParser(add_help=False)
     both.add_argument("--region", help="by default what the AWS settings of this computer say")
-    both.add_argument("--prefix", type=name_prefix, default="stylebot", help="of all names (%(default)s)")
-    parser = argparse.ArgumentParser(description="stylebot on AWS", epilog="docs/aws.md tells more.")
+    both.add_argument(
+        "--prefix", type=name_prefix, default="stylebot", help="of all names (%(default)s)"
+    )
+    parser = argparse.ArgumentParser(
+        description="stylebot on AWS", epilog="docs/aws.md tells more."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
 
     def command(name: str, words: str) -> argparse.ArgumentParser:
@@ -1171,32 +1486,58 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     make.add_argument("--plan", action="store_true", help="print every change, and make none")
     split = "; one value, or nst=...,cyclegan=..."
     make.add_argument("--instance-type", type=each(str), default={}, help=f"ml.g4dn.xlarge{split}")
-    make.add_argument("--min-instances", type=each(int), default={}, help=f"0: asleep while nobody paints{split}")
+    make.add_argument(
+        "--min-instances", type=each(int), default={}, help=f"0: asleep while nobody paints{split}"
+    )
     make.add_argument("--max-instances", type=each(int), default={}, help=f"2{split}")
-    make.add_argument("--concurrency", type=each(int), default={}, help=f"requests at a time, nst=1,cyclegan=2{split}")
+    make.add_argument(
+        "--concurrency",
+        type=each(int),
+        default={},
+        help=f"requests at a time, nst=1,cyclegan=2{split}",
+    )
     ami = "al2023-ami-sagemaker-inference-gpu-4-1"
     make.add_argument(
-        "--ami", default=ami, help="the GPU machines' InferenceAmiVersion, hence their driver (%(default)s)"
+        "--ami",
+        default=ami,
+        help="the GPU machines' InferenceAmiVersion, hence their driver (%(default)s)",
     )
     make.add_argument("--image-tag", help="of the images to run (by default the newest)")
-    make.add_argument("--tags", type=tag_pairs, default={}, help="more tags for all that is made: team=art,stage=test")
-    make.add_argument("--bot", choices=("user", "role"), help="make an IAM user or role for the bot, too")
+    make.add_argument(
+        "--tags",
+        type=tag_pairs,
+        default={},
+        help="more tags for all that is made: team=art,stage=test",
+    )
+    make.add_argument(
+        "--bot", choices=("user", "role"), help="make an IAM user or role for the bot, too"
+    )
     command("status", "Tell how the endpoints are: instances, backlog, image, last errors.")
     take = command("down", "Remove all that up made, after asking; keep images and bucket.")
     take.add_argument("--purge", action="store_true", help="take the images and the bucket, too")
     take.add_argument("--yes", action="store_true", help="do not ask")
     many = command("batch", "Paint a list of pictures, a row each, by a batch transform job.")
-    many.add_argument("--input", required=True, help="s3://bucket/list.csv or .jsonl; docs/aws.md tells the columns")
     many.add_argument(
-        "--style", required=True, help="of rows without one: a painter's name, or a picture's address for NST"
+        "--input",
+        required=True,
+        help="s3://bucket/list.csv or .jsonl; docs/aws.md tells the columns",
+    )
+    many.add_argument(
+        "--style",
+        required=True,
+        help="of rows without one: a painter's name, or a picture's address for NST",
     )
     many.add_argument("--output", help="s3://bucket/folder for results whose row names no place")
     many.add_argument(
-        "--instance-type", default="ml.c5.4xlarge", help="(%(default)s); docs/aws.md tells why it has no GPU"
+        "--instance-type",
+        default="ml.c5.4xlarge",
+        help="(%(default)s); docs/aws.md tells why it has no GPU",
     )
     show = command("policy", "Print an IAM policy, filled in.")
     show.add_argument("name", choices=("bot", "deployer", "execution"))
-    command("repositories", "For build.sh --push: make the repositories, print what is in them.").add_argument("tag")
+    command(
+        "repositories", "For build.sh --push: make the repositories, print what is in them."
+    ).add_argument("tag")
     command("login-password", "For build.sh --push: print the password for docker login.")
     return parser.parse_args(arguments)
 
@@ -1212,7 +1553,11 @@ def endpoints_of(options: argparse.Namespace) -> list[Endpoint]:
             )
         machine = options.instance_type.get(kind, "ml.g4dn.xlarge")
         concurrency = options.concurrency.get(kind, concurrency)
-        made.append(Endpoint(kind, f"{options.prefix}-{kind}", machine, least, most, concurrency, options.ami))
+        made.append(
+            Endpoint(
+                kind, f"{options.prefix}-{kind}", machine, least, most, concurrency, options.ami
+            )
+        )
     return made
 
 

@@ -5,5 +5,5 @@ cd "$(dirname "$0")"
 ./setup.sh tests/requirements.txt
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-.venv/bin/mypy bot.py deploy.py containers local examples benchmarks tests/bot
+.venv/bin/mypy bot.py deploy.py containers local examples benchmarks
 exec .venv/bin/python -m pytest "$@"

@@ -7,19 +7,18 @@ beyond it is the bot's own.
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import requests
 
-from benchmarks.measure import ROOT, Settings, say, table
+from benchmarks.measure import Settings, say, table
 
 if TYPE_CHECKING:  # what the tests require is there to measure the bot, not always to report of it
-    from bot_world import User, World
+    from tests.fakes.telegram import User
+    from tests.fakes.world import World
 
-sys.path.insert(0, str(ROOT / "tests" / "bot"))
 TITLE = "The bot"
 CHATS, STARTS = 1000, 50
 
@@ -28,7 +27,9 @@ def memory(world: World) -> float:
     """The bot's resident memory, MB."""
     assert world.process
     status = Path(f"/proc/{world.process.pid}/status").read_text()
-    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS"))
+    return next(
+        int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS")
+    )
 
 
 def measure_start(user: User) -> float:
@@ -43,7 +44,8 @@ def measure_start(user: User) -> float:
 
 def measure_calls(world: World, key: str) -> list[float]:
     """Seconds that the calls of one /start take: read and write the chat, send the answer."""
-    from bot_world import BUCKET, TOKEN, s3_client
+    from tests.fakes.names import BUCKET, TOKEN
+    from tests.fakes.storage import s3_client
 
     s3, web = s3_client(world.to_s3.port), requests.Session()
     url = f"http://127.0.0.1:{world.to_telegram.port}/bot{TOKEN}/sendMessage"
@@ -59,7 +61,7 @@ def measure_calls(world: World, key: str) -> list[float]:
 
 def fill(world: World) -> None:
     """Every chat sends a photo and presses a painter; the model sleeps."""
-    from bot_world import eventually
+    from tests.fakes.names import eventually
 
     users = [world.user() for _ in range(CHATS)]
     for user in users:
@@ -70,7 +72,7 @@ def fill(world: World) -> None:
 
 
 def measure(_: Settings) -> dict[str, Any]:
-    from bot_world import worlds
+    from tests.fakes.world import worlds
 
     rows = []
     with worlds() as make:
@@ -93,7 +95,9 @@ def measure(_: Settings) -> dict[str, Any]:
                     "calls": statistics.median(calls),
                 }
             )
-            say(f"{chats} jobs pending: {rows[-1]['memory']:.0f} MB, /start {1000 * rows[-1]['start']:.0f} ms")
+            say(
+                f"{chats} jobs pending: {rows[-1]['memory']:.0f} MB, /start {1000 * rows[-1]['start']:.0f} ms"
+            )
     return {"rows": rows}
 
 
@@ -102,7 +106,19 @@ def report(results: dict[str, Any]) -> str:
     for row in results["rows"]:
         start, calls = 1000 * row["start"], 1000 * row["calls"]
         rows.append(
-            [f"{row['pending']}", f"{row['memory']:.0f}", f"{start:.0f}", f"{calls:.0f}", f"{start - calls:.0f}"]
+            [
+                f"{row['pending']}",
+                f"{row['memory']:.0f}",
+                f"{start:.0f}",
+                f"{calls:.0f}",
+                f"{start - calls:.0f}",
+            ]
         )
-    head = ["jobs pending", "memory, MB", "/start, median ms", "S3 and Telegram, median ms", "beyond, ms"]
+    head = [
+        "jobs pending",
+        "memory, MB",
+        "/start, median ms",
+        "S3 and Telegram, median ms",
+        "beyond, ms",
+    ]
     return table(head, rows)

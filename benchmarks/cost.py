@@ -13,7 +13,9 @@ GPUS = {
     "ml.g6.xlarge (L4)": (1.13, 121.0),
 }
 SHARE = 0.3  # of the maker's figure that convolutions are taken to reach
-SERVERLESS = 0.00012  # dollars a second, SageMaker serverless inference with 6 GB, the most there is
+SERVERLESS = (
+    0.00012  # dollars a second, SageMaker serverless inference with 6 GB, the most there is
+)
 IMAGE_GB = 2.65  # compressed
 SIZE = (800, 600)
 
@@ -25,13 +27,23 @@ def report() -> str:
     for gpu, (dollars, tflops) in GPUS.items():
         for name, gflop in work.items():
             seconds = gflop / (tflops * 1000 * SHARE)
-            rows.append([gpu, name, f"{seconds:.2f}", f"{1000 * dollars * seconds / 3600:.3f}", "estimate"])
+            rows.append(
+                [gpu, name, f"{seconds:.2f}", f"{1000 * dollars * seconds / 3600:.3f}", "estimate"]
+            )
     for size in (found("cyclegan", "cpu") or {"sizes": []})["sizes"]:
         if (size["width"], size["height"]) == SIZE:
             measured = cyclegan.all_seconds(size["turns"]["stylebot"])
             seconds = statistics.median(measured)
             cost = f"{1000 * SERVERLESS * seconds:.3f}"
-            rows.append(["serverless CPU, 6 GB", "CycleGAN", f"{seconds:.2f}", cost, "seconds as on this machine"])
+            rows.append(
+                [
+                    "serverless CPU, 6 GB",
+                    "CycleGAN",
+                    f"{seconds:.2f}",
+                    cost,
+                    "seconds as on this machine",
+                ]
+            )
     head = ["where", "", "seconds", "dollars for 1000 pictures", ""]
     return (
         f"{SIZE[0]}x{SIZE[1]}, while the endpoint is busy all the time; prices of {PRICES_OF}. No such GPU "

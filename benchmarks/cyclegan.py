@@ -19,9 +19,16 @@ def measure(settings: Settings) -> dict[str, Any]:
 
     checkpoint = next(iter(find_styles(DIRECTORY).values()), None)
     if checkpoint is None:
-        raise MeasurementError("there is no checkpoint; fetch one with: python -m containers.cyclegan weights")
+        raise MeasurementError(
+            "there is no checkpoint; fetch one with: python -m containers.cyclegan weights"
+        )
     photo = settings.pairs[0][0]
-    results: dict[str, Any] = {"checkpoint": checkpoint.name, "photo": Path(photo).name, "sizes": [], "growth": []}
+    results: dict[str, Any] = {
+        "checkpoint": checkpoint.name,
+        "photo": Path(photo).name,
+        "sizes": [],
+        "growth": [],
+    }
 
     def paint(rival: str, width: int, height: int, runs: int) -> Any:  # noqa: ANN401
         told = run(
@@ -48,7 +55,9 @@ def measure(settings: Settings) -> dict[str, Any]:
                 turns[rival].append(paint(rival, width, height, runs))
         pictures = [str(settings.folder / f"{rival}.pt") for rival in RIVALS]
         apart = run("difference", one=pictures[0], other=pictures[1])
-        results["sizes"].append({"width": width, "height": height, "turns": turns, "difference": apart})
+        results["sizes"].append(
+            {"width": width, "height": height, "turns": turns, "difference": apart}
+        )
     for width, height in growth.SIZES:
         for rival in RIVALS:
             try:
@@ -57,7 +66,13 @@ def measure(settings: Settings) -> dict[str, Any]:
                 say(f"CycleGAN {width}x{height}, {rival}: {error}")
                 continue
             seconds = (told["seconds"] or [told["first"]])[-1]
-            row = {"rival": rival, "width": width, "height": height, "seconds": seconds, "memory": told["memory"]}
+            row = {
+                "rival": rival,
+                "width": width,
+                "height": height,
+                "seconds": seconds,
+                "memory": told["memory"],
+            }
             results["growth"].append(row)
     results["throughput"] = run("throughput", device=settings.device)
     return results
@@ -77,7 +92,10 @@ def report(results: dict[str, Any]) -> str:
             seconds = all_seconds(turns)
             cells = [f"{size['width']}x{size['height']}", rival, spread(seconds, 3)]
             cells += [f"{ratio:.2f}" if rival == "stylebot" else "1"]
-            cells += [spread([turn["first"] for turn in turns], 2), spread([turn["memory"] for turn in turns], 0)]
+            cells += [
+                spread([turn["first"] for turn in turns], 2),
+                spread([turn["memory"] for turn in turns], 0),
+            ]
             apart = size["difference"]
             cells += [f"{apart['max']:.2f}, {apart['mean']:.3f}" if rival == "stylebot" else ""]
             rows.append([*cells, f"{statistics.median(seconds) / floor:.1f}"])
@@ -91,7 +109,9 @@ def report(results: dict[str, Any]) -> str:
         "off by (of 255): most, mean",
         "times the floor",
     ]
-    rates = ", ".join(f"{rate:,.0f} GFLOP/s in {precision}" for precision, rate in results["throughput"].items())
+    rates = ", ".join(
+        f"{rate:,.0f} GFLOP/s in {precision}" for precision, rate in results["throughput"].items()
+    )
     return (
         f"Checkpoint {results['checkpoint']}, photograph {results['photo']}.\n\n"
         + table(head, rows)

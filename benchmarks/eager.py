@@ -60,7 +60,9 @@ def transfer(
     network = PlainVGG().to(content.device)
     target = network(content, [content_layer])[content_layer]
     grams = {layer: gram(value) for layer, value in network(style, style_layers).items()}
-    image = content.clone(memory_format=torch.contiguous_format).requires_grad_(True)  # as L-BFGS wants it
+    image = content.clone(memory_format=torch.contiguous_format).requires_grad_(
+        True
+    )  # as L-BFGS wants it
     walker, count = optimizer([image]), 0
 
     def closure() -> Tensor:
@@ -86,7 +88,9 @@ def seed(content: Tensor, style: Tensor, watch: Watch) -> Tensor:
     """What this project's first version did, as its bot asked for it: Adam, 14 epochs of 10 steps, style squashed."""
     style = F.interpolate(style, content.shape[2:], mode="bicubic", antialias=True).clamp(0, 1)
     layers = ["1_1", "2_1", "3_1", "4_1", "5_1"]
-    return transfer(content, style, "5_1", layers, (1e-5, 1e4), lambda p: torch.optim.Adam(p, 0.01), 140, watch)
+    return transfer(
+        content, style, "5_1", layers, (1e-5, 1e4), lambda p: torch.optim.Adam(p, 0.01), 140, watch
+    )
 
 
 def tutorial(content: Tensor, style: Tensor, watch: Watch) -> Tensor:
@@ -104,7 +108,12 @@ def generator(state: dict[str, Tensor]) -> nn.Module:
         def __init__(self) -> None:
             super().__init__()
             convolutions = [
-                (nn.ReflectionPad2d(1), nn.Conv2d(256, 256, 3), nn.InstanceNorm2d(256, affine=affine)) for _ in range(2)
+                (
+                    nn.ReflectionPad2d(1),
+                    nn.Conv2d(256, 256, 3),
+                    nn.InstanceNorm2d(256, affine=affine),
+                )
+                for _ in range(2)
             ]
             self.conv_block = nn.Sequential(*convolutions[0], nn.ReLU(True), *convolutions[1])
 
@@ -112,7 +121,11 @@ def generator(state: dict[str, Tensor]) -> nn.Module:
             return x + self.conv_block(x)
 
     def normalised(convolution: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:
-        return [convolution, nn.InstanceNorm2d(convolution.out_channels, affine=affine), nn.ReLU(True)]
+        return [
+            convolution,
+            nn.InstanceNorm2d(convolution.out_channels, affine=affine),
+            nn.ReLU(True),
+        ]
 
     network = nn.Sequential(
         nn.ReflectionPad2d(3),
@@ -127,6 +140,9 @@ def generator(state: dict[str, Tensor]) -> nn.Module:
         nn.Tanh(),
     )
     wanted = network.state_dict()
-    renamed = {name.removeprefix("model.").replace(".block.", ".conv_block."): value for name, value in state.items()}
+    renamed = {
+        name.removeprefix("model.").replace(".block.", ".conv_block."): value
+        for name, value in state.items()
+    }
     network.load_state_dict({name: renamed[name] for name in wanted})
     return network.eval()

@@ -38,6 +38,11 @@ def plot(curves: dict[str, list[dict[str, Any]]], path: Path) -> None:
             for axis, kind in zip(axes, ("seconds", "memory"), strict=True):
                 axis.plot(pixels, [row[kind] for row in rows], "o-", label=title)
         for axis, kind in zip(axes, ("seconds", "peak MB"), strict=True):
-            axis.set(xscale="log", yscale="log", xlabel="megapixels (longer side 128 to 2048)", ylabel=kind)
+            axis.set(
+                xscale="log",
+                yscale="log",
+                xlabel="megapixels (longer side 128 to 2048)",
+                ylabel=kind,
+            )
             axis.grid(alpha=0.3, which="both")
         axes[0].legend()

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageOps
 
+from containers.common.tensors import to_tensor
 from containers.nst.nst import gram
 from containers.nst.vgg import ORIGINAL_UNIT, VGG19
-from containers.tensors import to_tensor
 
 STYLE_LAYERS = [f"relu{block}_1" for block in range(1, 6)]
 CONTENT_LAYER = "relu4_2"
@@ -30,7 +30,9 @@ def judge(content: Path, style: Path, pictures: list[Path]) -> list[dict[str, fl
     def mean_square(a: torch.Tensor, b: torch.Tensor) -> float:
         return float((a - b).square().mean())
 
-    photograph, painting = (ImageOps.exif_transpose(Image.open(path)).convert("RGB") for path in (content, style))
+    photograph, painting = (
+        ImageOps.exif_transpose(Image.open(path)).convert("RGB") for path in (content, style)
+    )
     targets, losses = {}, []
     for path in pictures:
         image = Image.open(path).convert("RGB")
@@ -44,6 +46,8 @@ def judge(content: Path, style: Path, pictures: list[Path]) -> list[dict[str, fl
             )
         target, grams = targets[image.size]
         made = features(image)
-        style_loss = sum(mean_square(gram(made[k]), grams[k]) / len(grams[k]) ** 2 for k in STYLE_LAYERS)
+        style_loss = sum(
+            mean_square(gram(made[k]), grams[k]) / len(grams[k]) ** 2 for k in STYLE_LAYERS
+        )
         losses.append({"style": style_loss, "content": mean_square(made[CONTENT_LAYER], target)})
     return losses

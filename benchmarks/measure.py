@@ -37,7 +37,9 @@ def run(task: str, **arguments: Any) -> Any:  # noqa: ANN401 - what JSON can hol
     command = [sys.executable, "-m", "benchmarks.worker", json.dumps({"task": task, **arguments})]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode != 0:
-        raise MeasurementError((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
+        raise MeasurementError(
+            (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -55,7 +57,9 @@ def spread(values: Iterable[float], digits: int = 1) -> str:
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows]) + "\n"
+    return (
+        "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows]) + "\n"
+    )
 
 
 def machine(device: str) -> str:

@@ -10,7 +10,18 @@ from typing import Any
 from PIL import Image
 
 from benchmarks import growth
-from benchmarks.measure import HERE, ROOT, MeasurementError, Settings, picture_name, run, say, spread, table, two_plots
+from benchmarks.measure import (
+    HERE,
+    ROOT,
+    MeasurementError,
+    Settings,
+    picture_name,
+    run,
+    say,
+    spread,
+    table,
+    two_plots,
+)
 from local.sheet import sheet
 
 TITLE = "Neural style transfer"
@@ -27,7 +38,12 @@ are the package index's, as they are, with their number of steps. The losses are
 def rounds() -> list[list[tuple[str, dict[str, Any]]]]:
     """Who runs when: in turn, so that a machine that slows down slows all of them. The longest runs once."""
     short, long = ({"steps": steps} for steps in PASTICHE_STEPS)
-    each: list[tuple[str, dict[str, Any]]] = [("stylebot", {}), ("pastiche", short), ("seed", {}), ("tutorial", {})]
+    each: list[tuple[str, dict[str, Any]]] = [
+        ("stylebot", {}),
+        ("pastiche", short),
+        ("seed", {}),
+        ("tutorial", {}),
+    ]
     return [each, [("stylebot", {}), ("pastiche", long)], each]
 
 
@@ -35,7 +51,11 @@ def measure(settings: Settings) -> dict[str, Any]:
     size = SIZES[settings.device]
     results: dict[str, Any] = {"size": size, "pairs": []}
     for number, (content, style) in enumerate(settings.pairs):
-        turns = rounds() if number == 0 else [[("stylebot", {}), ("pastiche", {"steps": n})] for n in PASTICHE_STEPS]
+        turns = (
+            rounds()
+            if number == 0
+            else [[("stylebot", {}), ("pastiche", {"steps": n})] for n in PASTICHE_STEPS]
+        )
         runs: dict[str, list[Any]] = {}
         for turn, rivals in enumerate(turns):
             for rival, more in rivals:
@@ -44,8 +64,12 @@ def measure(settings: Settings) -> dict[str, Any]:
                 told = attempt(settings, title, rival, content, style, name, more)
                 if told:
                     runs.setdefault(title, []).append(told)
-                    say(f"NST, {Path(content).stem} + {Path(style).stem}, {title}: {told['seconds']:.1f} s")
-        shown = Path(content).resolve().is_relative_to(ROOT)  # other people's pictures may not be ours to publish
+                    say(
+                        f"NST, {Path(content).stem} + {Path(style).stem}, {title}: {told['seconds']:.1f} s"
+                    )
+        shown = (
+            Path(content).resolve().is_relative_to(ROOT)
+        )  # other people's pictures may not be ours to publish
         picture = show(settings, number, content, style, runs) if shown else None
         judge_all(content, style, runs)
         if number == 0:
@@ -58,19 +82,39 @@ def measure(settings: Settings) -> dict[str, Any]:
     results["growth"] = []
     for width, height in growth.SIZES:
         try:
-            told = run("evaluation", content=content, style=style, width=width, height=height, device=settings.device)
+            told = run(
+                "evaluation",
+                content=content,
+                style=style,
+                width=width,
+                height=height,
+                device=settings.device,
+            )
         except MeasurementError as error:
             say(f"NST, one evaluation at {width}x{height}: {error}")
             continue
         results["growth"].append({"width": width, "height": height, **told})
-        say(f"NST, one evaluation at {width}x{height}: {told['seconds']:.2f} s, {told['memory']:.0f} MB")
+        say(
+            f"NST, one evaluation at {width}x{height}: {told['seconds']:.2f} s, {told['memory']:.0f} MB"
+        )
     return results
 
 
 def attempt(
-    settings: Settings, title: str, rival: str, content: str, style: str, name: str, more: dict[str, Any]
+    settings: Settings,
+    title: str,
+    rival: str,
+    content: str,
+    style: str,
+    name: str,
+    more: dict[str, Any],
 ) -> Any:  # noqa: ANN401
-    common = {"content": content, "style": style, "size": SIZES[settings.device], "device": settings.device}
+    common = {
+        "content": content,
+        "style": style,
+        "size": SIZES[settings.device],
+        "device": settings.device,
+    }
     try:
         return run("nst", rival=rival, folder=str(settings.folder), name=name, **common, **more)
     except MeasurementError as error:
@@ -78,19 +122,27 @@ def attempt(
         return None
 
 
-def show(settings: Settings, number: int, content: str, style: str, runs: dict[str, list[Any]]) -> str:
+def show(
+    settings: Settings, number: int, content: str, style: str, runs: dict[str, list[Any]]
+) -> str:
     """The name of a file with what each rival made of the photograph."""
     pictures = [("photograph", Image.open(content)), ("style", Image.open(style))]
     for title, told in runs.items():
-        pictures.append((f"{title}, {told[0]['seconds']:.0f} s", Image.open(told[0]["frames"][-1]["path"])))
+        pictures.append(
+            (f"{title}, {told[0]['seconds']:.0f} s", Image.open(told[0]["frames"][-1]["path"]))
+        )
     name = picture_name(f"nst-pictures-{number + 1}", settings.device, "jpg")
-    sheet([(title, image.convert("RGB")) for title, image in pictures]).save(HERE / name, quality=90)
+    sheet([(title, image.convert("RGB")) for title, image in pictures]).save(
+        HERE / name, quality=90
+    )
     return name
 
 
 def judge_all(content: str, style: str, runs: dict[str, list[Any]]) -> None:
     frames = [frame for told in runs.values() for one in told for frame in one["frames"]]
-    losses = run("judged", content=content, style=style, pictures=[frame.pop("path") for frame in frames])
+    losses = run(
+        "judged", content=content, style=style, pictures=[frame.pop("path") for frame in frames]
+    )
     for frame, loss in zip(frames, losses, strict=True):
         frame |= loss
 
@@ -103,9 +155,30 @@ def neural_style(settings: Settings) -> tuple[list[Any], str]:
     (content, style), size = settings.pairs[0], SIZES[settings.device]
     weights, output = settings.folder / "vgg19-original.pth", settings.folder / "neural-style.png"
     run("export_vgg", path=str(weights))
-    command = [sys.executable, "-m", "neural_style.neural_style", "-content_image", content, "-style_image", style]
-    command += ["-model_file", str(weights), "-disable_check", "-image_size", str(size), "-num_iterations"]
-    command += [str(NEURAL_STYLE_STEPS), "-init", "image", "-gpu", "c" if settings.device == "cpu" else "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "neural_style.neural_style",
+        "-content_image",
+        content,
+        "-style_image",
+        style,
+    ]
+    command += [
+        "-model_file",
+        str(weights),
+        "-disable_check",
+        "-image_size",
+        str(size),
+        "-num_iterations",
+    ]
+    command += [
+        str(NEURAL_STYLE_STEPS),
+        "-init",
+        "image",
+        "-gpu",
+        "c" if settings.device == "cpu" else "0",
+    ]
     started = time.perf_counter()
     done = subprocess.run([*command, "-output_image", str(output)], capture_output=True, text=True)
     seconds = time.perf_counter() - started
@@ -118,7 +191,10 @@ def neural_style(settings: Settings) -> tuple[list[Any], str]:
 
 def reached(run_: Any, style: float, content: float) -> float | None:  # noqa: ANN401
     """Seconds until both losses were at most these, by the first frame where they were."""
-    return next((f["seconds"] for f in run_["frames"] if f["style"] <= style and f["content"] <= content), None)
+    return next(
+        (f["seconds"] for f in run_["frames"] if f["style"] <= style and f["content"] <= content),
+        None,
+    )
 
 
 def report(results: dict[str, Any]) -> str:
@@ -136,10 +212,25 @@ def report(results: dict[str, Any]) -> str:
                 cells += ["never", ""]
             else:
                 both = [t for t in times if t is not None]
-                cells += [spread(both), f"{statistics.median(seconds) / statistics.median(both):.1f}"]
+                cells += [
+                    spread(both),
+                    f"{statistics.median(seconds) / statistics.median(both):.1f}",
+                ]
             cells += [spread([one["memory"] for one in told], 0) if "memory" in told[0] else ""]
-            rows.append([*cells, spread([one["start"] for one in told]) if "start" in told[0] else "included"])
-        head = ["", "seconds", "style loss", "content loss", "stylebot has both losses after, s", "times as fast"]
+            rows.append(
+                [
+                    *cells,
+                    spread([one["start"] for one in told]) if "start" in told[0] else "included",
+                ]
+            )
+        head = [
+            "",
+            "seconds",
+            "style loss",
+            "content loss",
+            "stylebot has both losses after, s",
+            "times as fast",
+        ]
         parts += [f"### {told_pair(pair, results['size'])}\n"]
         parts += [table([*head, "peak MB", "start, s"], rows)]
         parts += [f"![]({pair['picture']})\n"] if pair["picture"] else []
@@ -179,9 +270,16 @@ def plot(results: dict[str, Any], path: Path) -> None:
         for title, told in pair["runs"].items():
             frames = told[0]["frames"]
             for axis, kind in zip(axes, ("style", "content"), strict=True):
-                line = axis.plot([f["seconds"] for f in frames], [f[kind] for f in frames], label=title)
+                line = axis.plot(
+                    [f["seconds"] for f in frames], [f[kind] for f in frames], label=title
+                )
                 axis.plot(frames[-1]["seconds"], frames[-1][kind], "o", color=line[0].get_color())
         for axis, kind in zip(axes, ("style", "content"), strict=True):
-            axis.set(xscale="log", yscale="log", xlabel="seconds", title=f"{kind} loss, neutral (lower is closer)")
+            axis.set(
+                xscale="log",
+                yscale="log",
+                xlabel="seconds",
+                title=f"{kind} loss, neutral (lower is closer)",
+            )
             axis.grid(alpha=0.3, which="both")
         axes[0].legend()

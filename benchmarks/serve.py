@@ -16,7 +16,8 @@ import requests
 from PIL import Image
 
 from benchmarks.measure import ROOT, MeasurementError, Settings, say, spread, table, two_plots
-from local.stack import MODELS, docker_command, free_port, has_image, model_command
+from local.processes import free_port
+from local.stack import MODELS, docker_command, has_image, model_command
 
 TITLE = "Servers"
 STARTS = 5
@@ -57,13 +58,18 @@ def well(url: str) -> bool:
 
 def measure(settings: Settings) -> dict[str, Any]:
     servers = {f"containers.{name}": (name, False) for name in MODELS}
-    servers |= {f"image stylebot-{name}": (name, True) for name in MODELS if has_image(f"stylebot-{name}")}
+    servers |= {
+        f"image stylebot-{name}": (name, True) for name in MODELS if has_image(f"stylebot-{name}")
+    }
     results: dict[str, Any] = {"starts": {title: [] for title in servers}, "load": []}
     for _ in range(STARTS):
         for title, (name, docker) in servers.items():
             with server(name, docker) as (_, took):
                 results["starts"][title].append(took)
-        say("start to /ping 200: " + ", ".join(f"{n} {s[-1]:.2f} s" for n, s in results["starts"].items()))
+        say(
+            "start to /ping 200: "
+            + ", ".join(f"{n} {s[-1]:.2f} s" for n, s in results["starts"].items())
+        )
     results["imports"] = {module: import_times(module) for module in IMPORTS}
     photo = jpeg(settings.pairs[0][0])
     with server("cyclegan") as (url, _):
@@ -71,7 +77,9 @@ def measure(settings: Settings) -> dict[str, Any]:
             results["load"].append(under_load(url, photo, clients))
             row = results["load"][-1]
             told = f"{row['rate']:.2f} pictures a second, /ping at most {max(row['pings']) * 1000:.0f} ms"
-            say(f"{clients} clients: {told}, {row['refused']} times told to come again, {row['lost']} lost")
+            say(
+                f"{clients} clients: {told}, {row['refused']} times told to come again, {row['lost']} lost"
+            )
     return results
 
 
@@ -85,7 +93,10 @@ def jpeg(path: str) -> bytes:
 def import_times(module: str) -> list[tuple[str, float]]:
     """The ten costliest packages of `import module`: name and milliseconds, those of what they import left out."""
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", f"import {module}"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-X", "importtime", "-c", f"import {module}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     packages: dict[str, float] = {}
     for line in done.stderr.splitlines()[1:]:
@@ -109,7 +120,10 @@ def under_load(url: str, photo: bytes, clients: int) -> dict[str, Any]:
             while True:
                 sent = time.perf_counter()
                 answer = session.post(
-                    f"{url}/invocations?style={style}", data=photo, headers={"Content-Type": "image/jpeg"}, timeout=300
+                    f"{url}/invocations?style={style}",
+                    data=photo,
+                    headers={"Content-Type": "image/jpeg"},
+                    timeout=300,
                 )
                 if answer.status_code != 503:
                     break
@@ -188,7 +202,9 @@ def plot(results: dict[str, Any], path: Path) -> None:
     with two_plots(path) as axes:
         axes[0].plot(clients, [row["rate"] for row in results["load"]], "o-")
         axes[0].set(xscale="log", xlabel="clients at once", ylabel="pictures a second", ylim=0)
-        axes[1].boxplot([[1000 * ping for ping in row["pings"]] for row in results["load"]], whis=(0, 100))
+        axes[1].boxplot(
+            [[1000 * ping for ping in row["pings"]] for row in results["load"]], whis=(0, 100)
+        )
         axes[1].set_xticklabels(clients)
         axes[1].axhline(100, color="firebrick", linestyle="--")
         axes[1].set(yscale="log", xlabel="clients at once", ylabel="/ping, ms")

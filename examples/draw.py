@@ -24,7 +24,9 @@ OVERSAMPLING = 2
 
 def hexes(codes: str) -> Array:
     """Colours (n, 3) in 0..255 from words such as "0b1640 1d3c8f"."""
-    return np.array([[int(code[i : i + 2], 16) for i in (0, 2, 4)] for code in codes.split()], float)
+    return np.array(
+        [[int(code[i : i + 2], 16) for i in (0, 2, 4)] for code in codes.split()], float
+    )
 
 
 def ramp(values: Array | float, colours: Array) -> Array:
@@ -50,7 +52,9 @@ def plane(width: int, aspect: float) -> tuple[Array, Array]:
 
 
 def resized(values: Array, shape: tuple[int, int]) -> Array:
-    return np.asarray(Image.fromarray(values.astype(np.float32)).resize(shape[::-1], Image.Resampling.BICUBIC))
+    return np.asarray(
+        Image.fromarray(values.astype(np.float32)).resize(shape[::-1], Image.Resampling.BICUBIC)
+    )
 
 
 def as_image(colours: Array) -> Image.Image:
@@ -64,7 +68,13 @@ def inside(shape: tuple[int, int], outline: Array) -> Array:
     return np.asarray(mask, float)
 
 
-def noise(rng: np.random.Generator, shape: tuple[int, int], cell: float, stretch: float = 1, octaves: int = 3) -> Array:
+def noise(
+    rng: np.random.Generator,
+    shape: tuple[int, int],
+    cell: float,
+    stretch: float = 1,
+    octaves: int = 3,
+) -> Array:
     """Smooth noise (h, w) of about unit variance; `cell` is its grain in units of the width."""
     total = np.zeros(shape)
     for octave in range(octaves):
@@ -103,10 +113,14 @@ def combed(values: Array, angle: Array, reach: float, steps: int = 24) -> Array:
     h, w = values.shape
     total = values.copy()
     for sign in (1, -1):
-        points = np.stack(np.meshgrid(np.arange(w, dtype=float), np.arange(h, dtype=float)), axis=-1)
+        points = np.stack(
+            np.meshgrid(np.arange(w, dtype=float), np.arange(h, dtype=float)), axis=-1
+        )
         for _ in range(steps):
             direction = sample(angle, points)
-            points += sign * reach / steps * np.stack([np.cos(direction), np.sin(direction)], axis=-1)
+            points += (
+                sign * reach / steps * np.stack([np.cos(direction), np.sin(direction)], axis=-1)
+            )
             total += sample(values, points)
     return (total - total.mean()) / total.std()
 
@@ -122,7 +136,9 @@ def spline(points: Array, count: int = 160) -> Array:
 
 def polar(centre: Array, radius: Array | float, turn: Array | float) -> Array:
     """Points (..., 2) at these distances and angles from a centre."""
-    return centre + np.stack(np.broadcast_arrays(radius * np.cos(turn), radius * np.sin(turn)), axis=-1)
+    return centre + np.stack(
+        np.broadcast_arrays(radius * np.cos(turn), radius * np.sin(turn)), axis=-1
+    )
 
 
 def disc(centre: Array, radius: float) -> Array:
@@ -150,7 +166,9 @@ class Canvas:
         return as_image(np.where(slope < 0, dark, light))
 
 
-def brush(canvas: Canvas, rng: np.random.Generator, path: Array, width: float, colour: Array) -> None:
+def brush(
+    canvas: Canvas, rng: np.random.Generator, path: Array, width: float, colour: Array
+) -> None:
     """One stroke along path (n, 2): parallel bristles with ragged ends, each with paint of its own."""
     pen, chisel = ImageDraw.Draw(canvas.colour), ImageDraw.Draw(canvas.relief)
     tangent = np.gradient(path, axis=0)
@@ -213,7 +231,12 @@ def swirls(width: int, rng: np.random.Generator) -> Image.Image:
     # The wind is the curl of a stream function: a steady breeze, eddies, and a small eddy around each light.
     stream = -(y + 0.035 * np.sin(7 * x + 1) + 0.02 * np.sin(13 * x - 9 * y))
     spiral = np.zeros(shape)
-    eddies = [(0.43, 0.27, 0.105, 1), (0.63, 0.33, 0.075, -1), (0.10, 0.40, 0.08, -1), (0.93, 0.42, 0.07, 1)]
+    eddies = [
+        (0.43, 0.27, 0.105, 1),
+        (0.63, 0.33, 0.075, -1),
+        (0.10, 0.40, 0.08, -1),
+        (0.93, 0.42, 0.07, 1),
+    ]
     for cx, cy, radius, spin in eddies:
         bump = np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * radius**2))
         stream += spin * radius * 4.5 * bump
@@ -283,16 +306,23 @@ def dabs(width: int, rng: np.random.Generator) -> Image.Image:
     sky = ramp(1.15 * from_sun**0.8 + 0.07 * cloud, glow)
 
     # The water mirrors the sky, a little deeper and broken by ripples.
-    mirrored = np.hypot((x - sun_x) * (1 - 0.5 * smoothstep(y, horizon, 0.8)), 0.7 * (y - horizon) + 0.11)
+    mirrored = np.hypot(
+        (x - sun_x) * (1 - 0.5 * smoothstep(y, horizon, 0.8)), 0.7 * (y - horizon) + 0.11
+    )
     ripple = noise(rng, shape, 0.022, stretch=5)
     water = ramp(1.45 * mirrored**0.75 + 0.08 * ripple, 0.80 * glow + hexes("001030")[0])
-    track = np.exp(-(((x - sun_x) / (0.035 + 0.20 * (y - horizon))) ** 2)) * smoothstep(ripple, -0.4, 0.9)
+    track = np.exp(-(((x - sun_x) / (0.035 + 0.20 * (y - horizon))) ** 2)) * smoothstep(
+        ripple, -0.4, 0.9
+    )
     water = mix(water, hexes("fff0a0")[0], 0.9 * track)
     scene = mix(sky, water, y > horizon)
     disc = np.hypot(x - sun_x, y - sun_y)
     scene = mix(scene, hexes("fffde8")[0], 1 - smoothstep(disc, 0.040, 0.048))
 
-    for centre, height, hues in [(0.02, 0.12, "9a86d0 8a7cc8 b58ac4"), (0.24, 0.06, "5a55ac 4c5fb8 7a5aa8")]:
+    for centre, height, hues in [
+        (0.02, 0.12, "9a86d0 8a7cc8 b58ac4"),
+        (0.24, 0.06, "5a55ac 4c5fb8 7a5aa8"),
+    ]:
         hill = np.clip(1 - np.abs(x - centre) / 0.34, 0, 1) ** 1.3
         ridge = horizon - height * hill - 0.006 * np.sin(40 * x)
         scene = mix(scene, ramp(0.5 + 0.25 * cloud, hexes(hues)), (y > ridge) & (y < horizon))
@@ -301,7 +331,9 @@ def dabs(width: int, rng: np.random.Generator) -> Image.Image:
         there = inside(shape, outline)
         scene = mix(scene, colour + 14 * cloud[..., None], there)
         boats = np.maximum(boats, there)
-        shaken = inside(shape, (outline - (0, keel)) * (1, -0.9) + (0, keel)) * smoothstep(ripple, -0.9, 0.3)
+        shaken = inside(shape, (outline - (0, keel)) * (1, -0.9) + (0, keel)) * smoothstep(
+            ripple, -0.9, 0.3
+        )
         scene = mix(scene, colour * 0.85, shaken * (y > keel))
 
     around_sun = np.arctan2(y - sun_y, x - sun_x) + np.pi / 2
@@ -345,7 +377,9 @@ def pine(canvas: Canvas, rng: np.random.Generator, x: Array, y: Array) -> None:
         for _ in range(50):
             start = rng.integers(0, 18)
             path = bough[start : start + 6] + rng.normal(0, 0.35 * thick, 2)
-            brush(canvas, rng, path * x.shape[1], 0.6 * thick * x.shape[1], ramp(rng.uniform(), bark))
+            brush(
+                canvas, rng, path * x.shape[1], 0.6 * thick * x.shape[1], ramp(rng.uniform(), bark)
+            )
     clumps = [(0.03, 0.20, 0.11), (0.15, 0.10, 0.13), (0.28, 0.09, 0.11), (0.34, 0.205, 0.085)]
     clumps += [(0.20, 0.215, 0.08), (0.07, 0.06, 0.12), (0.40, 0.10, 0.06)]
     ragged, speckle = noise(rng, x.shape, 0.05), noise(rng, x.shape, 0.02)
@@ -398,27 +432,37 @@ class Print:
         mottle, grain = noise(rng, shape, 0.012), noise(rng, shape, 0.004, stretch=40)
         fibre = noise(rng, shape, 0.003)
         slip = 1 + shape[1] // 1600
-        colour = np.pad(np.asarray(self.blocks, float)[:-slip, slip:], ((slip, 0), (0, slip), (0, 0)), "edge")
+        colour = np.pad(
+            np.asarray(self.blocks, float)[:-slip, slip:], ((slip, 0), (0, slip), (0, 0)), "edge"
+        )
         worn = 0.10 + 0.035 * mottle + 0.045 * grain + 0.02 * fibre
         colour = mix(colour, hexes("f4e8cc")[0], np.clip(worn, 0, 1))
         lines = blurred(np.asarray(self.key, float) / 255, 1.2)
-        colour = mix(colour, ink, smoothstep(lines + 0.05 * mottle + 0.05 * fibre, 0.32, 0.62) * 0.94)
+        colour = mix(
+            colour, ink, smoothstep(lines + 0.05 * mottle + 0.05 * fibre, 0.32, 0.62) * 0.94
+        )
         return as_image(colour * (1 + 0.012 * fibre)[..., None])
 
 
-def claw(rng: np.random.Generator, at: Array, heading: float, radius: float, curl: float) -> list[Array]:
+def claw(
+    rng: np.random.Generator, at: Array, heading: float, radius: float, curl: float
+) -> list[Array]:
     """A paw of foam: outlines (n, 2) of its palm and of the hooked fingers that fan out of it."""
     t = np.linspace(0, 1, 16)
     outlines = [polar(at, radius * rng.uniform(0.9, 1.1, 14), np.linspace(0, 6, 14))]
     for fan in rng.permutation([-1.25, -0.45, 0.4, 1.2]):
         turn = heading + fan + rng.normal(0, 0.12) + curl * t**1.3
         length = radius * rng.uniform(2.2, 3.2) * (1.15 - 0.25 * abs(fan))
-        path = at + np.cumsum(np.stack([np.cos(turn), np.sin(turn)], axis=-1), axis=0) * length / len(t)
+        path = at + np.cumsum(
+            np.stack([np.cos(turn), np.sin(turn)], axis=-1), axis=0
+        ) * length / len(t)
         outlines.append(ribbon(path, 1.05 * radius * (1 - t**1.6) ** 0.8))
     return outlines
 
 
-def fringe(sheet: Print, rng: np.random.Generator, curve: Array, lean: float, radius: float, foams: Array) -> None:
+def fringe(
+    sheet: Print, rng: np.random.Generator, curve: Array, lean: float, radius: float, foams: Array
+) -> None:
     """A row of foam claws along a curve (n, 2), reaching to its right hand and leaning forward by `lean`."""
     ahead = np.gradient(curve, axis=0)
     ahead /= np.linalg.norm(ahead, axis=-1, keepdims=True) + 1e-9
@@ -440,7 +484,13 @@ def fringe(sheet: Print, rng: np.random.Generator, curve: Array, lean: float, ra
 
 
 def breaker(
-    sheet: Print, rng: np.random.Generator, back: Array, face: Array, blues: Array, foams: Array, size: float
+    sheet: Print,
+    rng: np.random.Generator,
+    back: Array,
+    face: Array,
+    blues: Array,
+    foams: Array,
+    size: float,
 ) -> None:
     """A breaking wave between its back and its hollow face, two curves (n, 2) that meet at the tip."""
     back, face = spline(back), spline(face)
@@ -514,15 +564,33 @@ def waves(width: int, rng: np.random.Generator) -> Image.Image:
     blues = hexes("16305e 2c5a92 16305e 6f9fbe 1f4478 c9d8cc 2c5a92")
     foams = hexes("f7eed6 a9c6cc")
     back = np.array(
-        [(-0.16, 0.80), (-0.06, 0.50), (0.04, 0.27), (0.18, 0.12), (0.34, 0.085), (0.47, 0.14), (0.53, 0.235)]
+        [
+            (-0.16, 0.80),
+            (-0.06, 0.50),
+            (0.04, 0.27),
+            (0.18, 0.12),
+            (0.34, 0.085),
+            (0.47, 0.14),
+            (0.53, 0.235),
+        ]
     )
     face = np.array(
-        [(0.75, 0.80), (0.52, 0.66), (0.36, 0.53), (0.30, 0.38), (0.345, 0.27), (0.44, 0.225), (0.53, 0.235)]
+        [
+            (0.75, 0.80),
+            (0.52, 0.66),
+            (0.36, 0.53),
+            (0.30, 0.38),
+            (0.345, 0.27),
+            (0.44, 0.225),
+            (0.53, 0.235),
+        ]
     )
 
     def ridge(height: float, roll: float, phase: float) -> Array:
         x = np.linspace(-0.05, 1.05, 12)
-        return np.stack([x, height + roll * (np.sin(9 * x + phase) + 0.4 * np.sin(21 * x + phase))], axis=-1)
+        return np.stack(
+            [x, height + roll * (np.sin(9 * x + phase) + 0.4 * np.sin(21 * x + phase))], axis=-1
+        )
 
     swell(sheet, rng, ridge(0.50, 0.014, 1.0), blues[3:], foams)
     for scale, dx, dy in [(0.46, 0.60, 0.27), (0.36, 0.31, 0.36)]:
@@ -536,7 +604,9 @@ def waves(width: int, rng: np.random.Generator) -> Image.Image:
 # ---------------------------------------------------------------- mosaic
 
 
-def nearest_tiles(sites: Array, turns: Array, sizes: Array, shape: tuple[int, int]) -> tuple[Array, Array]:
+def nearest_tiles(
+    sites: Array, turns: Array, sizes: Array, shape: tuple[int, int]
+) -> tuple[Array, Array]:
     """For each pixel the index of its tile (h, w), and how far it is from the tile's edge (0 at the edge).
 
     Tiles are square: the distance to a site is the larger of the two coordinates in the site's own frame.
@@ -558,7 +628,9 @@ def nearest_tiles(sites: Array, turns: Array, sizes: Array, shape: tuple[int, in
     return owner, second - first
 
 
-def tiled(rng: np.random.Generator, scene: Array, region: Array, spacing: Array, turn: Array) -> Image.Image:
+def tiled(
+    rng: np.random.Generator, scene: Array, region: Array, spacing: Array, turn: Array
+) -> Image.Image:
     """The scene (h, w, 3) set in tiles, twice as large.
 
     No tile crosses from one region (h, w) into another; a tile is about `spacing` (h, w) pixels wide and lies
@@ -574,13 +646,19 @@ def tiled(rng: np.random.Generator, scene: Array, region: Array, spacing: Array,
         owner, _ = nearest_tiles(sites, sample(turn, sites), sample(spacing, sites), (h, w))
         owner = owner[rows, columns]
         weight = np.bincount(owner, minlength=len(sites))
-        middle = [np.bincount(owner, axis, len(sites)) / np.maximum(weight, 1) for axis in (columns, rows)]
+        middle = [
+            np.bincount(owner, axis, len(sites)) / np.maximum(weight, 1) for axis in (columns, rows)
+        ]
         sites = np.where(weight[:, None] > 0, np.stack(middle, axis=-1), sites)
 
     # Each tile has one colour, leans its own way under the light, and is parted from the next by grout.
-    glass = sample(scene, sites) * rng.normal(1, 0.12, (len(sites), 1)) + rng.normal(0, 11, (len(sites), 3))
+    glass = sample(scene, sites) * rng.normal(1, 0.12, (len(sites), 1)) + rng.normal(
+        0, 11, (len(sites), 3)
+    )
     lean = rng.normal(0, 8 / w, (len(sites), 2))
-    owner, rim = nearest_tiles(2 * sites, sample(turn, sites), 2 * sample(spacing, sites), (2 * h, 2 * w))
+    owner, rim = nearest_tiles(
+        2 * sites, sample(turn, sites), 2 * sample(spacing, sites), (2 * h, 2 * w)
+    )
     rows, columns = np.mgrid[: 2 * h, : 2 * w]
     offset = np.stack([columns, rows], axis=-1) - 2 * sites[owner]
     vein = noise(rng, owner.shape, 0.006)
@@ -598,7 +676,9 @@ def limb(x: Array, y: Array, spine: Array, widths: list[float]) -> tuple[Array, 
     in 0..1, and the signed distance from its spine.
     """
     t = np.linspace(0, 1, 28)
-    spine = np.stack([np.interp(t, np.linspace(0, 1, len(spine)), axis) for axis in spine.T], axis=-1)
+    spine = np.stack(
+        [np.interp(t, np.linspace(0, 1, len(spine)), axis) for axis in spine.T], axis=-1
+    )
     tangent = np.gradient(spine, axis=0)
     tangent /= np.linalg.norm(tangent, axis=-1, keepdims=True)
     halves = np.interp(t, np.linspace(0, 1, len(widths)), widths)
@@ -607,17 +687,27 @@ def limb(x: Array, y: Array, spine: Array, widths: list[float]) -> tuple[Array, 
         dx, dy = x - px, y - py
         distance = np.hypot(dx, dy) - half
         closer = distance < edge
-        edge[closer], along[closer], side[closer] = distance[closer], place, (tx * dy - ty * dx)[closer]
+        edge[closer], along[closer], side[closer] = (
+            distance[closer],
+            place,
+            (tx * dy - ty * dx)[closer],
+        )
     return edge, along, side
 
 
-Shapes = list[tuple[Array, Array]]  # distance to the outline (h, w) and colours (h, w, 3), from back to front
+Shapes = list[
+    tuple[Array, Array]
+]  # distance to the outline (h, w) and colours (h, w, 3), from back to front
 
 
 def carp(x: Array, y: Array, spine: Array, blot: Array, skin: Array, fin: Array) -> Shapes:
     shapes = []
     heading = np.arctan2(*np.gradient(spine, axis=0).T[::-1])
-    tail, breast, belly = [(38, 0.16, -0.5), (38, 0.15, 0.45)], [(10, 0.17, 1.7), (10, 0.18, -1.1)], [(23, 0.11, 0.7)]
+    tail, breast, belly = (
+        [(38, 0.16, -0.5), (38, 0.15, 0.45)],
+        [(10, 0.17, 1.7), (10, 0.18, -1.1)],
+        [(23, 0.11, 0.7)],
+    )
     for place, reach, lean in tail + breast + belly:
         turn = heading[place] + lean * np.linspace(1, 0.65, 8)
         ray = polar(spine[place], np.linspace(0, reach, 8), turn)
@@ -648,7 +738,9 @@ def lotus(x: Array, y: Array, radius: float) -> Shapes:
     shapes = []
     for turn, petals, reach in [(0.0, 9, 1.0), (0.35, 7, 0.62)]:
         for petal in range(petals):
-            ray = polar(np.zeros(2), np.linspace(0.2, reach, 6) * radius, turn + 2 * np.pi * petal / petals)
+            ray = polar(
+                np.zeros(2), np.linspace(0.2, reach, 6) * radius, turn + 2 * np.pi * petal / petals
+            )
             edge, along, side = limb(x, y, ray, [0.006, 0.012, 0.017, 0.012, 0.002])
             shade = 0.9 - along + 0.3 * (petal % 2) + 8 * side
             shapes.append((edge, ramp(shade, hexes("fff0ee fbc4d0 f07aa8 d23c84"))))
@@ -660,9 +752,19 @@ def mosaic(width: int, rng: np.random.Generator) -> Image.Image:
     """Two carp in a pond, set in glass and stone."""
     x, y = plane(width // OVERSAMPLING, 1.0)
     blot = noise(rng, x.shape, 0.08)
-    swimming = [(0.155, 0.36), (0.24, 0.255), (0.38, 0.20), (0.53, 0.22), (0.66, 0.28), (0.77, 0.27)]
+    swimming = [
+        (0.155, 0.36),
+        (0.24, 0.255),
+        (0.38, 0.20),
+        (0.53, 0.22),
+        (0.66, 0.28),
+        (0.77, 0.27),
+    ]
     spine = spline(np.array(swimming), 40)
-    gold, fire = hexes("fff0b0 ffdc5c fdb92c f59a1c e8741c c94a1c"), hexes("fff6e6 fff0dc fbe3c4 ee5a2c d8301c b81e1c")
+    gold, fire = (
+        hexes("fff0b0 ffdc5c fdb92c f59a1c e8741c c94a1c"),
+        hexes("fff6e6 fff0dc fbe3c4 ee5a2c d8301c b81e1c"),
+    )
     shapes = carp(x, y, spine, blot, gold, hexes("fff0b8 ffc850 ee8a24"))
     shapes += carp(x, y, 1 - spine, blot, fire, hexes("fbe9d0 f6b890 e8583a"))
     pads = [(0.10, 0.13, 0.105, 0.8), (0.91, 0.88, 0.12, 3.9), (0.90, 0.09, 0.075, 2.2)]
@@ -695,7 +797,9 @@ STYLES: dict[str, Callable[[int, np.random.Generator], Image.Image]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draw the style pictures into examples/styles/.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which to draw, of: {', '.join(STYLES)}")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"which to draw, of: {', '.join(STYLES)}"
+    )
     parser.add_argument("--size", type=int, default=800, help="long side in pixels (default 800)")
     arguments = parser.parse_args()
     if arguments.size < 100:

@@ -56,7 +56,9 @@ class File(NamedTuple):
 
 
 def file_ids(message: Message) -> set[str]:
-    return {file["file_id"] for file in [*message.get("photo", ()), message.get("document")] if file}
+    return {
+        file["file_id"] for file in [*message.get("photo", ()), message.get("document")] if file
+    }
 
 
 def shown(message: Message) -> Message:
@@ -80,9 +82,13 @@ class Chats:
         self.changed = threading.Condition()  # held for any use of db
         if self.setting("n", None) is None:
             now = int(time.time())
-            with self.change():  # a new folder: none of the numbers that a bot or a page may remember of an old one
+            with (
+                self.change()
+            ):  # a new folder: none of the numbers that a bot or a page may remember of an old one
                 self.set("n", now)
-                self.db.execute("INSERT INTO sqlite_sequence VALUES ('updates', ?), ('messages', ?)", (now, now))
+                self.db.execute(
+                    "INSERT INTO sqlite_sequence VALUES ('updates', ?), ('messages', ?)", (now, now)
+                )
 
     def rows(self, sql: str, *values: Json) -> list[Any]:
         with self.changed:
@@ -118,10 +124,17 @@ class Chats:
 
     def add_message(self, chat: int, sender: Json, content: Message) -> Message:
         n = self.count()
-        row = self.db.execute("INSERT INTO messages (chat, created, changed) VALUES (?, ?, ?)", (chat, n, n))
+        row = self.db.execute(
+            "INSERT INTO messages (chat, created, changed) VALUES (?, ?, ?)", (chat, n, n)
+        )
         message = {"message_id": row.lastrowid, "date": int(time.time()), "from": sender}
-        message |= {"chat": {"id": chat, "type": "private", "first_name": "Guest"}, **self.with_files(content)}
-        self.db.execute("UPDATE messages SET body = ? WHERE id = ?", (json.dumps(message), row.lastrowid))
+        message |= {
+            "chat": {"id": chat, "type": "private", "first_name": "Guest"},
+            **self.with_files(content),
+        }
+        self.db.execute(
+            "UPDATE messages SET body = ? WHERE id = ?", (json.dumps(message), row.lastrowid)
+        )
         self.db.execute("UPDATE chats SET acted = 0 WHERE id = ?", (chat,))
         return message
 
@@ -129,14 +142,22 @@ class Chats:
         """Puts the files of a message to be into the folder, and what Telegram tells about them in their place."""
         kept = dict(content)
         for kind in KINDS & content.keys():
-            files = [self.add_file(kind, file) if isinstance(file, File) else file for file in content[kind]]
+            files = [
+                self.add_file(kind, file) if isinstance(file, File) else file
+                for file in content[kind]
+            ]
             kept[kind] = files if kind == "photo" else files[0]
         return kept
 
     def add_file(self, kind: str, file: File) -> Json:
         number, digest = secrets.token_hex(16), hashlib.sha256(file.data).hexdigest()
         (self.files / number).write_bytes(file.data)
-        about = {"file_id": number, "file_unique_id": digest[:16], "file_size": len(file.data), **file.about}
+        about = {
+            "file_id": number,
+            "file_unique_id": digest[:16],
+            "file_size": len(file.data),
+            **file.about,
+        }
         path = f"{kind}s/{number}" + re.sub(r"[^.a-zA-Z0-9]", "", Path(file.name).suffix)
         self.db.execute("INSERT INTO files VALUES (?, ?, ?)", (number, path, len(file.data)))
         return about
@@ -145,12 +166,18 @@ class Chats:
         """Another content, or none: deleted. Files that no message shows any more go as well."""
         with self.change():
             kept = {name: value for name, value in old.items() if name not in CONTENT}
-            new = kept | {"edit_date": int(time.time()), **self.with_files(content)} if content else {}
+            new = (
+                kept | {"edit_date": int(time.time()), **self.with_files(content)}
+                if content
+                else {}
+            )
             if all(old.get(name) == new.get(name) for name in CONTENT):
                 why = "specified new message content and reply markup are exactly the same as a current content"
                 raise bad_request(f"message is not modified: {why} and reply markup of the message")
             values = (json.dumps(new) if new else None, self.count(), old["message_id"])
-            self.db.execute("UPDATE messages SET body = ?, changed = ? WHERE id = ? AND body NOT NULL", values)
+            self.db.execute(
+                "UPDATE messages SET body = ?, changed = ? WHERE id = ? AND body NOT NULL", values
+            )
             gone = {number for number in file_ids(old) - file_ids(new) if not self.showing(number)}
             self.db.executemany("DELETE FROM files WHERE id = ?", [(number,) for number in gone])
         for number in gone:
@@ -159,11 +186,19 @@ class Chats:
 
     def showing(self, file_id: str) -> list[Any]:
         """(chat, message) for each that shows the file."""
-        found = self.rows("SELECT chat, body FROM messages WHERE instr(body, ?)", json.dumps(file_id))
-        return [(chat, message) for chat, body in found if file_id in file_ids(message := json.loads(body))]
+        found = self.rows(
+            "SELECT chat, body FROM messages WHERE instr(body, ?)", json.dumps(file_id)
+        )
+        return [
+            (chat, message)
+            for chat, body in found
+            if file_id in file_ids(message := json.loads(body))
+        ]
 
     def find(self, chat: int, number: int) -> Message | None:
-        found = self.rows("SELECT body FROM messages WHERE id = ? AND chat = ? AND body NOT NULL", number, chat)
+        found = self.rows(
+            "SELECT body FROM messages WHERE id = ? AND chat = ? AND body NOT NULL", number, chat
+        )
         return json.loads(found[0][0]) if found else None
 
     # ------------------------------------------------------------ what users do
@@ -173,7 +208,11 @@ class Chats:
         with self.change():
             sender = self.sender(user, language)
             if content.get("text", "").startswith("/"):  # by which many bots tell a command
-                command = {"type": "bot_command", "offset": 0, "length": len(content["text"].split()[0])}
+                command = {
+                    "type": "bot_command",
+                    "offset": 0,
+                    "length": len(content["text"].split()[0]),
+                }
                 content = content | {"entities": [command]}
             message = self.add_message(user, sender, content)
             self.add_update("message", message)
@@ -207,7 +246,9 @@ class Chats:
         """What has changed in the user's chat since change number `after`."""
         known = "SELECT id, created, changed, body FROM messages WHERE chat = ? AND changed > ?"
         events = []
-        for number, created, n, body in self.rows(f"{known} AND (created <= ? OR body NOT NULL)", user, after, after):
+        for number, created, n, body in self.rows(
+            f"{known} AND (created <= ? OR body NOT NULL)", user, after, after
+        ):
             kind = "delete" if body is None else "message" if created > after else "edit"
             message = shown(json.loads(body)) if body else {"message_id": number}
             events.append({"n": n, "kind": kind, "message": message})

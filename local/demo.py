@@ -19,8 +19,9 @@ import requests
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from local.processes import StackError
 from local.sheet import sheet
-from local.stack import ROOT, Options, Stack, StackError, has_gpu, run, say
+from local.stack import ROOT, Options, Stack, has_gpu, run, say
 
 OUT = ROOT / "out"
 PHOTO = ROOT / "examples" / "photos" / "chelsea.jpg"
@@ -46,11 +47,17 @@ class User:
         if picture is None:
             answer = self.web.post(f"{self.chat}/message", data={"text": words}, timeout=30)
         else:
-            kind = "photo" if picture.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp") else "document"
+            kind = (
+                "photo"
+                if picture.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")
+                else "document"
+            )
             files = {kind: (picture.name, picture.read_bytes())}
             answer = self.web.post(f"{self.chat}/message", files=files, timeout=30)
         if not answer.ok:
-            raise StackError(f"The chat does not take {picture or words}: {answer.json()['description']}")
+            raise StackError(
+                f"The chat does not take {picture or words}: {answer.json()['description']}"
+            )
 
     def press(self, message: Json, data: str, words: str) -> None:
         body = {"message_id": message["message_id"], "data": data}
@@ -63,7 +70,9 @@ class User:
         while time.monotonic() < end:
             self.stack.tend()
             try:
-                answer = self.web.get(f"{self.chat}/events", params={"after": self.seen, "timeout": 1}, timeout=10)
+                answer = self.web.get(
+                    f"{self.chat}/events", params={"after": self.seen, "timeout": 1}, timeout=10
+                )
                 events = answer.json() if answer.ok else []
             except (requests.RequestException, ValueError):
                 time.sleep(0.5)  # the chat is being started again
@@ -109,13 +118,17 @@ class User:
         rows = message.get("reply_markup", {}).get("inline_keyboard", [])
         buttons = " ".join(f"[{button['text']}]" for row in rows for button in row)
         shown = f"![{picture}]({picture})  \n" if picture else ""
-        self.transcript.append(f"**stylebot** {shown}{words}" + (f"  \n{buttons}" if buttons else ""))
+        self.transcript.append(
+            f"**stylebot** {shown}{words}" + (f"  \n{buttons}" if buttons else "")
+        )
 
 
 def find_button(message: Json, data: str) -> Json:
     """The message's first button whose data begins so."""
     rows = message.get("reply_markup", {}).get("inline_keyboard", [])
-    return next((button for row in rows for button in row if button["callback_data"].startswith(data)), None)
+    return next(
+        (button for row in rows for button in row if button["callback_data"].startswith(data)), None
+    )
 
 
 def talk(user: User, photo: Path, style: Path) -> None:
@@ -141,7 +154,9 @@ def talk(user: User, photo: Path, style: Path) -> None:
         (OUT / name).write_bytes(data)
     pictures += [("NST", read(stylised)), (f"CycleGAN: {painter['text']}", read(painted))]
     sheet(pictures).save(OUT / "sheet.jpg", quality=92)
-    (OUT / "transcript.md").write_text("# A conversation with stylebot\n\n" + "\n\n".join(user.transcript) + "\n")
+    (OUT / "transcript.md").write_text(
+        "# A conversation with stylebot\n\n" + "\n\n".join(user.transcript) + "\n"
+    )
 
 
 def read(data: bytes) -> Image.Image:
@@ -164,7 +179,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="./local.sh demo", description=__doc__)
     parser.add_argument("photo", nargs="?", type=Path, default=PHOTO, metavar="PHOTO")
     parser.add_argument("style", nargs="?", type=Path, default=STYLE, metavar="STYLE")
-    parser.add_argument("--docker", action="store_true", help="the model servers from the images of ./build.sh")
+    parser.add_argument(
+        "--docker", action="store_true", help="the model servers from the images of ./build.sh"
+    )
     given = parser.parse_args()
     for path in (given.photo, given.style):
         try:
@@ -178,7 +195,10 @@ def main() -> int:
     else:
         say(f"Painting on {os.cpu_count()} CPU cores: this takes one to three minutes.")
     with tempfile.TemporaryDirectory(prefix="stylebot-demo-") as folder, kept_logs(Path(folder)):
-        code = run(Options(Path(folder), given.docker), lambda stack: talk(User(stack), given.photo, given.style))
+        code = run(
+            Options(Path(folder), given.docker),
+            lambda stack: talk(User(stack), given.photo, given.style),
+        )
     if code == 0:
         for name in ("nst.jpg", "cyclegan.jpg", "sheet.jpg", "transcript.md"):
             print(OUT / name)

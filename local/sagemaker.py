@@ -45,11 +45,19 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 ACCOUNT, VARIANT = "000000000000", "AllTraffic"
 PING_SECONDS, CONNECT_SECONDS, REALTIME_SECONDS = 2, 5, 60
 TTL_SECONDS, INVOCATION_SECONDS = 21600, 900  # of asynchronous requests that do not say
-PAYLOAD_BYTES, HEADER_BYTES = 6291456, 4096  # of real-time calls; of an asynchronous answer's headers
+PAYLOAD_BYTES, HEADER_BYTES = (
+    6291456,
+    4096,
+)  # of real-time calls; of an asynchronous answer's headers
 ATTEMPTS = 3  # of an asynchronous request, at whose processing a server died each time
 REST_SECONDS = 5  # how long nothing is sent to a server after it was told that none is wanted
 QUEUE = "sagemaker/queue/"
-FORWARDED = ("Content-Type", "Accept", "X-Amzn-SageMaker-Custom-Attributes", "X-Amzn-SageMaker-Inference-Id")
+FORWARDED = (
+    "Content-Type",
+    "Accept",
+    "X-Amzn-SageMaker-Custom-Attributes",
+    "X-Amzn-SageMaker-Inference-Id",
+)
 Json = Any  # whatever JSON can hold
 log = logging.getLogger("sagemaker")
 
@@ -107,8 +115,15 @@ def checked(name: str, value: Json, shape: Any) -> Json:  # noqa: ANN401 - botoc
         raise invalid(shown, name, f"have {what} less than or equal to {limits['max']}")
     if length < limits.get("min", length):
         raise invalid(shown, name, f"have {what} greater than or equal to {limits['min']}")
-    pattern = limits.get("pattern", "(?s:.*)")  # Java's; what Python does not know of it is translated
-    for java, python in ((r"[\p{Print}]", "[ -~]"), (r"\p{ASCII}", r"[\x00-\x7f]"), (r"\A", ""), (r"\z", "")):
+    pattern = limits.get(
+        "pattern", "(?s:.*)"
+    )  # Java's; what Python does not know of it is translated
+    for java, python in (
+        (r"[\p{Print}]", "[ -~]"),
+        (r"\p{ASCII}", r"[\x00-\x7f]"),
+        (r"\A", ""),
+        (r"\z", ""),
+    ):
         pattern = pattern.replace(java, python)
     if isinstance(value, str) and not re.fullmatch(pattern, value):
         raise invalid(value, name, f"satisfy regular expression pattern: {limits['pattern']}")
@@ -146,8 +161,14 @@ class Store:
     """The queue and the answers."""
 
     def __init__(self, output: str, failure: str) -> None:
-        self.output, self.failure, self.bucket = output.rstrip("/"), failure.rstrip("/"), place(output)["Bucket"]
-        self.s3 = boto3.client("s3", config=Config(connect_timeout=5, read_timeout=20, max_pool_connections=50))
+        self.output, self.failure, self.bucket = (
+            output.rstrip("/"),
+            failure.rstrip("/"),
+            place(output)["Bucket"],
+        )
+        self.s3 = boto3.client(
+            "s3", config=Config(connect_timeout=5, read_timeout=20, max_pool_connections=50)
+        )
 
     def patiently(self, call: Callable[..., Json], **values: Json) -> Json:
         """Until S3 does it: what was accepted is not given up for a fault of the store."""
@@ -179,12 +200,18 @@ class Store:
             self.s3.put_object(Bucket=self.bucket, Key=self.key(endpoint, request.id), Body=data)
         except (BotoCoreError, ClientError) as error:
             log.warning("S3: %s; a request was not accepted", error)
-            raise AwsError(503, "ServiceUnavailable", "The queue cannot be written to. Try again.") from None
+            raise AwsError(
+                503, "ServiceUnavailable", "The queue cannot be written to. Try again."
+            ) from None
 
     def queued(self, endpoint: str) -> list[Request]:
         """What an earlier process accepted and did not end, first come first."""
-        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.key(endpoint))
-        keys = self.patiently(lambda: [item["Key"] for page in pages for item in page.get("Contents", ())])
+        pages = self.s3.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=self.key(endpoint)
+        )
+        keys = self.patiently(
+            lambda: [item["Key"] for page in pages for item in page.get("Contents", ())]
+        )
         unended = []
         for key in keys:
             data = self.patiently(self.s3.get_object, Bucket=self.bucket, Key=key)["Body"].read()
@@ -216,13 +243,18 @@ class Store:
             if request.input:
                 self.s3.download_fileobj(**place(request.input), Fileobj=into)
         except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            if (
+                error.response["ResponseMetadata"]["HTTPStatusCode"]
+                >= HTTPStatus.INTERNAL_SERVER_ERROR
+            ):
                 raise
             return f"The input {request.input} could not be read: {error.response['Error'].get('Code')}"
         into.seek(0)
         return ""
 
-    def end(self, endpoint: str, request: Request, url: str, body: IO[bytes], content_type: str) -> None:
+    def end(
+        self, endpoint: str, request: Request, url: str, body: IO[bytes], content_type: str
+    ) -> None:
         """Write the one answer of a request, then take it out of the queue."""
 
         def write() -> None:
@@ -231,7 +263,9 @@ class Store:
             self.s3.put_object(**place(url), Body=body, **facts)
 
         self.patiently(write)
-        self.patiently(self.s3.delete_object, Bucket=self.bucket, Key=self.key(endpoint, request.id))
+        self.patiently(
+            self.s3.delete_object, Bucket=self.bucket, Key=self.key(endpoint, request.id)
+        )
 
 
 # ---------------------------------------------------------------- an endpoint
@@ -249,8 +283,15 @@ class Answer(NamedTuple):
 class Endpoint:
     """A model server, its health, and (with `store`) its queue."""
 
-    def __init__(self, name: str, url: str, store: Store | None, workers: int = 1, idle_seconds: float = 0) -> None:
-        self.name, self.url, self.store, self.idle_seconds = name, url.rstrip("/"), store, idle_seconds
+    def __init__(
+        self, name: str, url: str, store: Store | None, workers: int = 1, idle_seconds: float = 0
+    ) -> None:
+        self.name, self.url, self.store, self.idle_seconds = (
+            name,
+            url.rstrip("/"),
+            store,
+            idle_seconds,
+        )
         self.waiting = deque(store.queued(name) if store else ())
         self.running, self.in_service = 0, False
         self.changed = threading.Condition()  # guards the lines above
@@ -264,7 +305,9 @@ class Endpoint:
     def ping(self) -> bool:
         try:
             with session() as web:
-                return web.get(f"{self.url}/ping", timeout=PING_SECONDS).status_code == HTTPStatus.OK
+                return (
+                    web.get(f"{self.url}/ping", timeout=PING_SECONDS).status_code == HTTPStatus.OK
+                )
         except requests.RequestException:
             return False
 
@@ -274,14 +317,20 @@ class Endpoint:
             healthy = self.ping() and time.monotonic() > self.rests_until
             with self.changed:
                 if healthy != self.in_service:
-                    log.info("%s: %s", self.name, "in service" if healthy else "out of service: /ping fails")
+                    log.info(
+                        "%s: %s",
+                        self.name,
+                        "in service" if healthy else "out of service: /ping fails",
+                    )
                 self.in_service = healthy
                 late = [request for request in self.waiting if request.is_late()]
                 for request in late:
                     self.waiting.remove(request)
                 self.changed.notify_all()
             for request in late:
-                self.fail(request, f"The request expired: it waited for more than {request.ttl} seconds.")
+                self.fail(
+                    request, f"The request expired: it waited for more than {request.ttl} seconds."
+                )
             time.sleep(1)
 
     def comes_up(self, seconds: float) -> bool:
@@ -297,7 +346,11 @@ class Endpoint:
             if not wanted:
                 self.rests_until, self.in_service = time.monotonic() + REST_SECONDS, False
             status = "InService" if self.in_service else "OutOfService"
-            return {"EndpointStatus": status, "DesiredInstanceCount": wanted, "ApproximateBacklogSize": backlog}
+            return {
+                "EndpointStatus": status,
+                "DesiredInstanceCount": wanted,
+                "ApproximateBacklogSize": backlog,
+            }
 
     def accept(self, request: Request) -> None:
         assert self.store
@@ -319,7 +372,9 @@ class Endpoint:
                 ended = self.carry_out(request)
             except Exception:  # our own fault must not keep the others waiting
                 log.exception("%s: %s", self.name, request.id)
-                self.fail(request, "The request could not be carried out because of an internal failure.")
+                self.fail(
+                    request, "The request could not be carried out because of an internal failure."
+                )
                 ended = True
             finally:
                 with self.changed:
@@ -343,12 +398,24 @@ class Endpoint:
                 return False
             except Broken:
                 request.attempts += 1
-                log.warning("%s: the server broke off %s, try %d", self.name, request.id, request.attempts)
-                return request.attempts >= ATTEMPTS and self.fail(request, f"The server died {ATTEMPTS} times over it.")
+                log.warning(
+                    "%s: the server broke off %s, try %d", self.name, request.id, request.attempts
+                )
+                return request.attempts >= ATTEMPTS and self.fail(
+                    request, f"The server died {ATTEMPTS} times over it."
+                )
             except TimeoutError:
-                return self.fail(request, f"The model gave no answer within {request.timeout} seconds.")
+                return self.fail(
+                    request, f"The model gave no answer within {request.timeout} seconds."
+                )
         with answer.body:
-            log.info("%s: %s %d in %.1f s", self.name, request.id, answer.status, time.monotonic() - started)
+            log.info(
+                "%s: %s %d in %.1f s",
+                self.name,
+                request.id,
+                answer.status,
+                time.monotonic() - started,
+            )
             problem = unfit(answer)
             if problem:
                 return self.fail(request, problem)
@@ -360,15 +427,24 @@ class Endpoint:
     def fail(self, request: Request, reason: str) -> bool:
         assert self.store
         log.warning("%s: %s: %s", self.name, request.id, reason)
-        self.store.end(self.name, request, request.failure, io.BytesIO(reason.encode()), "text/plain")
+        self.store.end(
+            self.name, request, request.failure, io.BytesIO(reason.encode()), "text/plain"
+        )
         return True
 
     def post(self, body: bytes | IO[bytes], headers: Mapping[str, str], seconds: float) -> Answer:
         """The server's answer. Raises Unreached, Broken, or TimeoutError after `seconds`."""
         end, whole = time.monotonic() + seconds, tempfile.TemporaryFile()  # noqa: SIM115 - it is in the answer
-        options: Json = {"timeout": (CONNECT_SECONDS, seconds), "stream": True, "allow_redirects": False}
+        options: Json = {
+            "timeout": (CONNECT_SECONDS, seconds),
+            "stream": True,
+            "allow_redirects": False,
+        }
         try:
-            with session() as web, web.post(f"{self.url}/invocations", body, headers=headers, **options) as answer:
+            with (
+                session() as web,
+                web.post(f"{self.url}/invocations", body, headers=headers, **options) as answer,
+            ):
                 for chunk in answer.iter_content(1 << 16):
                     whole.write(chunk)
                     if time.monotonic() > end:
@@ -379,7 +455,9 @@ class Endpoint:
             reason = getattr(error.args[0] if error.args else None, "reason", None)
             if "timed out" in str(reason or error) and time.monotonic() > end:
                 raise TimeoutError from None
-            is_unreached = isinstance(error, requests.ConnectTimeout) or isinstance(reason, NewConnectionError)
+            is_unreached = isinstance(error, requests.ConnectTimeout) or isinstance(
+                reason, NewConnectionError
+            )
             raise (Unreached if is_unreached else Broken) from None
         whole.seek(0)
         return Answer(answer.status_code, answer.headers, whole)
@@ -390,7 +468,9 @@ def unfit(answer: Answer) -> str:
     if answer.is_error():
         return "" if answer.headers.get("Content-Length") != "0" else model_error(answer.status, "")
     if "Content-Length" not in answer.headers:
-        return "The response from container primary did not specify the required Content-Length header"
+        return (
+            "The response from container primary did not specify the required Content-Length header"
+        )
     if sum(len(name) + len(value) + 4 for name, value in answer.headers.items()) > HEADER_BYTES:
         return f"The response from container primary has more than {HEADER_BYTES} bytes of headers"
     return ""
@@ -420,7 +500,9 @@ def create_app(endpoints: Mapping[str, Endpoint]) -> Flask:
         members = read_members(operation, name, http.headers, http.get_data())
         found = endpoints.get(name)
         if not found:
-            raise AwsError(400, "ValidationError", f"Endpoint {name} of account {ACCOUNT} not found.")
+            raise AwsError(
+                400, "ValidationError", f"Endpoint {name} of account {ACCOUNT} not found."
+            )
         if (found.store is None) != (operation == "InvokeEndpoint"):
             kind, call = ("real-time", "") if found.store is None else ("asynchronous", "Async")
             message = f"Endpoint {name} of account {ACCOUNT} is {kind}: call InvokeEndpoint{call}."
@@ -431,7 +513,11 @@ def create_app(endpoints: Mapping[str, Endpoint]) -> Flask:
     def invoke(name: str) -> Response:
         endpoint, _ = find(name, "InvokeEndpoint")
         if not endpoint.comes_up(PING_SECONDS):
-            raise AwsError(503, "ServiceUnavailable", f"Endpoint {name} has no instance in service: /ping fails.")
+            raise AwsError(
+                503,
+                "ServiceUnavailable",
+                f"Endpoint {name} has no instance in service: /ping fails.",
+            )
         headers = {name: value for name in FORWARDED if (value := http.headers.get(name))}
         return realtime(endpoint, http.get_data(), headers)
 
@@ -442,7 +528,11 @@ def create_app(endpoints: Mapping[str, Endpoint]) -> Flask:
         endpoint.accept(request)
         places = {"OutputLocation": request.output, "FailureLocation": request.failure}
         inference_id = request.headers["X-Amzn-SageMaker-Inference-Id"]
-        return {"InferenceId": inference_id}, 202, {f"X-Amzn-SageMaker-{key}": url for key, url in places.items()}
+        return (
+            {"InferenceId": inference_id},
+            202,
+            {f"X-Amzn-SageMaker-{key}": url for key, url in places.items()},
+        )
 
     @app.get("/endpoints")
     def describe() -> dict[str, Json]:
@@ -464,10 +554,14 @@ def create_app(endpoints: Mapping[str, Endpoint]) -> Flask:
             error = invalid("(bytes)", "Body", f"have length less than or equal to {PAYLOAD_BYTES}")
         elif isinstance(error, HTTPException):
             status = error.code or 500
-            error = AwsError(status, "UnknownOperationException", f"There is no {http.method} {http.path} here.")
+            error = AwsError(
+                status, "UnknownOperationException", f"There is no {http.method} {http.path} here."
+            )
         elif not isinstance(error, AwsError):
             log.exception("%s %s", http.method, http.path)
-            error = AwsError(500, "InternalFailure", "This is a fault of local/sagemaker.py; its log tells more.")
+            error = AwsError(
+                500, "InternalFailure", "This is a fault of local/sagemaker.py; its log tells more."
+            )
         response = Response(json.dumps(error.body), error.status, content_type="application/json")
         response.headers["x-amzn-ErrorType"] = error.kind
         return response
@@ -480,9 +574,14 @@ def realtime(endpoint: Endpoint, body: bytes, headers: Mapping[str, str]) -> Res
     try:
         answer = endpoint.post(body, headers, REALTIME_SECONDS)
     except Unreached:
-        raise AwsError(503, "ServiceUnavailable", f"Endpoint {endpoint.name} takes no connections.") from None
+        raise AwsError(
+            503, "ServiceUnavailable", f"Endpoint {endpoint.name} takes no connections."
+        ) from None
     except TimeoutError:
-        status, said = 0, "Your invocation timed out while waiting for a response from container primary."
+        status, said = (
+            0,
+            "Your invocation timed out while waiting for a response from container primary.",
+        )
     except Broken:
         status, said = 0, "The container broke off before its response was complete."
     else:
@@ -507,9 +606,13 @@ def make_request(endpoint: Endpoint, members: Mapping[str, Json]) -> Request:
         raise AwsError(400, "ValidationError", "Provide exactly one of InputLocation and Body.")
     location = members.get("InputLocation", "")
     if location and not (location.startswith("s3://") and place(location)["Key"]):
-        raise invalid(location, "InputLocation", "be the address of an object in S3, such as s3://bucket/key")
+        raise invalid(
+            location, "InputLocation", "be the address of an object in S3, such as s3://bucket/key"
+        )
     number = str(uuid.uuid4())
-    folder = "".join(f"/{part}" for part in members.get("S3OutputPathExtension", "").split("/") if part)
+    folder = "".join(
+        f"/{part}" for part in members.get("S3OutputPathExtension", "").split("/") if part
+    )
     if re.search(r"/\.\.?(/|$)", folder):
         raise invalid(folder, "S3OutputPathExtension", "not have . or .. as a part")
     name = members.get("Filename", f"{number}.out")
@@ -540,8 +643,12 @@ class QuietHandler(WSGIRequestHandler):
 
 def endpoint_option(words: str) -> tuple[str, str]:
     name, _, url = words.partition("=")
-    if not re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}", name) or not re.match(r"https?://[^/]", url):
-        raise argparse.ArgumentTypeError(f"{words!r} is not NAME=URL, such as nst=http://127.0.0.1:8081")
+    if not re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}", name) or not re.match(
+        r"https?://[^/]", url
+    ):
+        raise argparse.ArgumentTypeError(
+            f"{words!r} is not NAME=URL, such as nst=http://127.0.0.1:8081"
+        )
     return name, url
 
 
@@ -553,17 +660,40 @@ def s3_option(words: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m local.sagemaker", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m local.sagemaker",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--endpoint", action="append", default=[], type=endpoint_option, metavar="NAME=URL", help="asynchronous"
+        "--endpoint",
+        action="append",
+        default=[],
+        type=endpoint_option,
+        metavar="NAME=URL",
+        help="asynchronous",
     )
-    parser.add_argument("--realtime", action="append", default=[], type=endpoint_option, metavar="NAME=URL")
-    parser.add_argument("--output", type=s3_option, default="s3://sagemaker/async/output", help="(%(default)s)")
-    parser.add_argument("--failure", type=s3_option, help="(beside --output: failure for its last part)")
-    parser.add_argument("--max-concurrent", type=int, default=1, metavar="N", help="asynchronous invocations (1)")
-    parser.add_argument("--idle-minutes", type=float, default=0, metavar="N", help="then no instance is wanted (never)")
-    parser.add_argument("--port", type=int, default=8090, help="on 127.0.0.1; 0: a free one (%(default)s)")
+    parser.add_argument(
+        "--realtime", action="append", default=[], type=endpoint_option, metavar="NAME=URL"
+    )
+    parser.add_argument(
+        "--output", type=s3_option, default="s3://sagemaker/async/output", help="(%(default)s)"
+    )
+    parser.add_argument(
+        "--failure", type=s3_option, help="(beside --output: failure for its last part)"
+    )
+    parser.add_argument(
+        "--max-concurrent", type=int, default=1, metavar="N", help="asynchronous invocations (1)"
+    )
+    parser.add_argument(
+        "--idle-minutes",
+        type=float,
+        default=0,
+        metavar="N",
+        help="then no instance is wanted (never)",
+    )
+    parser.add_argument(
+        "--port", type=int, default=8090, help="on 127.0.0.1; 0: a free one (%(default)s)"
+    )
     given = parser.parse_args()
     names = [name for name, _ in given.endpoint + given.realtime]
     if not names or len(set(names)) < len(names):
@@ -572,16 +702,24 @@ def main() -> int:
     logging.getLogger("botocore").setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        store = Store(given.output, given.failure or f"{given.output.rstrip('/').rpartition('/')[0]}/failure")
+        store = Store(
+            given.output, given.failure or f"{given.output.rstrip('/').rpartition('/')[0]}/failure"
+        )
         limits = {"workers": max(1, given.max_concurrent), "idle_seconds": 60 * given.idle_minutes}
         endpoints: dict[str, Endpoint] = {}
-        app = create_app(endpoints)  # its port first: a second start by mistake must not touch the queue
-        server = make_server("127.0.0.1", given.port, app, threaded=True, request_handler=QuietHandler)
+        app = create_app(
+            endpoints
+        )  # its port first: a second start by mistake must not touch the queue
+        server = make_server(
+            "127.0.0.1", given.port, app, threaded=True, request_handler=QuietHandler
+        )
         if given.endpoint:
             store.open()
         endpoints |= {name: Endpoint(name, url, store, **limits) for name, url in given.endpoint}
         endpoints |= {name: Endpoint(name, url, None) for name, url in given.realtime}
-        print(f"SageMaker runtime at http://127.0.0.1:{server.port}: {', '.join(names)}", flush=True)
+        print(
+            f"SageMaker runtime at http://127.0.0.1:{server.port}: {', '.join(names)}", flush=True
+        )
         server.serve_forever()
     except (OSError, BotoCoreError) as error:
         print(error, file=sys.stderr)

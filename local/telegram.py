@@ -71,16 +71,25 @@ class Call:
         if part == "text" and not words:
             raise bad_request("message text is empty")
         if len(words) > longest:
-            raise bad_request("message is too long" if part == "text" else "message caption is too long")
+            raise bad_request(
+                "message is too long" if part == "text" else "message caption is too long"
+            )
         return ({part: words} if words else {}) | self.buttons()
 
     def buttons(self) -> Message:
         try:
             rows = (self.structure("reply_markup") or {}).get("inline_keyboard") or []
-            sizes = [len(button["callback_data"].encode()) for row in rows for button in row if button["text"]]
+            sizes = [
+                len(button["callback_data"].encode())
+                for row in rows
+                for button in row
+                if button["text"]
+            ]
             whole = len(sizes) == sum(map(len, rows))
         except (AttributeError, KeyError, TypeError):
-            raise bad_request("can't parse inline keyboard button: text and callback_data are needed here") from None
+            raise bad_request(
+                "can't parse inline keyboard button: text and callback_data are needed here"
+            ) from None
         if not whole or not all(1 <= size <= 64 for size in sizes):
             raise bad_request("BUTTON_DATA_INVALID")
         return {"reply_markup": {"inline_keyboard": rows}} if rows else {}
@@ -96,7 +105,16 @@ def prepare(kind: str, upload: FileStorage, limited: bool = True) -> list[File]:
         raise bad_request("file must be non-empty")
     if kind == "document":
         kinds = mimetypes.guess_type(name)[0], upload.mimetype
-        return [File(data, name, {"file_name": name, "mime_type": kinds[0] or kinds[1] or "application/octet-stream"})]
+        return [
+            File(
+                data,
+                name,
+                {
+                    "file_name": name,
+                    "mime_type": kinds[0] or kinds[1] or "application/octet-stream",
+                },
+            )
+        ]
     if limited and len(data) > PHOTO_BYTES:
         raise bad_request(f"file of size {len(data)} bytes is too big for a photo")
     try:
@@ -142,7 +160,10 @@ class BotApi:
         }
 
     def get_updates(self, call: Call) -> Json:
-        limit, seconds = min(100, max(1, call.number("limit", 100))), min(50, max(0, call.number("timeout")))
+        limit, seconds = (
+            min(100, max(1, call.number("limit", 100))),
+            min(50, max(0, call.number("timeout"))),
+        )
         allowed, mine = call.structure("allowed_updates"), object()
         with self.chats.change():
             self.poller = mine
@@ -168,7 +189,9 @@ class BotApi:
 
     def answer_query(self, call: Call) -> bool:
         if not self.chats.answer(call.text("callback_query_id")):
-            raise bad_request("query is too old and response timeout expired or query ID is invalid")
+            raise bad_request(
+                "query is too old and response timeout expired or query ID is invalid"
+            )
         return True
 
     def chat_of(self, call: Call) -> int:
@@ -192,7 +215,9 @@ class BotApi:
     def send(self, part: str, call: Call) -> Message:
         chat, content = self.chat_of(call), call.content("text" if part == "text" else "caption")
         if part != "text":
-            content[part] = self.media(call, part, part if part in request.files else call.text(part))
+            content[part] = self.media(
+                call, part, part if part in request.files else call.text(part)
+            )
         with self.chats.change():
             return self.chats.add_message(chat, self.me, content)
 
@@ -220,7 +245,8 @@ class BotApi:
                 raise bad_request("can't parse media: only photo and document are known here")
             kind, call.values["caption"] = media["type"], media.get("caption")
             return self.chats.replace(
-                old, call.content("caption") | {kind: self.media(call, kind, str(media.get("media")))}
+                old,
+                call.content("caption") | {kind: self.media(call, kind, str(media.get("media")))},
             )
         files = {kind: old[kind] if kind == "photo" else [old[kind]] for kind in KINDS & old.keys()}
         return self.chats.replace(old, call.content(part) | files)
@@ -237,7 +263,12 @@ class BotApi:
         if size > DOWNLOAD_BYTES:
             raise bad_request("file is too big")
         number = call.text("file_id")
-        return {"file_id": number, "file_unique_id": number[:16], "file_size": size, "file_path": path}
+        return {
+            "file_id": number,
+            "file_unique_id": number[:16],
+            "file_size": size,
+            "file_path": path,
+        }
 
 
 # ---------------------------------------------------------------- HTTP
@@ -252,12 +283,22 @@ def create_app(chats: Chats, token: str, key: str, port: int) -> Flask:
     @app.before_request
     def guard() -> None:
         """No page of another site may come in: by a name that leads here, by a form or a picture, or by script."""
-        if request.host not in hosts or request.headers.get("Origin", request.host_url[:-1]) != request.host_url[:-1]:
+        if (
+            request.host not in hosts
+            or request.headers.get("Origin", request.host_url[:-1]) != request.host_url[:-1]
+        ):
             raise Refusal(403, "Forbidden: this server talks to its own page only")
-        if request.path != "/" and request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
+        if request.path != "/" and request.headers.get("Sec-Fetch-Site", "same-origin") not in (
+            "same-origin",
+            "none",
+        ):
             raise Refusal(403, "Forbidden: this server talks to its own page only")
-        if request.path.startswith("/chat/") and not same(request.headers.get("X-Chat-Key", ""), key):
-            raise Refusal(401, "Unauthorized: open the address that the program shows when it starts")
+        if request.path.startswith("/chat/") and not same(
+            request.headers.get("X-Chat-Key", ""), key
+        ):
+            raise Refusal(
+                401, "Unauthorized: open the address that the program shows when it starts"
+            )
 
     @app.after_request
     def seal(response: Response) -> Response:
@@ -270,7 +311,9 @@ def create_app(chats: Chats, token: str, key: str, port: int) -> Flask:
             drain()
         if isinstance(error, HTTPException):
             error = Refusal(error.code or 500, error.name)
-        elif not isinstance(error, Refusal):  # a trace could show the token, which is in every address
+        elif not isinstance(
+            error, Refusal
+        ):  # a trace could show the token, which is in every address
             log.error("%s: %s", request.endpoint, type(error).__name__)
             error = Refusal(500, "Internal Server Error")
         return {"ok": False, "error_code": error.code, "description": error.description}, error.code
@@ -325,7 +368,9 @@ def create_app(chats: Chats, token: str, key: str, port: int) -> Flask:
     @app.get("/chat/<int(min=1,max=4503599627370495):user>/commands")
     def commands(user: int) -> Json:
         default = chats.setting("commands:", [])
-        return jsonify(chats.setting(f"commands:{request.args.get('language_code', '')[:2]}", default))
+        return jsonify(
+            chats.setting(f"commands:{request.args.get('language_code', '')[:2]}", default)
+        )
 
     @app.get("/chat/<int(min=1,max=4503599627370495):user>/file/<number>")
     def show_file(user: int, number: str) -> Response:
@@ -351,7 +396,9 @@ def content_security_policy(page: str) -> dict[str, str]:
     rules += "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
     for kind in ("script", "style"):
         blocks = re.findall(f"<{kind}>(.*?)</{kind}>", page, re.DOTALL)
-        digests = [base64.b64encode(hashlib.sha256(block.encode()).digest()).decode() for block in blocks]
+        digests = [
+            base64.b64encode(hashlib.sha256(block.encode()).digest()).decode() for block in blocks
+        ]
         rules += f"; {kind}-src " + " ".join(f"'sha256-{digest}'" for digest in digests)
     return {
         "Content-Security-Policy": rules,
@@ -364,18 +411,32 @@ def content_security_policy(page: str) -> dict[str, str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m local.telegram", description=(__doc__ or "").partition("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m local.telegram", description=(__doc__ or "").partition("\n\n")[0]
+    )
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="where chats and files are kept")
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="where chats and files are kept"
+    )
     arguments = parser.parse_args()
-    token, key = os.environ.get("TELEGRAM_TOKEN", ""), os.environ.get("CHAT_KEY") or secrets.token_urlsafe(24)
+    token, key = (
+        os.environ.get("TELEGRAM_TOKEN", ""),
+        os.environ.get("CHAT_KEY") or secrets.token_urlsafe(24),
+    )
     if not re.fullmatch(r"[0-9]{1,15}:[\w-]+", token, re.ASCII):
-        print("Set TELEGRAM_TOKEN to what the bot uses: a number, a colon, and letters, as 42:secret", file=sys.stderr)
+        print(
+            "Set TELEGRAM_TOKEN to what the bot uses: a number, a colon, and letters, as 42:secret",
+            file=sys.stderr,
+        )
         return 2
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # below, it writes each address, and so the token
+    logging.getLogger("werkzeug").setLevel(
+        logging.ERROR
+    )  # below, it writes each address, and so the token
     app = create_app(Chats(arguments.data), token, key, arguments.port)
-    server = make_server("127.0.0.1", arguments.port, app, threaded=True)  # exits with a message if it cannot
+    server = make_server(
+        "127.0.0.1", arguments.port, app, threaded=True
+    )  # exits with a message if it cannot
     if "CHAT_KEY" not in os.environ:
         print(f"The chat: http://127.0.0.1:{arguments.port}/#{key}", flush=True)
     with suppress(KeyboardInterrupt):

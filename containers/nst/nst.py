@@ -97,7 +97,9 @@ class Result:
 Callback = Callable[[Step], bool]
 
 
-def stylize(content: Tensor, styles: list[Tensor], options: Options, network: VGG19, callback: Callback) -> Result:
+def stylize(
+    content: Tensor, styles: list[Tensor], options: Options, network: VGG19, callback: Callback
+) -> Result:
     """Paints `content` in the style of `styles`, each (3, H, W), RGB in 0..1, of any size and shape.
 
     network: on the device to work on. Where the GPU's memory does not suffice, the picture is made smaller; the notes
@@ -131,7 +133,9 @@ def stylize(content: Tensor, styles: list[Tensor], options: Options, network: VG
         torch.cuda.empty_cache()
         if longest < max(size):
             size = fitted(width, height, longest, longest)
-            notes = [f"The picture was made {size[0]}x{size[1]}: the GPU's memory is too small for more."]
+            notes = [
+                f"The picture was made {size[0]}x{size[1]}: the GPU's memory is too small for more."
+            ]
     if not torch.isfinite(result.image).all():
         raise FloatingPointError("The picture is not finite.")
     result.image = result.image[0, :, : size[1], : size[0]].detach().clamp(0, 1).float().cpu()
@@ -143,13 +147,17 @@ def check_weights(styles: list[Tensor], weights: list[float] | None) -> None:
     if not styles:
         raise ValueError("Neural style transfer needs at least one style.")
     if weights is not None and len(weights) != len(styles):
-        raise ValueError(f"style_weights has {len(weights)} numbers for {len(styles)} styles; give one for each.")
+        raise ValueError(
+            f"style_weights has {len(weights)} numbers for {len(styles)} styles; give one for each."
+        )
 
 
 # --- size ---
 
 
-def choose_size(width: int, height: int, options: Options, network: VGG19) -> tuple[tuple[int, int], list[str]]:
+def choose_size(
+    width: int, height: int, options: Options, network: VGG19
+) -> tuple[tuple[int, int], list[str]]:
     """(width, height) of the result, and a note where it is smaller than a user would expect."""
     if options.size is not None:
         size, reason = fitted(width, height, options.size, options.size, enlarge=True), ""
@@ -159,8 +167,12 @@ def choose_size(width: int, height: int, options: Options, network: VGG19) -> tu
         if limit < math.inf:
             pixels = PLANNED_SHARE * limit / seconds_per_pixel(network) / fine_evaluations(options)
             hint = f"Ask for a size, such as {max(size)}, to get more and wait longer."
-            size, reason = limited(size, pixels, f"this machine paints no more in {limit:.0f} s. {hint}")
-    if device_of(network).type == "cpu":  # nothing warns of a CPU's memory: the process would be killed
+            size, reason = limited(
+                size, pixels, f"this machine paints no more in {limit:.0f} s. {hint}"
+            )
+    if (
+        device_of(network).type == "cpu"
+    ):  # nothing warns of a CPU's memory: the process would be killed
         pixels = PLANNED_SHARE * available_memory() / BYTES_PER_PIXEL
         size, short = limited(size, pixels, "this machine's memory is too small for more.")
         reason = short or reason
@@ -195,7 +207,9 @@ def time_limit(options: Options, device: torch.device) -> float:
     return options.time_budget or math.inf
 
 
-def fitted(width: int, height: int, box_width: int, box_height: int, enlarge: bool = False) -> tuple[int, int]:
+def fitted(
+    width: int, height: int, box_width: int, box_height: int, enlarge: bool = False
+) -> tuple[int, int]:
     """The largest (width, height) of the same shape in the box."""
     scale = min(box_width / width, box_height / height)
     if not enlarge:
@@ -286,7 +300,9 @@ Objective = Callable[[Tensor], Tensor]
 
 
 def walk(
-    image: Tensor, objective: Objective, make_optimizer: "Callable[[list[Tensor]], LBFGS | torch.optim.Optimizer]"
+    image: Tensor,
+    objective: Objective,
+    make_optimizer: "Callable[[list[Tensor]], LBFGS | torch.optim.Optimizer]",
 ) -> Iterator[tuple[Tensor, float]]:
     """Yields each picture with its loss. From a loss that is not finite, or far above the best, it goes back.
 
@@ -327,7 +343,9 @@ class LBFGS:
 
     def __init__(self, parameters: list[Tensor], history: int = 10) -> None:
         (self.image,) = parameters
-        self.pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=history)  # step, change of gradient, curvature
+        self.pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(
+            maxlen=history
+        )  # step, change of gradient, curvature
         self.gradient = self.move = torch.empty(0)
 
     def zero_grad(self) -> None:
@@ -392,7 +410,13 @@ def descend(
 CONTENT_LAYER = "relu4_2"
 # How much each layer's error, relative to its target, counts. Gatys' 1e3 / C^2 leaves relu4_1 almost alone; more of the
 # others brings the palette, the grain of the strokes and the large swirls.
-STYLE_LAYERS = {"relu1_1": 0.0075, "relu2_1": 0.155, "relu3_1": 0.058, "relu4_1": 0.77, "relu5_1": 0.0075}
+STYLE_LAYERS = {
+    "relu1_1": 0.0075,
+    "relu2_1": 0.155,
+    "relu3_1": 0.058,
+    "relu4_1": 0.77,
+    "relu5_1": 0.0075,
+}
 CONTENT_WEIGHT = 0.0098
 TOTAL_VARIATION_WEIGHT = 0.2
 COARSEST_SIDE = 64
@@ -452,7 +476,9 @@ def enlarged(image: Tensor, content: Tensor) -> Tensor:
     return (resized(image, size) + detail).clamp(0, 1)
 
 
-def gatys_objective(content: Tensor, styles: list[Tensor], last: bool, options: Options, network: VGG19) -> Objective:
+def gatys_objective(
+    content: Tensor, styles: list[Tensor], last: bool, options: Options, network: VGG19
+) -> Objective:
     """Image -> loss: squared errors of features (content) and Gram matrices (style), each relative to its target's."""
     layers = list(STYLE_LAYERS)
     with torch.no_grad():
@@ -506,7 +532,9 @@ def gatys2015(
         features = network(image, set(layers), replicate=False)
         loss = options.content_weight * F.mse_loss(features[layers[-1]].float(), target)
         for layer, wanted in zip(layers, grams, strict=True):
-            loss = loss + style_weight * F.mse_loss(gram(features[layer]) / len(wanted), wanted / len(wanted))
+            loss = loss + style_weight * F.mse_loss(
+                gram(features[layer]) / len(wanted), wanted / len(wanted)
+            )
         return loss
 
     steps, total = 0, options.evaluations()
@@ -532,7 +560,11 @@ def device_of(network: VGG19) -> torch.device:
 
 
 def prepared(
-    content: Tensor, styles: list[Tensor], size: tuple[int, int], options: Options, device: torch.device
+    content: Tensor,
+    styles: list[Tensor],
+    size: tuple[int, int],
+    options: Options,
+    device: torch.device,
 ) -> tuple[Tensor, list[Tensor]]:
     """Both on the device as (1, 3, H, W); the content at full size, the styles in its palette if that is to stay."""
     content = at_least_smallest(resized(content[None].to(device), size))
@@ -546,7 +578,9 @@ def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
     """(1, 3, H, W) -> (1, 3, height, width) for size (width, height), smoothed where it shrinks."""
     if image.shape[-2:] == (size[1], size[0]):
         return image
-    return F.interpolate(image, (size[1], size[0]), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+    return F.interpolate(
+        image, (size[1], size[0]), mode="bicubic", antialias=True, align_corners=False
+    ).clamp(0, 1)
 
 
 def scaled_size(image: Tensor, share: float) -> tuple[int, int]:

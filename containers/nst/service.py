@@ -7,12 +7,12 @@ import torch
 from flask import Flask
 from PIL import Image
 
-from containers.device import best_device, working_precision
+from containers.common.device import best_device, working_precision
+from containers.common.tensors import to_image, to_tensor
 from containers.gpu import device_report, gpu_faults, gpu_memory
 from containers.serving.app import create_app, write_log
 from containers.serving.errors import RequestError, bad_request
 from containers.serving.model import Picture, Progress, Report, Service
-from containers.tensors import to_image, to_tensor
 
 from . import nst
 from .parameters import BATCH_COLUMNS, PARAMETERS
@@ -27,13 +27,23 @@ class StyleTransfer:
         self.network = VGG19(weights).to(device).to_precision(working_precision(device))
         # Proves that it can paint, and has what PyTorch loads at first use loaded before the first request
         grey = torch.full((3, 32, 32), 0.5)
-        nst.stylize(grey, [grey], nst.Options(size=32, max_epochs=1, n_steps_in_epoch=2), self.network, lambda _: False)
+        nst.stylize(
+            grey,
+            [grey],
+            nst.Options(size=32, max_epochs=1, n_steps_in_epoch=2),
+            self.network,
+            lambda _: False,
+        )
 
     def styles(self) -> list[str]:
         return []
 
     def paint(
-        self, content: Image.Image, styles: list[Image.Image], options: dict[str, Any], report: Report
+        self,
+        content: Image.Image,
+        styles: list[Image.Image],
+        options: dict[str, Any],
+        report: Report,
     ) -> Picture:
         def callback(step: nst.Step) -> bool:
             def preview() -> Image.Image:
@@ -44,7 +54,9 @@ class StyleTransfer:
         try:
             with gpu_faults():
                 tensors = [to_tensor(style) for style in styles]
-                result = nst.stylize(to_tensor(content), tensors, nst.Options(**options), self.network, callback)
+                result = nst.stylize(
+                    to_tensor(content), tensors, nst.Options(**options), self.network, callback
+                )
         except FloatingPointError:
             message = "No finite picture came out of these parameters. Leave the weights and lr at their defaults."
             raise RequestError(400, "diverged", message) from None

@@ -11,7 +11,11 @@ from torch import Tensor, nn
 
 from .weights import PATH
 
-NAMES = [f"{block}_{index}" for block, count in enumerate((2, 2, 4, 4, 4), 1) for index in range(1, count + 1)]
+NAMES = [
+    f"{block}_{index}"
+    for block, count in enumerate((2, 2, 4, 4, 4), 1)
+    for index in range(1, count + 1)
+]
 DEEPEST = "5_1"
 
 # A network of convolutions, ReLU and max pooling is homogeneous: dividing its input and its biases by a number
@@ -39,7 +43,9 @@ class VGG19(nn.Module):
         self.convolutions = nn.ModuleDict()
         for name in NAMES[: NAMES.index(DEEPEST) + 1]:
             weight, bias = parameters[name]
-            convolution = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=0 if name == "1_1" else 1)
+            convolution = nn.Conv2d(
+                weight.shape[1], weight.shape[0], 3, padding=0 if name == "1_1" else 1
+            )
             convolution.weight.data.copy_(weight)
             convolution.bias.data.copy_(bias)  # type: ignore[union-attr]
             self.convolutions[name] = convolution
@@ -82,7 +88,9 @@ class VGG19(nn.Module):
 def original_weights(path: Path = PATH) -> tuple[Parameters, Tensor, Tensor]:
     """The authors' own weights: BGR pixels of 0..255 less their mean; 8-bit indices into a table of 256 values."""
     if not path.exists():
-        raise FileNotFoundError(f"{path} is missing. Fetch it with: python -m containers.nst weights")
+        raise FileNotFoundError(
+            f"{path} is missing. Fetch it with: python -m containers.nst weights"
+        )
     coded = torch.load(path, map_location="cpu", weights_only=True)
     parameters = {}
     for name in NAMES:
@@ -100,7 +108,11 @@ def torchvision_weights() -> tuple[Parameters, Tensor, Tensor]:
     from torchvision.models import VGG19_Weights
 
     state = VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
-    indices = sorted(int(key.split(".")[1]) for key in state if key.startswith("features.") and key.endswith("weight"))
+    indices = sorted(
+        int(key.split(".")[1])
+        for key in state
+        if key.startswith("features.") and key.endswith("weight")
+    )
     parameters = {
         name: (state[f"features.{index}.weight"], state[f"features.{index}.bias"])
         for name, index in zip(NAMES, indices, strict=True)

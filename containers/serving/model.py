@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from containers.parameters import Parameter
+from containers.common.parameters import Parameter
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,11 @@ class Model(Protocol):
         """The styles it has; none for a model that takes pictures of a style."""
 
     def paint(
-        self, content: Image.Image, styles: list[Image.Image], options: dict[str, Any], report: Report
+        self,
+        content: Image.Image,
+        styles: list[Image.Image],
+        options: dict[str, Any],
+        report: Report,
     ) -> Picture:
         """Stylises `content`. Raises RequestError for what cannot be done, FatalError for a fault that will stay."""
 

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 from flask import Request
 from werkzeug.datastructures import MultiDict
 
-from containers.parameters import parse_parameters
+from containers.common.parameters import parse_parameters
 
 from .errors import RequestError, bad_request
 from .model import Service
@@ -54,7 +54,11 @@ def parse_batch(service: Service, request: Request) -> Iterator[Job | RequestErr
     """A job for each row, or the error that the row ends in. Raises RequestError 400 where there are no rows at all."""
     try:
         text = request.get_data().decode("utf-8-sig")
-        rows = list(csv.reader(io.StringIO(text, newline=""))) if request.mimetype == "text/csv" else text.split("\n")
+        rows = (
+            list(csv.reader(io.StringIO(text, newline="")))
+            if request.mimetype == "text/csv"
+            else text.split("\n")
+        )
     except (UnicodeDecodeError, csv.Error):
         raise bad_request(f"The body is not readable as {request.mimetype} in UTF-8.") from None
     for row in rows:
@@ -118,8 +122,12 @@ def job_from_form(service: Service, request: Request) -> Job:
         names = "content and style" if service.styled_by_image else "content"
         raise bad_request(f"There is no file field {sorted(files)[0]!r:.60}; send {names}.")
     if len(contents) != 1:
-        raise bad_request("Send exactly one file as the field content, for example with curl -F content=@photo.jpg")
-    return Job(contents[0], list(styles), parse_options(service, single_values(request.form), len(styles)))
+        raise bad_request(
+            "Send exactly one file as the field content, for example with curl -F content=@photo.jpg"
+        )
+    return Job(
+        contents[0], list(styles), parse_options(service, single_values(request.form), len(styles))
+    )
 
 
 def job_from_image(service: Service, request: Request) -> Job:
@@ -135,7 +143,9 @@ def parse_options(service: Service, fields: Mapping[str, Any], style_count: int)
     fields = dict(fields)
     if service.styled_by_image:
         if style_count == 0:
-            raise bad_request("A style picture is missing: style_url in JSON and CSV, the file field style in a form.")
+            raise bad_request(
+                "A style picture is missing: style_url in JSON and CSV, the file field style in a form."
+            )
     elif "style" in fields:
         fields.setdefault("style_name", fields.pop("style"))
     try:

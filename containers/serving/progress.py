@@ -51,7 +51,9 @@ class ProgressWriter:
             small = images.encode(images.shrunk(preview, PREVIEW_SIDE), "image/jpeg")
             state["preview"] = base64.b64encode(small).decode()
         try:
-            storage.write(str(self.url), json.dumps(state).encode(), "application/json", "progress_url")
+            storage.write(
+                str(self.url), json.dumps(state).encode(), "application/json", "progress_url"
+            )
         except RequestError as error:
             logging.getLogger(__name__).warning("progress not written: %s", error.code)
             self.url = None

@@ -34,7 +34,9 @@ CHUNK = 1 << 16
 def check_url(url: object, name: str) -> str:
     """`url` if it is of a kind that is taken; `name` is the request's field. Raises RequestError 400."""
     if not isinstance(url, str) or not url.isprintable() or not url.strip():
-        raise bad_request(f"{name} must be an address such as s3://bucket/key or https://host/path.")
+        raise bad_request(
+            f"{name} must be an address such as s3://bucket/key or https://host/path."
+        )
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018 - raises for a port that is none
@@ -42,7 +44,9 @@ def check_url(url: object, name: str) -> str:
         raise bad_request(f"{name} is not a valid address.") from None
     schemes = ("s3", "https", "http") if setting("ALLOW_HTTP") else ("s3", "https")
     if parts.scheme not in schemes:
-        raise bad_request(f"{name} must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}.")
+        raise bad_request(
+            f"{name} must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}."
+        )
     if not parts.hostname or (parts.scheme == "s3" and not parts.path.strip("/")):
         raise bad_request(f"{name} names no {'object' if parts.scheme == 's3' else 'host'}.")
     if parts.username or parts.password:
@@ -85,7 +89,11 @@ def s3() -> Any:  # noqa: ANN401 - boto3 makes its clients' classes at run time
     import boto3  # here, as it is slow to import and a server without S3 addresses never needs it
     from botocore.config import Config
 
-    config = Config(connect_timeout=CONNECT_SECONDS, read_timeout=SILENT_SECONDS, retries={"total_max_attempts": 4})
+    config = Config(
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=SILENT_SECONDS,
+        retries={"total_max_attempts": 4},
+    )
     # The region only has to be set; S3 itself says where a bucket is.
     return boto3.client("s3", region_name=os.environ.get("AWS_REGION") or None, config=config)
 
@@ -156,7 +164,11 @@ def read_http(url: str, name: str) -> bytes:
                 check_size(int(answer.headers.get("Content-Length", 0) or 0), name)
                 try:
                     # read1 returns what has come so far, so that a trickle cannot outlast the deadline
-                    return read_all(iter(lambda: answer.raw.read1(CHUNK, decode_content=True), b""), deadline, name)
+                    return read_all(
+                        iter(lambda: answer.raw.read1(CHUNK, decode_content=True), b""),
+                        deadline,
+                        name,
+                    )
                 except (HTTPError, OSError) as error:
                     raise unreachable(name, type(error).__name__) from None
             url = check_url(urljoin(url, answer.headers["Location"]), name)
@@ -173,7 +185,9 @@ def write_http(url: str, data: bytes, content_type: str, name: str) -> None:
 def http(method: str, url: str, name: str, **options: Any) -> requests.Response:  # noqa: ANN401 - requests' own
     timeout = (CONNECT_SECONDS, SILENT_SECONDS)
     try:
-        return session().request(method, url, stream=True, allow_redirects=False, timeout=timeout, **options)
+        return session().request(
+            method, url, stream=True, allow_redirects=False, timeout=timeout, **options
+        )
     except PrivateAddressError:
         raise private_address(name) from None
     except (
@@ -189,9 +203,13 @@ def http(method: str, url: str, name: str, **options: Any) -> requests.Response:
 
 def check_status(answer: requests.Response, name: str) -> None:
     if answer.status_code in (404, 410):
-        raise RequestError(404, "object_not_found", f"{name}: there is nothing at this address (HTTP 404).")
+        raise RequestError(
+            404, "object_not_found", f"{name}: there is nothing at this address (HTTP 404)."
+        )
     if not answer.ok or answer.is_redirect:
-        raise RequestError(400, "storage_failed", f"{name}: its server answered HTTP {answer.status_code}.")
+        raise RequestError(
+            400, "storage_failed", f"{name}: its server answered HTTP {answer.status_code}."
+        )
 
 
 def read_all(chunks: Any, deadline: float, name: str) -> bytes:  # noqa: ANN401 - an iterator of bytes
@@ -207,16 +225,22 @@ def read_all(chunks: Any, deadline: float, name: str) -> bytes:  # noqa: ANN401 
 def check_size(size: int, name: str) -> None:
     if size > MEGABYTES << 20:
         raise RequestError(
-            413, "file_too_large", f"{name}: the file is larger than {MEGABYTES} MB. Send a smaller one."
+            413,
+            "file_too_large",
+            f"{name}: the file is larger than {MEGABYTES} MB. Send a smaller one.",
         )
 
 
 def unreachable(name: str, why: str) -> RequestError:
-    return RequestError(400, "storage_failed", f"{name}: its server could not be reached or broke off ({why}).")
+    return RequestError(
+        400, "storage_failed", f"{name}: its server could not be reached or broke off ({why})."
+    )
 
 
 def private_address(name: str) -> RequestError:
-    return RequestError(400, "private_address", f"{name} leads to a private address, which is refused.")
+    return RequestError(
+        400, "private_address", f"{name} leads to a private address, which is refused."
+    )
 
 
 class PrivateAddressError(Exception):
@@ -286,7 +310,10 @@ class GuardedHTTPSPool(HTTPSConnectionPool):
 class GuardedAdapter(HTTPAdapter):
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - requests' own
         super().init_poolmanager(*arguments, **options)
-        self.poolmanager.pool_classes_by_scheme = {"http": GuardedHTTPPool, "https": GuardedHTTPSPool}
+        self.poolmanager.pool_classes_by_scheme = {
+            "http": GuardedHTTPPool,
+            "https": GuardedHTTPSPool,
+        }
 
 
 def session() -> requests.Session:

@@ -72,4 +72,6 @@ def stand_back() -> None:
 
 
 def stopping_error() -> RequestError:
-    return RequestError(503, "stopping", "This server is shutting down. Send the request again.", retry_after=10)
+    return RequestError(
+        503, "stopping", "This server is shutting down. Send the request again.", retry_after=10
+    )

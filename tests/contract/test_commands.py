@@ -1,0 +1,140 @@
+"""The command lines, as a user types them."""
+
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+PHOTO = ROOT / "examples" / "photos" / "chelsea.jpg"
+STYLE = ROOT / "examples" / "styles" / "mosaic.jpg"
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.mark.parametrize("name", ["nst", "cyclegan"])
+def test_a_bare_command_explains_itself(name: str) -> None:
+    bare, asked = run(f"containers.{name}"), run(f"containers.{name}", "--help")
+    assert bare.returncode == asked.returncode == 0
+    assert bare.stdout == asked.stdout
+    assert "curl" in bare.stdout
+    assert "--size" in bare.stdout
+
+
+def test_nst_paints_a_file_with_no_progress_bar_in_a_pipe(
+    tmp_path: Path, nst_weights: Path
+) -> None:
+    out = tmp_path / "painted.png"
+    options = (
+        "--size",
+        64,
+        "--max-epochs",
+        1,
+        "--n-steps-in-epoch",
+        2,
+        "--preserve-color",
+        "--style-weights",
+        "2,1",
+    )
+    done = run("containers.nst", PHOTO, STYLE, STYLE, "-o", out, *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{out}: 64x43\n"
+    assert (Image.open(out).format, Image.open(out).size) == ("PNG", (64, 43))
+
+
+def test_cyclegan_paints_a_file(tmp_path: Path, cyclegan_weights: Path) -> None:
+    out = tmp_path / "painted.jpg"
+    done = run("containers.cyclegan", PHOTO, "--style", "vintage", "-o", out, "--size", 64)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert Image.open(out).size == (64, 43)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nst", "missing.jpg", STYLE, "-o", "{out}.jpg"], "missing.jpg"),
+        (
+            ["nst", ROOT / "README.md", STYLE, "-o", "{out}.jpg"],
+            "README.md could not be read as an image",
+        ),
+        (["nst", PHOTO, STYLE, "-o", "{out}.gif"], ".jpg, .png or .webp"),
+        (["nst", PHOTO, STYLE, "-o", "{out}.jpg", "--size", "9000"], "from 16 to 2048"),
+        (["nst", PHOTO, STYLE, "-o", "{out}.jpg", "--style-weights", "1,2"], "style_weights"),
+        (["cyclegan", PHOTO, "--style", "nobody", "-o", "{out}.jpg"], "vintage"),
+        (
+            ["cyclegan", PHOTO, "--style", "monet", "-o", "{out}.jpg", "--models", "{out}"],
+            "no .pth file",
+        ),
+    ],
+)
+def test_a_mistake_is_told_in_one_sentence(
+    tmp_path: Path, nst_weights: Path, cyclegan_weights: Path, arguments: list[object], said: str
+) -> None:
+    out = tmp_path / "out"
+    done = run(
+        *[
+            str(argument).replace("{out}", str(out))
+            for argument in [f"containers.{arguments[0]}", *arguments[1:]]
+        ]
+    )
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_algorithms_import_where_only_pytorch_and_pillow_are() -> None:
+    """On a GPU machine without Flask, boto3 and the rest."""
+    blocked = [
+        "flask",
+        "boto3",
+        "botocore",
+        "requests",
+        "gunicorn",
+        "tqdm",
+        "pillow_heif",
+        "werkzeug",
+        "urllib3",
+    ]
+    code = f"import sys\nfor name in {blocked}: sys.modules[name] = None\n"
+    code += "import containers.nst.nst, containers.nst.vgg, containers.cyclegan.generator"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+
+
+def test_a_progress_bar_is_shown_on_a_terminal(tmp_path: Path, nst_weights: Path) -> None:
+    primary, secondary = pty.openpty()
+    fcntl.ioctl(secondary, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    arguments = [
+        PHOTO,
+        STYLE,
+        "-o",
+        tmp_path / "a.jpg",
+        "--size",
+        64,
+        "--max-epochs",
+        1,
+        "--n-steps-in-epoch",
+        2,
+    ]
+    command = [sys.executable, "-m", "containers.nst", *map(str, arguments)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=secondary, stderr=secondary) as process:
+        assert process.wait(120) == 0
+    shown = os.read(primary, 1 << 16)  # what the terminal's buffer holds
+    os.close(primary)
+    os.close(secondary)
+    assert b"100%" in shown

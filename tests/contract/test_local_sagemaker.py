@@ -1,0 +1,538 @@
+"""local/sagemaker.py as boto3 sees it, in front of containers that misbehave, and killed again and again."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import requests
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from local.processes import free_port
+from local.seaweedfs import remove_sockets, s3_identity, storage_command
+from local.stack import base_environment
+from tests.fakes.container import FakeContainer
+from tests.fakes.servers import ROOT, wait_until
+
+Json = Any  # whatever JSON can hold, and what boto3 makes at run time
+BUCKET, SEED, KILLS = "tests", 20261122, 12
+IMAGE = b"\xff\xd8 not really \x00\x80"
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Of a process that finds a SeaweedFS of these tests as S3."""
+    folder = tmp_path_factory.mktemp("s3")
+    config, port = folder / "s3.json", free_port()
+    base = (
+        base_environment(folder)
+        | s3_identity(config)
+        | {"AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}"}
+    )
+    with open(folder / "log", "wb") as log:
+        command = storage_command(folder, config, port)
+        weed = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        wait_until(
+            lambda: is_up(f"http://127.0.0.1:{port}/healthz"), 60, "SeaweedFS did not come up"
+        )
+        yield base
+    finally:
+        weed.kill()
+        weed.wait()
+        remove_sockets(command)
+
+
+def is_up(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=2).ok
+    except requests.RequestException:
+        return False
+
+
+def client(service: str, environment: dict[str, str], url: str) -> Json:
+    keys = {"aws_access_key_id": environment["AWS_ACCESS_KEY_ID"]}
+    keys["aws_secret_access_key"] = environment["AWS_SECRET_ACCESS_KEY"]
+    config = Config(retries={"total_max_attempts": 1}, read_timeout=70, max_pool_connections=50)
+    return boto3.client(service, endpoint_url=url, region_name="us-east-1", config=config, **keys)
+
+
+class Runtime:
+    """The program under test, which can be killed, and its two clients."""
+
+    def __init__(self, environment: dict[str, str], log: Path, *arguments: str) -> None:
+        self.port, self.environment, self.log = free_port(), environment, log
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.command = [sys.executable, "-m", "local.sagemaker", f"--port={self.port}"]
+        self.command += [f"--output=s3://{BUCKET}/async/output", *arguments]
+        self.s3 = client("s3", environment, environment["AWS_ENDPOINT_URL_S3"])
+        self.runtime = client("sagemaker-runtime", environment, self.url)
+
+    def start(self) -> None:
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                self.command, cwd=ROOT, env=self.environment, stdout=log, stderr=log
+            )
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def is_serving(self, name: str) -> bool:
+        try:
+            told = requests.get(f"{self.url}/endpoints", timeout=5).json()
+        except requests.RequestException:
+            return False
+        return bool(told[name]["EndpointStatus"] == "InService")
+
+    def comes_up(self, name: str) -> None:
+        wait_until(
+            lambda: self.is_serving(name), 30, f"{name} is not in service: {self.log.read_text()}"
+        )
+
+    def put(self, key: str, **wish: object) -> str:
+        self.s3.put_object(Bucket=BUCKET, Key=key, Body=json.dumps(wish).encode())
+        return f"s3://{BUCKET}/{key}"
+
+    def ask(self, name: str, **options: Json) -> dict[str, Any]:
+        """An asynchronous request for a JSON that `wish` is, or by InputLocation."""
+        wish = options.pop("wish", None)
+        if wish is not None:
+            options["Body"] = json.dumps(wish).encode()
+        answer: dict[str, Any] = self.runtime.invoke_endpoint_async(EndpointName=name, **options)
+        return answer
+
+    def read(self, url: str) -> bytes | None:
+        bucket, _, key = url.removeprefix("s3://").partition("/")
+        try:
+            data: bytes = self.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+            return data
+        except self.s3.exceptions.NoSuchKey:
+            return None
+
+    def outcome(self, places: dict[str, Any], seconds: float = 30) -> tuple[str, bytes]:
+        """("output" or "failure", what it says)."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for kind in ("output", "failure"):
+                data = self.read(places[f"{kind.title()}Location"])
+                if data is not None:
+                    return kind, data
+            time.sleep(0.05)
+        raise AssertionError(f"neither an output nor a failure; the log: {self.log.read_text()}")
+
+    def queue(self) -> list[str]:
+        found = self.s3.list_objects_v2(Bucket=BUCKET, Prefix="sagemaker/queue/")
+        return [item["Key"] for item in found.get("Contents", ())]
+
+
+@contextmanager
+def running(environment: dict[str, str], folder: Path, *arguments: str) -> Iterator[Runtime]:
+    runtime = Runtime(environment, folder / "sagemaker.log", *arguments)
+    runtime.start()
+    try:
+        yield runtime
+    finally:
+        runtime.kill()
+
+
+@pytest.fixture(scope="module")
+def container() -> Iterator[FakeContainer]:
+    with FakeContainer() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def world(
+    environment: dict[str, str], container: FakeContainer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Runtime]:
+    arguments = [
+        f"--endpoint=queued={container.url}",
+        f"--realtime=live={container.url}",
+        "--max-concurrent=2",
+    ]
+    with running(environment, tmp_path_factory.mktemp("runtime"), *arguments) as runtime:
+        runtime.comes_up("queued")
+        runtime.comes_up("live")
+        yield runtime
+
+
+def headers_of(container: FakeContainer, body: bytes) -> dict[str, str]:
+    return next(headers for headers, got in container.requests if got == body)
+
+
+def error_of(call: Json, **options: Json) -> dict[str, Any]:
+    with pytest.raises(ClientError) as caught:
+        call(**options)
+    return caught.value.response
+
+
+# ---------------------------------------------------------------- real-time
+
+
+def test_a_real_time_call_goes_to_the_container_and_back(
+    world: Runtime, container: FakeContainer
+) -> None:
+    attributes = {
+        "CustomAttributes": "style=monet",
+        "InferenceId": "photo 7",
+        "Accept": "image/png",
+    }
+    answer = world.runtime.invoke_endpoint(
+        EndpointName="live", Body=IMAGE, ContentType="image/jpeg", **attributes
+    )
+    assert answer["Body"].read() == IMAGE
+    assert (answer["ContentType"], answer["InvokedProductionVariant"]) == (
+        "application/json",
+        "AllTraffic",
+    )
+    got = headers_of(container, IMAGE)
+    assert (got["content-type"], got["accept"]) == ("image/jpeg", "image/png")
+    assert got["x-amzn-sagemaker-custom-attributes"] == "style=monet"
+    assert got["x-amzn-sagemaker-inference-id"] == "photo 7"
+    assert "authorization" not in got
+
+
+def test_the_models_custom_attributes_come_back(world: Runtime) -> None:
+    wish = {"headers": {"X-Amzn-SageMaker-Custom-Attributes": "seconds=3"}}
+    answer = world.runtime.invoke_endpoint(EndpointName="live", Body=json.dumps(wish).encode())
+    assert answer["CustomAttributes"] == "seconds=3"
+
+
+@pytest.mark.parametrize(
+    ("status", "side"), [(400, "client"), (500, "server"), (503, "server"), (302, "server")]
+)
+def test_a_models_error_is_told_with_its_own_words(world: Runtime, status: int, side: str) -> None:
+    wish = json.dumps({"status": status, "why": "Ünlucky"}).encode()
+    error = error_of(world.runtime.invoke_endpoint, EndpointName="live", Body=wish)
+    assert error["ResponseMetadata"]["HTTPStatusCode"] == 424
+    assert error["Error"]["Code"] == "ModelError"
+    assert (error["OriginalStatusCode"], error["OriginalMessage"]) == (status, wish.decode())
+    assert f"Received {side} error ({status}) from primary" in error["Error"]["Message"]
+    assert error["LogStreamArn"].endswith("/live")
+
+
+def test_a_container_that_breaks_off_is_a_models_error(world: Runtime) -> None:
+    error = error_of(world.runtime.invoke_endpoint, EndpointName="live", Body=b'{"half": true}')
+    assert (error["Error"]["Code"], error["OriginalStatusCode"]) == ("ModelError", 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"EndpointName": "nobody"}, "Endpoint nobody of account 000000000000 not found."),
+        ({"EndpointName": "queued"}, "asynchronous"),
+        (
+            {"InferenceId": "x" * 65},
+            "'inferenceId' failed to satisfy constraint: Member must have length less than",
+        ),
+        (
+            {"CustomAttributes": "é"},
+            "'customAttributes' failed to satisfy constraint: Member must satisfy regular",
+        ),
+        ({"Body": b"x" * 6291457}, "Member must have length less than or equal to 6291456"),
+    ],
+)
+def test_a_real_time_call_that_is_wrong(world: Runtime, options: dict[str, Any], said: str) -> None:
+    call = {"EndpointName": "live", "Body": b"{}"} | options
+    error = error_of(world.runtime.invoke_endpoint, **call)
+    assert (error["Error"]["Code"], error["ResponseMetadata"]["HTTPStatusCode"]) == (
+        "ValidationError",
+        400,
+    )
+    assert said in error["Error"]["Message"]
+
+
+def test_other_operations_and_pages_of_the_web_are_refused(world: Runtime) -> None:
+    unknown = requests.post(f"{world.url}/endpoints/live/dance", timeout=10)
+    assert (unknown.status_code, unknown.headers["x-amzn-ErrorType"]) == (
+        404,
+        "UnknownOperationException",
+    )
+    page = requests.post(
+        f"{world.url}/endpoints/live/invocations", headers={"Origin": "http://evil"}, timeout=10
+    )
+    assert (page.status_code, page.headers["x-amzn-ErrorType"]) == (403, "AccessDeniedException")
+
+
+# ---------------------------------------------------------------- asynchronous
+
+
+def test_an_asynchronous_request_ends_in_its_output(
+    world: Runtime, container: FakeContainer
+) -> None:
+    place = world.put("jobs/1/request.json", photo="one")
+    options = {
+        "ContentType": "application/json",
+        "Accept": "text/x",
+        "CustomAttributes": "a=b",
+        "InferenceId": "j1",
+    }
+    answer = world.ask("queued", InputLocation=place, **options)
+    assert answer["ResponseMetadata"]["HTTPStatusCode"] == 202
+    assert answer["InferenceId"] == "j1"
+    assert answer["OutputLocation"].startswith(f"s3://{BUCKET}/async/output/")
+    assert answer["OutputLocation"].endswith(".out")
+    assert answer["FailureLocation"].startswith(f"s3://{BUCKET}/async/failure/")
+    assert world.outcome(answer) == ("output", b'{"photo": "one"}')
+    got = headers_of(container, b'{"photo": "one"}')
+    assert (got["content-type"], got["accept"]) == ("application/json", "text/x")
+    assert (got["x-amzn-sagemaker-custom-attributes"], got["x-amzn-sagemaker-inference-id"]) == (
+        "a=b",
+        "j1",
+    )
+
+
+def test_an_inline_body_and_a_name_of_ones_own(world: Runtime) -> None:
+    answer = world.ask(
+        "queued", wish={"inline": 1}, S3OutputPathExtension="mine/today", Filename="result.json"
+    )
+    assert answer["OutputLocation"] == f"s3://{BUCKET}/async/output/mine/today/result.json"
+    assert answer["InferenceId"]
+    assert world.outcome(answer) == ("output", b'{"inline": 1}')
+
+
+@pytest.mark.parametrize(
+    ("wish", "options", "said"),
+    [
+        ({"status": 400, "error": "too dark"}, {}, b"too dark"),
+        ({"status": 500, "error": "a fault"}, {}, b"a fault"),
+        ({"chunked": True}, {}, b"Content-Length"),
+        ({"headers": {"X-Long": "x" * 4096}}, {}, b"bytes of headers"),
+        ({"seconds": 3}, {"InvocationTimeoutSeconds": 1}, b"no answer within 1 seconds"),
+        ({"half": True}, {}, b"died 3 times"),
+        (None, {"InputLocation": f"s3://{BUCKET}/nothing/here"}, b"could not be read: "),
+        (None, {"InputLocation": "s3://no-such-bucket/x"}, b"could not be read: "),
+    ],
+)
+def test_what_goes_wrong_ends_in_the_failure(
+    world: Runtime, wish: Json, options: dict[str, Any], said: bytes
+) -> None:
+    kind, words = world.outcome(world.ask("queued", wish=wish, **options))
+    assert kind == "failure"
+    assert said in words
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("nobody", {"Body": b"{}"}, "not found"),
+        ("live", {"Body": b"{}"}, "real-time"),
+        ("queued", {}, "exactly one of InputLocation and Body"),
+        (
+            "queued",
+            {"Body": b"{}", "InputLocation": "s3://b/k"},
+            "exactly one of InputLocation and Body",
+        ),
+        ("queued", {"Body": b"x" * 128001}, "less than or equal to 128000"),
+        ("queued", {"InputLocation": "ftp://b/k"}, "'inputLocation' failed to satisfy constraint"),
+        (
+            "queued",
+            {"InputLocation": "https://b/k"},
+            "'inputLocation' failed to satisfy constraint",
+        ),
+        ("queued", {"Body": b"{}", "RequestTTLSeconds": 59}, "'requestTTLSeconds'"),
+        ("queued", {"Body": b"{}", "InvocationTimeoutSeconds": 3601}, "less than or equal to 3600"),
+        (
+            "queued",
+            {"Body": b"{}", "S3OutputPathExtension": "a/../../b"},
+            "'s3OutputPathExtension'",
+        ),
+    ],
+)
+def test_an_asynchronous_call_that_is_wrong(
+    world: Runtime, name: str, options: dict[str, Any], said: str
+) -> None:
+    error = error_of(unchecked(world).invoke_endpoint_async, EndpointName=name, **options)
+    assert (error["Error"]["Code"], error["ResponseMetadata"]["HTTPStatusCode"]) == (
+        "ValidationError",
+        400,
+    )
+    assert said in error["Error"]["Message"]
+
+
+def unchecked(world: Runtime) -> Json:
+    """A client that sends even what botocore knows to be wrong."""
+    config = Config(parameter_validation=False, retries={"total_max_attempts": 1})
+    keys = {
+        name.lower(): world.environment[name]
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    }
+    return boto3.client(
+        "sagemaker-runtime", endpoint_url=world.url, region_name="x", config=config, **keys
+    )
+
+
+def test_no_more_than_two_at_a_time_and_all_in_the_end(
+    world: Runtime, container: FakeContainer
+) -> None:
+    wait_until(lambda: container.running == 0, 10, "a request that timed out still runs")
+    container.most = 0
+    asked = [world.ask("queued", wish={"seconds": 0.1, "n": n}) for n in range(12)]
+    assert [world.outcome(places)[0] for places in asked] == ["output"] * 12
+    assert container.most == 2
+    assert world.queue() == []
+
+
+def test_an_endpoint_whose_ping_fails_is_taken_out_and_comes_back(
+    world: Runtime, container: FakeContainer
+) -> None:
+    container.healthy = False
+    wait_until(lambda: not world.is_serving("live"), 10, "it stayed in service")
+    error = error_of(world.runtime.invoke_endpoint, EndpointName="live", Body=b"{}")
+    assert error["Error"]["Code"] == "ServiceUnavailable"
+    wait_until(lambda: not world.is_serving("queued"), 10, "it stayed in service")
+    asked = world.ask("queued", wish={"patience": 1})
+    time.sleep(2)
+    assert world.queue(), "it was not kept"
+    container.healthy, container.ping_seconds = True, 2.5
+    time.sleep(3)
+    assert not world.is_serving("live"), "a ping may take 2 s, not longer"
+    container.ping_seconds = 0
+    assert world.outcome(asked) == ("output", b'{"patience": 1}')
+
+
+# ---------------------------------------------------------------- sleep and death
+
+
+def test_an_idle_endpoint_wants_no_server_until_the_next_request(
+    environment: dict[str, str], container: FakeContainer, tmp_path: Path
+) -> None:
+    with running(
+        environment, tmp_path, f"--endpoint=lazy={container.url}", "--idle-minutes=0.03"
+    ) as runtime:
+
+        def wanted() -> int:
+            told = requests.get(f"{runtime.url}/endpoints", timeout=5).json()["lazy"]
+            return int(told["DesiredInstanceCount"])
+
+        runtime.comes_up("lazy")
+        assert wanted() == 1
+        wait_until(lambda: wanted() == 0, 10, "it stays awake")
+        asked = runtime.ask("lazy", wish={"good": "morning"})
+        assert wanted() == 1
+        assert runtime.outcome(asked) == ("output", b'{"good": "morning"}')
+
+
+class Server:
+    """A container in a process of its own, which can be killed."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.arguments = [f"--endpoint=mortal=http://127.0.0.1:{self.port}", "--max-concurrent=3"]
+
+    def __enter__(self) -> Server:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.fakes.container", str(self.port)], cwd=ROOT
+        )
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def test_what_was_accepted_ends_in_an_output_or_a_failure_whoever_is_killed(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    dice = random.Random(SEED)
+    accepted: dict[int, dict[str, Any]] = {}
+    stop = threading.Event()
+    with Server() as server, running(environment, tmp_path, *server.arguments) as runtime:
+
+        def ask() -> None:
+            number, own = 0, random.Random(SEED)
+            while not stop.wait(own.uniform(0, 0.1)):
+                number += 1
+                wish = {
+                    "n": number,
+                    "seconds": own.uniform(0, 0.3),
+                    "status": own.choice([200, 200, 200, 400]),
+                }
+                try:
+                    accepted[number] = runtime.ask("mortal", wish=wish) | {"status": wish["status"]}
+                except Exception:
+                    continue  # not accepted: it is being killed
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        try:
+            for _ in range(KILLS):
+                time.sleep(dice.uniform(0.1, 2.5))
+                for victim in dice.choice([[runtime], [server], [server, runtime]]):
+                    victim.kill()
+                    victim.start()
+        finally:
+            stop.set()
+            asking.join()
+        wait_until(lambda: not runtime.queue(), 120, "the queue does not empty")
+        counts = {"output": 0, "failure": 0}
+        for number, places in accepted.items():
+            answers = [runtime.read(places[f"{kind}Location"]) for kind in ("Output", "Failure")]
+            assert sum(answer is not None for answer in answers) == 1, (
+                f"request {number}: {answers}"
+            )
+            kind, said = (
+                ("output", answers[0]) if answers[0] is not None else ("failure", answers[1])
+            )
+            counts[kind] += 1
+            is_good = kind == "output" and places["status"] == 200
+            assert is_good or places["status"] == 400 or b"died" in (said or b""), (
+                f"request {number}: {said!r}"
+            )
+        print(f"{KILLS} kills, {len(accepted)} accepted requests: {counts}")
+        assert counts["output"] > 50
+
+
+def test_a_stop_loses_nothing_either(
+    environment: dict[str, str], container: FakeContainer, tmp_path: Path
+) -> None:
+    with running(environment, tmp_path, f"--endpoint=stopped={container.url}") as runtime:
+        runtime.comes_up("stopped")
+        asked = [runtime.ask("stopped", wish={"seconds": 0.5, "n": n}) for n in range(4)]
+        runtime.process.send_signal(signal.SIGTERM)
+        assert runtime.process.wait(10) == 0
+        runtime.start()
+        assert [runtime.outcome(places)[0] for places in asked] == ["output"] * 4
+
+
+def test_a_wrong_command_is_told_in_words(environment: dict[str, str]) -> None:
+    for arguments in (
+        [],
+        ["--endpoint=x"],
+        ["--endpoint=a=http://h:1", "--realtime=a=http://h:1"],
+        ["--output=/tmp"],
+    ):
+        command = [sys.executable, "-m", "local.sagemaker", *arguments]
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=os.environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr

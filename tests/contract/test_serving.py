@@ -1,0 +1,436 @@
+"""The contract of the containers, against a running gunicorn with a model that does what it is told."""
+
+import base64
+import io
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.fakes.servers import LOCAL, RecordingStore, Running, gunicorn, wait_until
+
+APPLICATION = "tests.fakes.model:app()"
+
+
+def jpeg(width: int = 40, height: int = 30, colour: tuple[int, int, int] = (250, 20, 20)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), colour).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def picture(answer: requests.Response) -> Image.Image:
+    assert answer.status_code == 200, answer.text
+    return Image.open(io.BytesIO(answer.content))
+
+
+def error(answer: requests.Response) -> tuple[int, str]:
+    """(status, code); every error is JSON with a message for people and without a stack trace."""
+    told = answer.json()["error"]
+    assert set(told) == {"code", "message"}
+    assert told["message"]
+    assert "Traceback" not in answer.text
+    return answer.status_code, told["code"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with gunicorn(APPLICATION, tmp_path_factory.mktemp("server"), **LOCAL) as running:
+        yield running
+
+
+# --- health ---
+
+
+def test_ping_and_the_plain_pages(server: Running) -> None:
+    assert server.ping().status_code == 200
+    index = requests.get(server.url, timeout=10)
+    assert index.headers["Content-Type"].startswith("text/plain")
+    assert "curl" in index.text
+    assert "negative" in index.text
+    assert len(index.text.splitlines()) <= 40
+    parameters = requests.get(f"{server.url}/execution-parameters", timeout=10).json()
+    assert parameters == {
+        "MaxConcurrentTransforms": 1,
+        "BatchStrategy": "SINGLE_RECORD",
+        "MaxPayloadInMB": 6,
+    }
+
+
+def test_ping_is_503_until_the_model_is_loaded_and_tells_so(tmp_path: Path) -> None:
+    with gunicorn(APPLICATION, tmp_path, wait=False, FAKE_LOAD_SECONDS="2") as running:
+        assert error(running.ping()) == (503, "loading")
+        assert error(running.post(data=jpeg(), headers={"Content-Type": "image/jpeg"})) == (
+            503,
+            "loading",
+        )
+        wait_until(lambda: running.ping().status_code == 200, 20, "never became healthy")
+
+
+def test_a_model_that_cannot_load_says_why_for_good(tmp_path: Path) -> None:
+    with gunicorn(APPLICATION, tmp_path, wait=False, FAKE_LOAD_FAILS="1") as running:
+        wait_until(
+            lambda: error(running.ping()) == (503, "broken"), 10, "never said that it is broken"
+        )
+        assert "the weights are missing" in running.ping().text
+
+
+def test_a_broken_cuda_context_turns_ping_to_503(tmp_path: Path) -> None:
+    with gunicorn(APPLICATION, tmp_path) as running:
+        assert error(running.post(files={"content": jpeg()}, data={"style": "fatal"}))[0] == 500
+        assert error(running.ping()) == (503, "broken")
+        assert error(running.post(files={"content": jpeg()})) == (503, "broken")
+
+
+# --- one picture, in every content type ---
+
+
+def test_a_form_gives_the_picture(server: Running) -> None:
+    answer = server.post(files={"content": ("photo.jpg", jpeg())}, data={"style": "negative"})
+    assert answer.headers["Content-Type"] == "image/jpeg"
+    assert int(answer.headers["Content-Length"]) == len(answer.content)
+    image = picture(answer)
+    assert image.size == (40, 30)
+    assert image.getpixel((20, 15)) == pytest.approx((5, 235, 235), abs=8)
+    told = json.loads(answer.headers["X-Amzn-SageMaker-Custom-Attributes"])
+    assert told["size"] == [40, 30]
+    assert told["notes"] == ["It is a negative."]
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ("image/png", "PNG"),
+        ("image/webp", "WEBP"),
+        ("IMAGE/PNG;q=0.9", "PNG"),
+        ("*/*", "JPEG"),
+        ("application/json", "JPEG"),
+        ("", "JPEG"),
+    ],
+)
+def test_accept_chooses_the_kind_of_file(server: Running, accept: str, expected: str) -> None:
+    answer = server.post(files={"content": jpeg()}, headers={"Accept": accept})
+    assert picture(answer).format == expected
+    assert answer.headers["Content-Type"] == f"image/{expected.lower()}"
+
+
+def test_an_image_body_with_the_style_in_query_or_attributes(server: Running) -> None:
+    headers = {"Content-Type": "image/jpeg"}
+    assert picture(server.post(data=jpeg(), headers=headers)).size == (40, 30)
+    attributes = {**headers, "X-Amzn-SageMaker-Custom-Attributes": "style=nobody"}
+    assert error(server.post(data=jpeg(), headers=attributes)) == (404, "unknown_style")
+    attributes["X-Amzn-SageMaker-Custom-Attributes"] = "nobody"
+    assert error(server.post(data=jpeg(), headers=attributes)) == (404, "unknown_style")
+    answer = requests.post(
+        f"{server.url}/invocations?style=nobody", data=jpeg(), headers=headers, timeout=10
+    )
+    assert error(answer) == (404, "unknown_style")
+    answer = requests.post(
+        f"{server.url}/invocations?style=negative&steps=1", data=jpeg(), headers=headers, timeout=10
+    )
+    assert picture(answer).size == (40, 30)
+
+
+def test_json_with_a_result_url_tells_where_the_picture_is(
+    server: Running, store: RecordingStore
+) -> None:
+    store.objects["photo"] = jpeg()
+    body = {
+        "content_url": store.url("photo"),
+        "result_url": store.url("made.png?signature=secret"),
+        "steps": 2,
+    }
+    answer = server.post(json=body)
+    told = answer.json()
+    assert answer.status_code == 200
+    assert told["result_url"] == store.url("made.png")
+    assert told["size"] == [40, 30]
+    assert told["steps"] == 2
+    assert told["seconds"] >= 0.2
+    assert Image.open(io.BytesIO(store.objects["made.png"])).format == "PNG"
+    assert "secret" not in answer.text
+    assert "secret" not in server.log_text()
+
+
+def test_json_without_a_result_url_gives_the_picture_itself(
+    server: Running, store: RecordingStore
+) -> None:
+    store.objects["photo"] = jpeg()
+    assert picture(server.post(json={"content_url": store.url("photo"), "steps": None})).size == (
+        40,
+        30,
+    )
+
+
+def test_progress_is_written_at_most_every_two_seconds_with_a_preview(
+    server: Running, store: RecordingStore
+) -> None:
+    store.objects["photo"] = jpeg(400, 300)
+    body = {"content_url": store.url("photo"), "progress_url": store.url("progress"), "steps": 30}
+    body["result_url"] = store.url("made.jpg")
+    assert server.post(json=body).status_code == 200
+    states = [json.loads(data) for key, data in store.puts if key == "progress"]
+    assert 1 <= len(states) <= 3
+    last = states[-1]
+    assert (last["steps"], last["step"]) == (30, pytest.approx(30 * last["done"], abs=1))
+    assert last["seconds"] + last["seconds_left"] == pytest.approx(3, abs=1.5)
+    preview = Image.open(io.BytesIO(base64.b64decode(last["preview"])))
+    assert max(preview.size) == 256
+    assert [key for key, _ in store.puts][-1] == "made.jpg"
+
+
+def test_a_progress_that_cannot_be_written_costs_nothing_else(
+    server: Running, store: RecordingStore
+) -> None:
+    store.objects["photo"] = jpeg()
+    body = {"content_url": store.url("photo"), "progress_url": store.url("forbidden"), "steps": 3}
+    assert picture(server.post(json=body)).size == (40, 30)
+
+
+# --- batches ---
+
+
+def test_a_csv_batch_answers_row_by_row(server: Running, store: RecordingStore) -> None:
+    store.objects["photo"] = jpeg()
+    rows = [
+        f"{store.url('photo')},negative,{store.url('one.jpg')}",
+        f"{store.url('missing')},negative,{store.url('two.jpg')}",
+        f"{store.url('photo')},,{store.url('three.jpg')},",
+        f"{store.url('photo')},negative,{store.url('four.jpg')},abc",
+        f"{store.url('photo')},negative,",
+        f"{store.url('photo')},negative,{store.url('six.jpg')},1,2,3,4",
+    ]
+    answer = server.post(
+        data="\r\n".join(rows), headers={"Content-Type": "text/csv; charset=utf-8"}
+    )
+    assert answer.headers["Content-Type"] == "application/jsonlines"
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    assert [line.get("result_url") or line["error"]["code"] for line in lines] == [
+        store.url("one.jpg"),
+        "object_not_found",
+        store.url("three.jpg"),
+        "bad_request",
+        "bad_request",
+        "bad_request",
+    ]
+    assert "one.jpg" in store.objects
+    assert "two.jpg" not in store.objects
+
+
+def test_a_json_lines_batch_survives_its_bad_rows(server: Running, store: RecordingStore) -> None:
+    store.objects["photo"] = jpeg()
+    good = {
+        "content_url": store.url("photo"),
+        "style_name": "negative",
+        "result_url": store.url("a.jpg"),
+    }
+    rows = [
+        json.dumps(good),
+        "{",
+        json.dumps({**good, "style_name": "crash"}),
+        "",
+        json.dumps(good),
+    ]
+    answer = server.post(data="\n".join(rows), headers={"Content-Type": "application/jsonlines"})
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    assert [line.get("error", {}).get("code") for line in lines] == [
+        None,
+        "bad_request",
+        "internal",
+        None,
+    ]
+    assert "a secret detail" not in answer.text
+
+
+@pytest.mark.parametrize("content_type", ["text/csv", "application/jsonlines"])
+def test_a_batch_without_rows_is_an_error(server: Running, content_type: str) -> None:
+    assert error(server.post(data="\n\n", headers={"Content-Type": content_type})) == (
+        400,
+        "bad_request",
+    )
+
+
+# --- mistakes ---
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        ({"data": b"{", "headers": {"Content-Type": "application/json"}}, (400, "bad_request")),
+        (
+            {"data": b"\xff\xfe", "headers": {"Content-Type": "application/json"}},
+            (400, "bad_request"),
+        ),
+        (
+            {"data": b"[" * 100_000, "headers": {"Content-Type": "application/json"}},
+            (400, "bad_request"),
+        ),
+        ({"json": {}}, (400, "bad_request")),
+        ({"json": {"content_url": 7}}, (400, "bad_request")),
+        ({"json": {"content_url": "ftp://host/a"}}, (400, "bad_request")),
+        ({"json": {"content_url": "https:///a"}}, (400, "bad_request")),
+        ({"json": {"content_url": "https://user:password@host/a"}}, (400, "bad_request")),
+        ({"json": {"content_url": "https://host:port/a"}}, (400, "bad_request")),
+        ({"json": {"content_url": "s3://bucket"}}, (400, "bad_request")),
+        ({"json": {"content_url": "http://no-such-host.invalid/a"}}, (400, "storage_failed")),
+        ({"files": {"content": b"no picture"}}, (422, "image_unreadable")),
+        ({"files": {"content": jpeg(8, 400)}}, (422, "image_too_small")),
+        ({"files": {"content": jpeg(), "contents": jpeg()}}, (400, "bad_request")),
+        ({"files": {"photo": jpeg()}}, (400, "bad_request")),
+        ({"files": {"content": jpeg()}, "data": {"stepps": "3"}}, (400, "bad_request")),
+        ({"files": {"content": jpeg()}, "data": {"steps": "1e999"}}, (400, "bad_request")),
+        ({"files": {"content": jpeg()}, "data": {"style": "nobody"}}, (404, "unknown_style")),
+        ({"files": {"content": jpeg()}, "data": {"style": "crash"}}, (500, "internal")),
+        ({"data": b"x", "headers": {"Content-Type": "multipart/form-data"}}, (400, "bad_request")),
+        (
+            {"data": b"x", "headers": {"Content-Type": "application/pdf"}},
+            (415, "unsupported_media_type"),
+        ),
+        ({"data": b"x"}, (415, "unsupported_media_type")),
+    ],
+)
+def test_each_mistake_has_its_answer(
+    server: Running, request_: dict[str, Any], expected: tuple[int, str]
+) -> None:
+    assert error(server.post(**request_)) == expected
+    assert server.ping().status_code == 200
+
+
+def test_other_paths_and_methods_are_told_in_json(server: Running) -> None:
+    assert error(requests.get(f"{server.url}/nothing", timeout=10)) == (404, "not_found")
+    assert error(requests.get(f"{server.url}/invocations", timeout=10)) == (
+        405,
+        "method_not_allowed",
+    )
+
+
+def test_a_body_above_the_limit_is_refused(server: Running) -> None:
+    answer = server.post(data=b"\0" * (101 << 20), headers={"Content-Type": "image/jpeg"})
+    assert error(answer) == (413, "body_too_large")
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    body=st.binary(max_size=300),
+    content_type=st.sampled_from(
+        [
+            "application/json",
+            "text/csv",
+            "application/jsonlines",
+            "image/png",
+            "multipart/form-data; boundary=x",
+            "a/b",
+        ]
+    )
+    | st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=20),
+)
+def test_no_body_of_any_type_is_our_fault(server: Running, body: bytes, content_type: str) -> None:
+    answer = server.post(data=body, headers={"Content-Type": content_type})
+    if answer.status_code == 200:  # a batch, whose errors are in its rows
+        assert all("error" in json.loads(line) for line in answer.text.splitlines())
+    else:
+        assert 400 <= error(answer)[0] < 500
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+        ),
+        max_leaves=6,
+    ),
+    st.sampled_from(
+        ["content_url", "style_name", "result_url", "progress_url", "steps", "style_url"]
+    ),
+)
+def test_no_json_is_our_fault(server: Running, value: object, name: str) -> None:
+    body = {"content_url": "https://no-such-host.invalid/a", name: value}
+    assert (
+        400
+        <= error(server.post(data=json.dumps(body), headers={"Content-Type": "application/json"}))[
+            0
+        ]
+        < 500
+    )
+
+
+# --- many at once, and the end ---
+
+
+def test_jobs_run_one_at_a_time_in_order_and_ping_answers_meanwhile(server: Running) -> None:
+    ended: list[int] = []
+
+    def job(number: int) -> None:
+        picture(server.post(files={"content": jpeg()}, data={"steps": "5"}))
+        ended.append(number)
+
+    with ThreadPoolExecutor(4) as pool:
+        started = time.monotonic()
+        for number in range(4):
+            pool.submit(job, number)
+            time.sleep(0.1)
+            assert server.ping().status_code == 200
+    assert ended == [0, 1, 2, 3]
+    assert time.monotonic() - started >= 2.0
+
+
+def test_a_full_queue_says_when_to_come_again(server: Running) -> None:
+    with ThreadPoolExecutor(14) as pool:
+        futures = [
+            pool.submit(server.post, files={"content": jpeg()}, data={"steps": "4"})
+            for _ in range(14)
+        ]
+        answers = [future.result() for future in futures]
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert len(refused) == 5
+    for answer in refused:
+        assert error(answer) == (503, "queue_full")
+        assert int(answer.headers["Retry-After"]) >= 1
+
+
+def test_on_sigterm_the_running_job_gives_its_best_and_the_others_are_sent_away(
+    tmp_path: Path,
+) -> None:
+    with gunicorn(APPLICATION, tmp_path) as running, ThreadPoolExecutor(2) as pool:
+        first = pool.submit(running.post, files={"content": jpeg()}, data={"steps": "600"})
+        time.sleep(0.5)
+        second = pool.submit(running.post, files={"content": jpeg()}, data={"steps": "600"})
+        time.sleep(0.5)
+        running.terminate()
+        answer = first.result(20)
+        assert picture(answer).size == (40, 30)
+        assert json.loads(answer.headers["X-Amzn-SageMaker-Custom-Attributes"])["steps"] < 600
+        assert error(second.result(20)) == (503, "stopping")
+        assert running.process.wait(20) == 0
+
+
+def test_the_log_has_one_json_line_for_each_request_and_no_secret(
+    server: Running, store: RecordingStore
+) -> None:
+    store.objects["photo"] = jpeg()
+    url = store.url("photo?X-Amz-Signature=abcdef")
+    server.post(json={"content_url": url}, headers={"X-Amzn-SageMaker-Inference-Id": "job-17"})
+    server.post(
+        json={"content_url": url.replace("photo", "gone")},
+        headers={"X-Amzn-SageMaker-Inference-Id": "job-18"},
+    )
+    lines = [json.loads(line) for line in server.log_text().splitlines() if line.startswith("{")]
+    by_id = {line["inference_id"]: line for line in lines if line.get("inference_id")}
+    assert by_id["job-17"]["status"] == 200
+    assert by_id["job-17"]["size"] == [40, 30]
+    assert by_id["job-17"]["memory_mb"] > 0
+    assert by_id["job-18"]["error"] == "object_not_found"
+    assert "abcdef" not in server.log_text()

@@ -1,0 +1,91 @@
+"""A container that does as its request says: `python -m tests.fakes.container PORT`, or within a test.
+
+A request is JSON: "seconds" to work, "status" to answer with, "size" of the answer, "chunked" for one without
+Content-Length, "headers" to add, "half" to break off in the middle; whatever else it holds comes back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class FakeContainer(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
+        self.lock = threading.Lock()
+        self.healthy, self.ping_seconds = True, 0.0
+        self.requests: list[tuple[dict[str, str], bytes]] = []
+        self.running = self.most = 0
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: FakeContainer
+
+    def do_GET(self) -> None:
+        time.sleep(self.server.ping_seconds)
+        self.answer(200 if self.server.healthy else 503, b"")
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        server = self.server
+        with server.lock:
+            server.requests.append(
+                ({key.lower(): value for key, value in self.headers.items()}, body)
+            )
+            server.running += 1
+            server.most = max(server.most, server.running)
+        try:
+            wish: dict[str, Any] = json.loads(body)
+        except ValueError:
+            wish = {}
+        time.sleep(wish.get("seconds", 0))
+        with server.lock:
+            server.running -= 1
+        data = body + b" " * wish.get("size", 0)
+        self.answer(
+            wish.get("status", 200),
+            data,
+            wish.get("headers", {}),
+            wish.get("chunked"),
+            wish.get("half"),
+        )
+
+    def answer(
+        self,
+        status: int,
+        data: bytes,
+        headers: dict[str, str] | None = None,
+        chunked: bool | None = False,
+        half: bool | None = False,
+    ) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        if chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+            data = b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data)
+        else:
+            self.send_header("Content-Length", str(len(data)))
+        with contextlib.suppress(OSError):  # the other side has given up, or is dead
+            self.end_headers()
+            self.wfile.write(data[: len(data) // 2] if half else data)
+        self.close_connection = bool(half)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+if __name__ == "__main__":
+    FakeContainer(int(sys.argv[1])).serve_forever()

@@ -1,0 +1,160 @@
+"""Real gunicorns around any WSGI application, for tests that talk HTTP to them."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from local.processes import free_port
+
+ROOT = Path(__file__).parents[2]
+GUNICORN_CONFIG = ROOT / "containers" / "serving" / "gunicorn.conf.py"
+
+
+LOCAL = {
+    "ALLOW_HTTP": "1",
+    "ALLOW_PRIVATE_HOSTS": "1",
+}  # lets a server reach a store on this machine
+
+
+class Store(ThreadingHTTPServer):
+    """Stands where S3 would, by http: models read their pictures from it, and put results and progress into it."""
+
+    def __init__(self, handler: type[BaseHTTPRequestHandler] | None = None) -> None:
+        super().__init__(("127.0.0.1", 0), handler or StoreHandler)
+        self.objects: dict[str, bytes] = {}
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def url(self, key: str) -> str:
+        return f"http://127.0.0.1:{self.server_port}/{key}"
+
+
+class StoreHandler(BaseHTTPRequestHandler):
+    server: Store
+
+    def do_GET(self) -> None:
+        data = self.server.objects.get(self.key())
+        self.answer(404 if data is None else 200, data or b"")
+
+    def do_PUT(self) -> None:
+        self.server.objects[self.key()] = self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer(200)
+
+    def key(self) -> str:
+        return self.path[1:].partition("?")[0]
+
+    def answer(self, status: int, data: bytes = b"") -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: Any) -> None:  # noqa: ANN401 - the base class's own
+        pass
+
+
+class RecordingStore(Store):
+    """Keeps what is PUT, remembers every PUT in order, and refuses the key "forbidden"."""
+
+    def __init__(self) -> None:
+        self.puts: list[tuple[str, bytes]] = []
+        super().__init__(RecordingHandler)
+
+
+class RecordingHandler(StoreHandler):
+    server: RecordingStore
+
+    def do_PUT(self) -> None:
+        if self.key() == "forbidden":
+            self.rfile.read(int(self.headers["Content-Length"]))
+            return self.answer(403)
+        super().do_PUT()
+        self.server.puts.append((self.key(), self.server.objects[self.key()]))
+        return None
+
+
+@dataclass
+class Running:
+    url: str
+    process: subprocess.Popen[str]
+    log: Path
+
+    def post(self, **options: object) -> requests.Response:
+        return requests.post(f"{self.url}/invocations", timeout=300, **options)  # type: ignore[arg-type]
+
+    def ping(self) -> requests.Response:
+        return requests.get(f"{self.url}/ping", timeout=10)
+
+    def log_text(self) -> str:
+        return self.log.read_text()
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+
+@contextmanager
+def gunicorn(
+    application: str, folder: Path, wait: bool = True, **environment: str
+) -> Iterator[Running]:
+    """`application` such as "containers.nst.service:app()", stopped in the end; `wait`: until /ping says 200."""
+    log = folder / "server.log"
+    address = f"127.0.0.1:{free_port()}"
+    command = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "--config",
+        str(GUNICORN_CONFIG),
+        "--bind",
+        address,
+        application,
+    ]
+    with open(log, "w") as sink:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | environment,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    running = Running(f"http://{address}", process, log)
+    try:
+        try:
+            wait_until(lambda: answers(running, wait), 60, "the server did not come up")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; its log:\n{log.read_text()}") from None
+        yield running
+    finally:
+        process.terminate()
+        try:
+            process.wait(40)
+        finally:
+            process.kill()
+
+
+def answers(running: Running, healthy: bool) -> bool:
+    try:
+        return running.ping().status_code == 200 or not healthy
+    except requests.RequestException:
+        return False
+
+
+def wait_until(check: Callable[[], Any], seconds: float, otherwise: str) -> Any:  # noqa: ANN401 - whatever it checks
+    """The first true value of check(); AssertionError with the words `otherwise` if there is none in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := check():
+            return value
+        time.sleep(0.05)
+    raise AssertionError(otherwise)

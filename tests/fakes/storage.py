@@ -1,0 +1,76 @@
+"""SeaweedFS as S3, for tests."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from local.processes import free_port
+from local.seaweedfs import remove_sockets, storage_command
+from tests.fakes.names import BUCKET, Json, eventually
+
+
+class Storage:
+    """A SeaweedFS of its own, in a temporary folder."""
+
+    def __init__(self) -> None:
+        self.folder = tempfile.mkdtemp(prefix="stylebot-test-")
+        config = Path(self.folder) / "s3.json"
+        credentials = [{"accessKey": "key", "secretKey": "secret"}]
+        actions = ["Admin", "Read", "Write", "List"]
+        config.write_text(
+            json.dumps(
+                {"identities": [{"name": "t", "credentials": credentials, "actions": actions}]}
+            )
+        )
+        self.port = free_port()
+        self.command = command = storage_command(Path(self.folder), config, self.port)
+        with (Path(self.folder) / "log").open("w") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        self.client = s3_client(self.port)
+        eventually(self._make_bucket, "SeaweedFS is up", 60)
+
+    def _make_bucket(self) -> bool:
+        with contextlib.suppress(ClientError, BotoCoreError):
+            self.client.create_bucket(Bucket=BUCKET)
+            return True
+        return False
+
+    def list_keys(self, prefix: str = "") -> list[str]:
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
+        return [item["Key"] for page in pages for item in page.get("Contents", ())]
+
+    def read(self, key: str) -> bytes:
+        data: bytes = self.client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        return data
+
+    def json(self, key: str) -> Json:
+        return json.loads(self.read(key))
+
+    def empty(self) -> None:
+        for key in self.list_keys():
+            self.client.delete_object(Bucket=BUCKET, Key=key)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        remove_sockets(self.command)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def s3_client(port: int) -> Json:
+    config = Config(
+        retries={"total_max_attempts": 1},
+        max_pool_connections=50,
+        connect_timeout=5,
+        read_timeout=20,
+    )
+    return boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", config=config)

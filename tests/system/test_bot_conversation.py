@@ -1,0 +1,437 @@
+"""Whole conversations, and what a user sees."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+
+import pytest
+
+from tests.fakes.names import eventually
+from tests.fakes.telegram import Message, User
+from tests.fakes.world import World, made_of
+
+ENGLISH = {
+    "photo": "send me the photo",
+    "style": "Choose a painter",
+    "busy": "wait, or stop me with /cancel",
+    "working": "Painting",
+    "cancelled": "Cancelled",
+    "nothing": "nothing to cancel",
+    "stranger": "do not have this painter",
+    "not_image": "not an image",
+    "wrong": "not a picture",
+    "help": "Ask Vincent",
+    "command": "do not know this command",
+    "own": "your picture's style",
+}
+RUSSIAN = {
+    "photo": "Пришлите фотографию",
+    "style": "Выберите художника",
+    "busy": "подождите или нажмите /cancel",
+    "working": "Рисую",
+    "cancelled": "Отменено",
+    "nothing": "Отменять нечего",
+    "stranger": "художника у меня нет",
+    "not_image": "не изображение",
+    "wrong": "не картинка",
+    "help": "Ask Vincent",
+    "command": "команды я не знаю",
+    "own": "стиль вашей картины",
+}
+
+
+def paint(user: User, painter: str = "Monet", photo: bytes = b"a photo") -> Message:
+    """The shortest conversation there is; the painting."""
+    user.photo(photo)
+    user.press(user.sees("painter"), painter)
+    return user.sees(painter, kind="photo")
+
+
+def is_clean(world: World) -> None:
+    eventually(
+        lambda: not world.storage.list_keys("jobs/") + world.storage.list_keys("async/"),
+        "the job's objects are gone",
+    )
+
+
+@pytest.mark.parametrize(
+    ("language", "words"), [("en", ENGLISH), ("ru", RUSSIAN), ("pt-br", ENGLISH)]
+)
+def test_a_whole_conversation(world: World, language: str, words: dict[str, str]) -> None:
+    world.start()
+    anna = world.user(language)
+    anna.write("/start")
+    anna.sees(words["photo"])
+    anna.write("Monet")
+    anna.sees(words["photo"])
+    anna.document(b"text", mime="text/plain")
+    anna.sees(words["not_image"], words["photo"])
+    anna._message(sticker={"file_id": "x"})
+    anna.sees(words["wrong"], words["photo"])
+    anna.write("/cancel")
+    anna.sees(words["nothing"], words["photo"])
+    anna.write("/dance")
+    anna.sees(words["command"], words["photo"])
+    anna.write("/help")
+    anna.sees(words["help"])
+    anna.photo(b"my garden")
+    anna.sees(words["style"])
+    anna.write("Rembrandt")
+    anna.sees(words["stranger"], words["style"])
+    anna._message(animation={"file_id": "x"}, document={"file_id": "x", "mime_type": "image/gif"})
+    anna.sees(words["wrong"], words["style"])
+    anna.write("/cancel")
+    anna.sees(words["cancelled"], words["photo"])
+    anna.photo(b"my garden")
+    question = anna.sees(words["style"])
+    assert list(question.buttons) == ["Monet", "Van Gogh", "Cezanne", "Ukiyo-e"]
+    world.endpoint.seconds = 3
+    anna.press(question, "Van Gogh")
+    anna.sees(words["working"], "Van Gogh")
+    for again in (
+        lambda: anna.write("/start"),
+        lambda: anna.photo(),
+        lambda: anna.write("Monet"),
+        lambda: anna.write("hm"),
+    ):
+        again()
+        anna.sees(words["busy"])
+    painting = anna.sees("Van Gogh, 12", kind="photo")
+    assert made_of(painting)["content"] == "my garden"
+    assert made_of(painting)["style"] == "vangogh"
+    is_clean(world)
+    eventually(
+        lambda: not any(words["working"] in m.text for m in anna.messages()),
+        "the status message is gone",
+    )
+
+
+def test_a_picture_of_ones_own_as_the_style(world: World) -> None:
+    world.start()
+    anna = world.user()
+    anna.photo(b"my garden")
+    anna.sees("Choose a painter")
+    anna.photo(b"my style")
+    painting = anna.sees("your picture's style, 12 s", kind="photo")
+    made = made_of(painting)
+    assert (made["endpoint"], made["content"], made["style"]) == ("nst", "my garden", "my style")
+    request = world.endpoint.requests[0]
+    assert request["strength"] == 0.5
+    assert request["preserve_color"] is False
+    assert {key for key in request if key.endswith("_url")} == {
+        "content_url",
+        "style_url",
+        "result_url",
+        "progress_url",
+    }
+    headers = world.endpoint.invocations[0]["headers"]
+    assert int(headers["x-amzn-sagemaker-requestttlseconds"]) >= 60
+    assert int(headers["x-amzn-sagemaker-invocationtimeoutseconds"]) <= 3600
+    assert headers["x-amzn-sagemaker-content-type"] == "application/json"
+
+
+def test_a_painter_by_name_in_any_case(world: World) -> None:
+    world.start(STYLES=" vintage , monet=Claude")
+    anna = world.user()
+    anna.photo()
+    assert list(anna.sees().buttons) == ["Vintage", "Claude"]
+    anna.write("  vintage ")
+    assert made_of(anna.sees("Vintage", kind="photo"))["style"] == "vintage"
+
+
+def test_a_file_comes_back_as_a_file_too(world: World) -> None:
+    world.start()
+    anna = world.user()
+    anna.document(b"my garden", mime="image/jpeg")
+    anna.press(anna.sees("Choose"), "Monet")
+    photo, document = anna.sees(kind="photo"), anna.sees(kind="document")
+    assert photo.file == document.file
+    assert "Monet" in photo.text
+
+
+@pytest.mark.parametrize(
+    ("answer", "padding"), [({"size": [10000, 300]}, 0), ({"size": [900, 40]}, 0), ({}, 11 * 2**20)]
+)
+def test_what_is_too_large_for_a_photo_comes_as_a_file(
+    world: World, answer: dict[str, object], padding: int
+) -> None:
+    world.endpoint.answer.update(answer)
+    world.endpoint.padding = padding
+    world.start()
+    anna = world.user()
+    anna.photo()
+    anna.press(anna.sees(), "Monet")
+    document = anna.sees("Monet", kind="document")
+    assert "Another style" in document.buttons
+    assert not [m for m in anna.messages() if m.kind == "photo"]
+
+
+def test_notes_of_the_model_are_told(world: World) -> None:
+    world.endpoint.answer["notes"] = ["Made smaller because memory was short."]
+    world.start()
+    assert "Made smaller because memory was short." in paint(world.user()).text
+
+
+def test_too_large_to_fetch(world: World) -> None:
+    world.start()
+    anna = world.user()
+    anna.document(size=21 * 2**20)
+    anna.sees("Too large", "20 MB", "send me the photo")
+    file = {"file_id": "x", "file_unique_id": "x", "width": 9000, "height": 9000}
+    anna._message(photo=[file])
+    anna.sees("Too large", "40 megapixels")
+    anna.document(b"x" * (21 * 2**20), size=1000)  # larger than announced
+    anna.press(anna.sees("Choose"), "Monet")
+    anna.sees("did not work out", "Too large", "another photo")
+    is_clean(world)
+
+
+def test_two_photos_in_an_album_are_content_and_style(world: World) -> None:
+    world.start()
+    anna = world.user()
+    world.endpoint.seconds = 2
+    for name in (b"content", b"style", b"third"):
+        anna.photo(name, media_group_id="album 1")
+    anna.cursor = 0
+    anna.sees("wait, or stop me")
+    made = made_of(anna.sees(kind="photo"))
+    assert (made["content"], made["style"]) == ("content", "style")
+
+
+def test_cancel_during_a_job(world: World) -> None:
+    world.endpoint.mode = "asleep"
+    world.start()
+    anna = world.user()
+    anna.photo()
+    anna.press(anna.sees(), "Monet")
+    status = anna.sees("Painting")
+    eventually(lambda: world.endpoint.invocations, "the model is called")
+    began = time.monotonic()
+    anna.write("/cancel")
+    anna.sees("Cancelled", "send me the photo")
+    assert time.monotonic() - began < 3
+    eventually(lambda: not world.storage.list_keys("jobs/"), "the job's objects are gone")
+    eventually(lambda: status.deleted, "the status message is gone")
+    world.endpoint.wake()
+    is_clean(world)
+    anna.sees_nothing(kind="photo")
+    paint(anna)
+
+
+def test_a_result_that_comes_after_cancel_is_thrown_away(world: World) -> None:
+    world.endpoint.seconds = 3
+    world.start()
+    anna = world.user()
+    anna.photo()
+    anna.press(anna.sees(), "Monet")
+    status = anna.sees("Painting")
+    eventually(lambda: world.endpoint.requests, "the model works")
+    anna.press(status, "Cancel")
+    anna.sees("Cancelled")
+    painting = paint(anna, "Cezanne")
+    assert made_of(painting)["style"] == "cezanne"
+    is_clean(world)
+    assert len([m for m in anna.messages() if m.kind == "photo"]) == 1
+
+
+def test_the_buttons_under_a_result(world: World) -> None:
+    world.start()
+    anna = world.user()
+    anna.photo(b"my garden")
+    anna.sees("Choose")
+    anna.photo(b"my style")
+    painting = anna.sees(kind="photo")
+    assert set(painting.buttons) == {
+        "Another style",
+        "Stronger",
+        "Softer",
+        "Keep my colours",
+        "As a file",
+    }
+    for words, expected in [("Stronger", {"strength": 0.7}), ("Softer", {"strength": 0.3})]:
+        anna.press(painting, words)
+        anna.sees(kind="photo")
+        assert world.endpoint.requests[-1].items() >= {**expected, "preserve_color": False}.items()
+    anna.press(painting, "Keep my colours")
+    recoloured = anna.sees(kind="photo")
+    assert world.endpoint.requests[-1]["preserve_color"] is True
+    anna.press(recoloured, "The style's colours")
+    anna.sees(kind="photo")
+    assert world.endpoint.requests[-1]["preserve_color"] is False
+    anna.press(painting, "As a file")
+    document = anna.sees("your picture's style", kind="document")
+    assert world.endpoint.requests[-1]["result_url"].endswith(".png")
+    assert made_of(document)["content"] == "my garden"
+    anna.press(painting, "Another style")
+    anna.press(anna.sees("Choose a painter"), "Cezanne")
+    painted = anna.sees("Cezanne", kind="photo")
+    assert set(painted.buttons) == {"Another style", "Softer", "As a file"}
+    anna.press(painted, "Softer")
+    anna.sees(kind="photo")
+    assert world.endpoint.requests[-1]["strength"] == 0.8
+
+
+def test_buttons_of_a_result_that_is_no_longer_kept(world: World) -> None:
+    world.start()
+    anna = world.user()
+    painting = paint(anna)
+    is_clean(world)
+    world.storage.client.delete_object(Bucket="stylebot-test", Key=f"chats/{anna.chat}.json")
+    anna.press(painting, "Softer")
+    anna.sees("no longer have that photo", "send me the photo")
+    painting = paint(anna)
+    world.telegram.assets.clear()
+    anna.press(painting, "Softer")
+    anna.sees("no longer have that photo", "another photo")
+    paint(anna)
+
+
+def test_an_old_keyboard_still_works(world: World) -> None:
+    """Pressing another painter under the old question repaints the last photo."""
+    world.start()
+    anna = world.user()
+    anna.photo(b"my garden")
+    question = anna.sees()
+    anna.press(question, "Monet")
+    anna.sees("Monet", kind="photo")
+    anna.press(question, "Cezanne")
+    assert made_of(anna.sees("Cezanne", kind="photo"))["content"] == "my garden"
+
+
+def test_waking_progress_and_previews(world: World) -> None:
+    world.telegram.media_edits = True
+    world.endpoint.mode = "asleep"
+    world.start()
+    anna = world.user()
+    anna.photo()
+    anna.press(anna.sees(), "Monet")
+    status = anna.sees("Painting")
+    eventually(lambda: "waking up" in status.text, "the bot says that the model wakes up", 30)
+    eventually(
+        lambda: [c for c in world.telegram.calls if c[1] == "sendChatAction"], "typing is shown"
+    )
+    world.endpoint.seconds, world.endpoint.steps = 15, 10
+    world.endpoint.wake()
+    eventually(
+        lambda: "%" in status.text and "s left" in status.text, "there is a progress bar", 30
+    )
+    eventually(
+        lambda: status.kind == "photo" and status.previews[-1].endswith(b"preview"),
+        "there is a preview",
+    )
+    anna.sees("Monet", kind="photo", seconds=30)
+    assert len(status.texts) == len(set(status.texts)), "an edit that changed nothing was sent"
+    edits = [t for t, method, _ in world.telegram.calls if method.startswith("editMessage")]
+    assert all(later - earlier > 2.5 for earlier, later in itertools.pairwise(edits))
+
+
+def test_progress_without_media_edits_is_text(world: World) -> None:
+    world.endpoint.seconds, world.endpoint.steps = 8, 8
+    world.start()
+    anna = world.user()
+    anna.photo()
+    anna.press(anna.sees(), "Monet")
+    status = anna.sees("Painting")
+    eventually(lambda: "▓" in status.text, "there is a progress bar", 30)
+    anna.sees("Monet", kind="photo")
+    eventually(lambda: status.deleted, "the status message is gone")
+
+
+def test_in_a_group(world: World) -> None:
+    world.start()
+    anna = world.user(group=-100500)
+    anna.write("/start@other_bot")
+    anna.sees_nothing()
+    anna.write("/start@Style_Bot")
+    anna.sees("Hello", "send me the photo")
+    anna.photo(b"ours")
+    anna.press(anna.sees("Choose"), "Monet")
+    assert made_of(anna.sees("Monet", kind="photo"))["content"] == "ours"
+
+
+def test_topics_are_echoed(world: World) -> None:
+    world.telegram.threads = True
+    world.start()
+    anna = world.user()
+    anna.extra = {"message_thread_id": 77, "is_topic_message": True}
+    painting = paint(anna)
+    assert {m.thread for m in anna.messages()} == {77}
+    assert painting.thread == 77
+
+
+def test_a_topic_that_is_gone_is_answered_in_the_chat(world: World) -> None:
+    world.start()  # the emulator refuses message_thread_id
+    anna = world.user()
+    anna.extra = {"message_thread_id": 77, "is_topic_message": True}
+    assert paint(anna).thread is None
+
+
+def test_commands_are_registered_in_both_languages(world: World) -> None:
+    world.start()
+    eventually(
+        lambda: len([c for c in world.telegram.calls if c[1] == "setMyCommands"]) == 2,
+        "commands are registered",
+    )
+    calls = [fields for _, method, fields in world.telegram.calls if method == "setMyCommands"]
+    assert [fields.get("language_code") for fields in calls] == [None, "ru"]
+    assert [[c["command"] for c in fields["commands"]] for fields in calls] == [
+        ["start", "cancel", "help"]
+    ] * 2
+    polls = world.telegram._update_queues._state("42:secret-of-the-tests")
+    eventually(
+        lambda: polls.allowed == ["message", "callback_query"], "edited messages are not asked for"
+    )
+
+
+def test_allowed_users_and_admins(world: World) -> None:
+    anna, boris, clara = world.user(), world.user(), world.user("ru")
+    world.start(ALLOWED_USERS=f"{anna.number}", ADMINS=f"{boris.number}")
+    boris.write("/stats")
+    boris.sees("updates=")
+    anna.write("/stats")
+    anna.sees("do not know this command")
+    clara.write("/start")
+    clara.sees("закрыт", str(clara.number), "Ask Vincent")
+    clara.photo()
+    clara.sees("закрыт")
+    paint(anna)
+
+
+def test_daily_limit(world: World) -> None:
+    world.start(DAILY_LIMIT="2")
+    anna, boris = world.user(), world.user()
+    paint(anna)
+    world.endpoint.mode = "failing"
+    anna.photo()
+    anna.press(anna.sees("Choose"), "Monet")
+    failure = anna.sees("did not work out")
+    world.endpoint.mode = "ok"
+    anna.press(failure, "Try again")  # what failed is not counted
+    painting = anna.sees("Monet", kind="photo")
+    anna.press(painting, "Softer")
+    anna.sees("Only 2 a day")
+    paint(boris)
+
+
+def test_state_that_cannot_be_read_is_no_dead_end(world: World) -> None:
+    world.start()
+    anna = world.user()
+    world.storage.client.put_object(
+        Bucket="stylebot-test", Key=f"chats/{anna.chat}.json", Body=b"{half"
+    )
+    paint(anna)
+
+
+def test_chats_hold_no_text_and_no_url(world: World) -> None:
+    world.start()
+    anna = world.user()
+    anna.write("my private words")
+    anna.sees("send me")
+    paint(anna)
+    is_clean(world)
+    kept = b"".join(world.storage.read(key) for key in world.storage.list_keys())
+    assert b"private words" not in kept
+    assert b"http" not in kept
+    assert set(json.loads(kept)) == {"content", "job", "kept", "seen", "reply"}

@@ -1,0 +1,486 @@
+"""Neural style transfer: the network, the losses and what users may ask for. Small pictures, real weights."""
+
+import math
+import sys
+import types
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from containers.common.tensors import to_tensor
+from containers.nst import nst, vgg
+from containers.nst.nst import Options, Result, Step
+from containers.nst.weights import PATH
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+QUICK = Options(size=96, max_epochs=2, n_steps_in_epoch=5)
+
+
+@pytest.fixture(scope="module")
+def network(nst_weights: Path) -> vgg.VGG19:
+    return vgg.VGG19()
+
+
+def example(name: str, longest: int = 128) -> Tensor:
+    image = Image.open(EXAMPLES / name)
+    image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    return to_tensor(image)
+
+
+@pytest.fixture(scope="module")
+def photo() -> Tensor:
+    return example("photos/chelsea.jpg")
+
+
+@pytest.fixture(scope="module")
+def style() -> Tensor:
+    return example("styles/swirls.jpg")
+
+
+def paint(
+    content: Tensor,
+    styles: list[Tensor],
+    options: Options,
+    network: nn.Module,
+    callback: Callable[[Step], bool] = lambda step: False,
+) -> Result:
+    result = nst.stylize(content, styles, options, network, callback)  # type: ignore[arg-type]
+    assert result.image.dtype == torch.float32
+    assert torch.isfinite(result.image).all()
+    assert result.image.min() >= 0
+    assert result.image.max() <= 1
+    return result
+
+
+# --- the network ---
+
+
+def plain_features(image: Tensor) -> dict[str, Tensor]:
+    """Written anew from the papers: BGR pixels of 0..255 less their mean, zero padding, max pooling."""
+    coded = torch.load(PATH, weights_only=True)
+    x = image[:, [2, 1, 0]] * 255 - torch.tensor([103.939, 116.779, 123.68]).view(1, 3, 1, 1)
+    features = {}
+    for block, count in enumerate((2, 2, 4, 4, 1), 1):
+        for index in range(1, count + 1):
+            key = f"block{block}_conv{index}"
+            weight = coded[f"{key}_W_table"][coded[f"{key}_W_q"].long()]
+            x = F.conv2d(x, weight, coded[f"{key}_b"], padding=1)
+            features[f"conv{block}_{index}"] = x
+            x = F.relu(x)
+            features[f"relu{block}_{index}"] = x
+        x = F.max_pool2d(x, 2)
+    return features
+
+
+def test_features_are_those_of_the_original_network(network: vgg.VGG19, photo: Tensor) -> None:
+    expected = plain_features(photo[None])
+    layers = {"relu1_1", "conv1_1", "relu2_1", "conv3_1", "relu4_2", "conv5_1", "relu5_1"}
+    features = network(photo[None], layers, replicate=False)
+    assert set(features) == layers
+    for layer in layers:
+        scaled = features[layer] * vgg.ORIGINAL_UNIT
+        assert torch.allclose(
+            scaled, expected[layer], rtol=1e-3, atol=1e-3 * float(expected[layer].abs().max())
+        ), layer
+
+
+def test_torchvisions_weights_bring_their_own_preprocessing(
+    monkeypatch: pytest.MonkeyPatch, photo: Tensor
+) -> None:
+    """torchvision's layout with small random weights, through an independent nn.Sequential of the same layout."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for width, count in ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4)):
+        for _ in range(count):
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+            channels = width
+        layers.append(nn.MaxPool2d(2))
+    sequential = nn.Sequential(*layers)
+    state = {f"features.{key}": value for key, value in sequential.state_dict().items()}
+    state["classifier.0.weight"] = torch.zeros(1)
+
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    entry = types.SimpleNamespace(
+        get_state_dict=lambda progress, check_hash: state,
+        transforms=lambda: types.SimpleNamespace(mean=mean, std=std),
+    )
+    models = types.SimpleNamespace(VGG19_Weights=types.SimpleNamespace(IMAGENET1K_V1=entry))
+    monkeypatch.setitem(sys.modules, "torchvision", types.SimpleNamespace(models=models))
+    monkeypatch.setitem(sys.modules, "torchvision.models", models)
+
+    features = vgg.VGG19("torchvision")(photo[None], {"relu1_1", "relu5_1"}, replicate=False)
+    normalised = (photo[None] - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(
+        1, 3, 1, 1
+    )
+    assert torch.allclose(features["relu1_1"], sequential[:2](normalised), atol=1e-5)
+    assert torch.allclose(features["relu5_1"], sequential[:30](normalised), atol=1e-5)
+
+
+def test_missing_weights_name_the_command_that_fetches_them(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"python -m containers\.nst weights"):
+        vgg.original_weights(tmp_path / "none.bin")
+
+
+# --- what comes out ---
+
+
+def losses(image: Tensor, content: Tensor, style: Tensor) -> tuple[float, float]:
+    """(style, content) by Gatys' formulas at the result's size, on the plain features."""
+    size = image.shape[-2:]
+    with torch.no_grad():
+        made, photo, painting = (
+            plain_features(F.interpolate(x[None], size, mode="bicubic", antialias=True))
+            for x in (image, content, style)
+        )
+
+    def gram(features: Tensor) -> Tensor:
+        flat = features[0].flatten(1)
+        return flat @ flat.t() / flat.shape[1]
+
+    layers = [f"relu{block}_1" for block in range(1, 6)]
+    style_loss = sum(
+        float(F.mse_loss(gram(made[k]), gram(painting[k]))) / len(gram(made[k])) ** 2
+        for k in layers
+    )
+    return style_loss, float(F.mse_loss(made["relu4_2"], photo["relu4_2"]))
+
+
+def test_the_result_has_the_style_and_still_shows_the_photograph(
+    network: vgg.VGG19, photo: Tensor, style: Tensor
+) -> None:
+    result = paint(photo, [style], replace(QUICK, max_epochs=4), network)
+    assert result.image.shape == (3, 64, 96)
+    style_loss, content_loss = losses(result.image, photo, style)
+    untouched, _ = losses(F.interpolate(photo[None], (64, 96))[0], photo, style)
+    _, unrelated = losses(F.interpolate(style[None], (64, 96))[0], photo, style)
+    assert style_loss < untouched / 4
+    assert content_loss < 0.7 * unrelated
+
+
+def test_strength_moves_between_photograph_and_style(
+    network: vgg.VGG19, photo: Tensor, style: Tensor
+) -> None:
+    soft = losses(paint(photo, [style], replace(QUICK, strength=0.1), network).image, photo, style)
+    strong = losses(
+        paint(photo, [style], replace(QUICK, strength=0.9), network).image, photo, style
+    )
+    assert soft[1] < strong[1]
+    assert soft[0] > strong[0]
+
+
+def test_the_weights_of_old_requests_shift_the_balance(
+    network: vgg.VGG19, photo: Tensor, style: Tensor
+) -> None:
+    usual = paint(photo, [style], QUICK, network).image
+    same = paint(
+        photo, [style], replace(QUICK, content_weight=2e-5, style_weight=2e4), network
+    ).image
+    content = paint(photo, [style], replace(QUICK, content_weight=1e-3), network).image
+    assert torch.allclose(usual, same, atol=1e-3)
+    assert losses(content, photo, style)[1] < losses(usual, photo, style)[1]
+
+
+def test_preserved_colours_are_the_photographs(
+    network: vgg.VGG19, photo: Tensor, style: Tensor
+) -> None:
+    plain = paint(photo, [style], QUICK, network).image
+    kept = paint(photo, [style], replace(QUICK, preserve_color=True), network).image
+    colour = photo.mean((1, 2))
+    assert (kept.mean((1, 2)) - colour).abs().max() < 0.05
+    assert (plain.mean((1, 2)) - colour).abs().max() > 0.1
+
+
+def test_the_seed_decides(network: vgg.VGG19, photo: Tensor, style: Tensor) -> None:
+    first, again = (paint(photo, [style], replace(QUICK, seed=1), network).image for _ in range(2))
+    other = paint(photo, [style], replace(QUICK, seed=2), network).image
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_styles_are_blended_by_weight(network: vgg.VGG19, photo: Tensor, style: Tensor) -> None:
+    other = example("styles/waves.jpg")
+    alone = paint(photo, [style], QUICK, network).image
+    both = paint(photo, [style, other], replace(QUICK, style_weights=[1.0, 0.0]), network).image
+    mixed = paint(photo, [style, other], QUICK, network).image
+    assert torch.allclose(alone, both, atol=1e-4)
+    assert losses(mixed, photo, other)[0] < losses(alone, photo, other)[0]
+
+
+@pytest.mark.parametrize("algorithm", ["multiscale", "gatys2015"])
+@pytest.mark.parametrize(
+    ("width", "height"), [(16, 16), (17, 23), (400, 16), (16, 250), (200, 1), (1, 1)]
+)
+def test_any_shape_of_photograph_and_style(
+    network: vgg.VGG19, algorithm: str, width: int, height: int
+) -> None:
+    options = Options(
+        algorithm=algorithm, max_epochs=1, n_steps_in_epoch=2, size=max(width, height, 16)
+    )
+    odd, plain = torch.rand(3, height, width), torch.rand(3, 40, 50)
+    longest = max(width, height)
+    expected = (
+        3,
+        max(1, round(height * options.size / longest)),
+        max(1, round(width * options.size / longest)),
+    )  # type: ignore[operator]
+    assert paint(odd, [plain], options, network).image.shape == expected
+    assert paint(plain, [odd], replace(options, size=48), network).image.shape == (3, 38, 48)
+
+
+@pytest.mark.parametrize("colour", [0.0, 0.5, 1.0])
+def test_flat_pictures_give_a_picture(network: vgg.VGG19, photo: Tensor, colour: float) -> None:
+    flat = torch.full((3, 48, 64), colour)
+    paint(flat, [photo], QUICK, network)
+    paint(photo, [flat], QUICK, network)
+    paint(flat, [flat], QUICK, network)
+
+
+def test_lbfgs_steps_as_pytorchs_does() -> None:
+    """Down Rosenbrock's valley in ten dimensions; in float64, as the way is chaotic."""
+    start = torch.linspace(-0.5, 0.7, 10, dtype=torch.float64)
+
+    def valley(x: Tensor) -> Tensor:
+        return (100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2).sum() / 100
+
+    def path(make: Callable[[list[Tensor]], nst.LBFGS | torch.optim.Optimizer]) -> list[float]:
+        x = start.clone().requires_grad_(True)
+        optimizer = make([x])
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = valley(x)
+            loss.backward()
+            return loss.detach()
+
+        return [float(optimizer.step(closure)) for _ in range(34)]  # type: ignore[arg-type]
+
+    theirs = path(
+        lambda x: torch.optim.LBFGS(
+            x, max_iter=1, history_size=10, tolerance_grad=0, tolerance_change=0
+        )
+    )
+    assert path(nst.LBFGS) == pytest.approx(theirs, rel=1e-4)
+    assert theirs[-1] < theirs[0] / 10
+
+
+# --- how long it goes on ---
+
+
+def steps_of(
+    options: Options, network: vgg.VGG19, photo: Tensor, style: Tensor, stop_after: int = 10**9
+) -> list[Step]:
+    seen: list[Step] = []
+
+    def callback(step: Step) -> bool:
+        seen.append(step)
+        return len(seen) >= stop_after
+
+    result = paint(photo, [style], options, network, callback)
+    assert result.steps == len(seen)
+    return seen
+
+
+@pytest.mark.parametrize("algorithm", ["multiscale", "gatys2015"])
+def test_epochs_times_steps_bound_the_evaluations_at_full_size(
+    network: vgg.VGG19, photo: Tensor, style: Tensor, algorithm: str
+) -> None:
+    options = Options(algorithm=algorithm, size=96, max_epochs=2, n_steps_in_epoch=3)
+    steps = steps_of(options, network, photo, style)
+    assert sum(step.image.shape[-1] == 96 for step in steps) == 6
+    assert [step.number for step in steps] == list(range(1, steps[0].total + 1))
+    assert all(0 < a.done < b.done for a, b in pairwise(steps))
+    assert steps[-1].done == pytest.approx(1)
+    assert all(math.isfinite(step.loss) for step in steps)
+
+
+@pytest.mark.parametrize("stop_after", [1, 8])
+def test_a_callback_that_says_enough_gets_the_picture_so_far_at_full_size(
+    network: vgg.VGG19, photo: Tensor, style: Tensor, stop_after: int
+) -> None:
+    steps = steps_of(QUICK, network, photo, style, stop_after)
+    assert len(steps) == stop_after
+
+
+def test_a_time_budget_ends_it(network: vgg.VGG19, photo: Tensor, style: Tensor) -> None:
+    options = Options(size=96, max_epochs=1000, n_steps_in_epoch=1000, time_budget=2)
+    steps = steps_of(options, network, photo, style)
+    assert 0 < len(steps) < steps[0].total
+
+
+def test_patience_ends_it_early_and_its_absence_never(network: vgg.VGG19, photo: Tensor) -> None:
+    flat = torch.full((3, 32, 32), 0.5)
+    options = Options(algorithm="gatys2015", size=32, max_epochs=20, n_steps_in_epoch=1, lr=1.0)
+    assert len(steps_of(options, network, flat, flat)) == 20
+    assert len(steps_of(replace(options, patience=2), network, flat, flat)) < 20
+
+
+# --- the original's algorithm ---
+
+
+def test_gatys2015_is_the_originals(network: vgg.VGG19, photo: Tensor, style: Tensor) -> None:
+    """Against the same, written plainly: Adam on the pixels, features before ReLU, Gram / (C H W), best loss kept."""
+    size = (48, 64)
+    content = F.interpolate(photo[None], size, mode="bicubic", antialias=True).clamp(0, 1)
+    layers = [f"conv{block}_1" for block in range(1, 6)]
+
+    def gram(features: Tensor) -> Tensor:
+        flat = features[0].flatten(1) / vgg.ORIGINAL_UNIT
+        return flat @ flat.t() / flat.numel()
+
+    small = F.interpolate(style[None], (51, 64), mode="bicubic", antialias=True).clamp(0, 1)
+    with torch.no_grad():
+        target = plain_features(content)["conv5_1"] / vgg.ORIGINAL_UNIT
+        grams = {layer: gram(plain_features(small)[layer]) for layer in layers}
+    image = content.clone().requires_grad_(True)
+    adam = torch.optim.Adam([image], lr=0.02)
+    expected = []
+    for _ in range(4):
+        adam.zero_grad()
+        features = plain_features(image)
+        loss = 1e-5 * F.mse_loss(features["conv5_1"] / vgg.ORIGINAL_UNIT, target)
+        loss = loss + 1e4 * sum(F.mse_loss(gram(features[layer]), grams[layer]) for layer in layers)
+        loss.backward()
+        adam.step()
+        expected.append(float(loss.detach()))
+
+    options = Options(algorithm="gatys2015", size=64, lr=0.02, max_epochs=2, n_steps_in_epoch=2)
+    photo_at_shape = F.interpolate(photo[None], (96, 128), mode="bicubic", antialias=True).clamp(
+        0, 1
+    )[0]
+    content_at_shape = F.interpolate(
+        photo_at_shape[None], size, mode="bicubic", antialias=True
+    ).clamp(0, 1)
+    steps = steps_of(options, network, photo_at_shape, style)
+    assert torch.allclose(steps[0].image, content_at_shape)
+    assert [step.loss for step in steps] == pytest.approx(expected, rel=0.05)
+
+
+# --- when things go wrong ---
+
+
+class Cramped(nn.Module):
+    """A network on a GPU with too little memory for pictures of more than `longest` pixels."""
+
+    def __init__(self, network: vgg.VGG19, longest: int) -> None:
+        super().__init__()
+        self.network, self.longest, self.mean = network, longest, network.mean
+        self.precision = network.precision
+
+    def forward(self, image: Tensor, *arguments: object, **options: object) -> dict[str, Tensor]:
+        if max(image.shape[-2:]) > self.longest:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return self.network(image, *arguments, **options)
+
+
+def test_out_of_memory_gives_a_smaller_picture_and_says_so(
+    network: vgg.VGG19, photo: Tensor, style: Tensor
+) -> None:
+    options = replace(QUICK, size=128)
+    result = paint(photo, [style], options, Cramped(network, 100))
+    assert result.image.shape == (3, 64, 96)
+    assert "96x64" in result.notes[0]
+    with pytest.raises(torch.OutOfMemoryError):
+        paint(photo, [style], options, Cramped(network, 10))
+
+
+class Overflowing(Cramped):
+    """A network whose features overflow from the call `first` on."""
+
+    def __init__(self, network: vgg.VGG19, first: int) -> None:
+        super().__init__(network, 10**9)
+        self.calls, self.first = 0, first
+
+    def forward(self, image: Tensor, *arguments: object, **options: object) -> dict[str, Tensor]:
+        self.calls += 1
+        factor = torch.nan if self.calls >= self.first else 1.0
+        return {
+            name: value * factor
+            for name, value in self.network(image, *arguments, **options).items()
+        }
+
+
+def test_a_picture_that_is_not_finite_is_never_returned(
+    network: vgg.VGG19, photo: Tensor, style: Tensor
+) -> None:
+    with pytest.raises(FloatingPointError):
+        paint(photo, [style], QUICK, Overflowing(network, 1))
+    one_scale = Options(algorithm="gatys2015", size=64, max_epochs=1, n_steps_in_epoch=3)
+    assert paint(photo, [style], one_scale, Overflowing(network, 5)).image.shape == (3, 42, 64)
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_half_precision_leads_the_same_way(
+    network: vgg.VGG19, nst_weights: Path, photo: Tensor, style: Tensor, precision: torch.dtype
+) -> None:
+    half = vgg.VGG19().to_precision(precision)
+    gradients = []
+    for each in (network, half):
+        image = photo[None, :, :64, :64].clone().requires_grad_(True)
+        objective = nst.gatys_objective(
+            photo[None, :, :64, :64], [style[None]], True, Options(), each
+        )
+        (objective(image) * image.numel()).backward()
+        assert image.grad is not None
+        gradients.append(image.grad.flatten())
+    assert F.cosine_similarity(gradients[0], gradients[1], dim=0) > 0.98
+
+
+# --- size ---
+
+
+def test_the_default_fits_800_by_600_and_never_enlarges(
+    network: vgg.VGG19, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nst, "seconds_per_pixel", lambda network: 1e-12)
+    for (width, height), expected in {
+        (4000, 3000): (800, 600),
+        (3000, 4000): (450, 600),
+        (4000, 1000): (800, 200),
+        (320, 240): (320, 240),
+    }.items():
+        assert nst.choose_size(width, height, Options(), network) == (expected, [])
+    assert nst.choose_size(320, 240, Options(size=640), network) == ((640, 480), [])
+
+
+def test_a_slow_machine_gets_what_it_can_do_in_two_minutes_and_is_told(
+    network: vgg.VGG19, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    per_pixel = 1e-5
+    monkeypatch.setattr(nst, "seconds_per_pixel", lambda network: per_pixel)
+    (width, height), notes = nst.choose_size(4000, 3000, Options(), network)
+    seconds = width * height * per_pixel * nst.fine_evaluations(Options())
+    assert seconds == pytest.approx(nst.PLANNED_SHARE * nst.CPU_SECONDS, rel=0.15)
+    assert f"{width}x{height}" in notes[0]
+    (smaller, _), _ = nst.choose_size(4000, 3000, Options(time_budget=20), network)
+    assert smaller < width
+
+
+def test_a_cpu_without_the_memory_makes_a_smaller_picture_and_says_so(
+    network: vgg.VGG19, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert nst.available_memory() > 1e6
+    monkeypatch.setattr(nst, "available_memory", lambda: 1e9)
+    (width, height), notes = nst.choose_size(4000, 3000, Options(size=2048), network)
+    assert width * height * nst.BYTES_PER_PIXEL < 1e9
+    assert width / height == pytest.approx(4 / 3, rel=0.02)
+    assert "memory" in notes[0]
+    assert nst.choose_size(4000, 3000, Options(size=400), network) == ((400, 300), [])
+
+
+def test_the_linear_colour_map_gives_the_wanted_moments() -> None:
+    generator = torch.Generator().manual_seed(0)
+    image = 0.3 + 0.1 * torch.rand(1, 3, 40, 40, generator=generator)
+    palette = 0.5 + torch.tensor([0.3, 0.1, 0.2]).view(1, 3, 1, 1) * (
+        torch.rand(1, 3, 30, 50, generator=generator) - 0.5
+    )
+    matched = nst.matched(image, palette)
+    for ours, theirs in zip(nst.colour_moments(matched), nst.colour_moments(palette), strict=True):
+        assert np.allclose(ours, theirs, atol=2e-3)
