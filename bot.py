@@ -53,6 +53,16 @@ EDIT_SECONDS, WAKING_SECONDS, TIME_BUDGET, MODEL_SECONDS, DEADLINE = (
     3600,
 )  # the last: with all waiting
 S3_ERRORS = (BotoCoreError, ClientError)
+
+# What the models' endpoints, deploy.py and local/ must agree on with the bot; docs/contract.md tells the whole contract.
+MODELS = ("nst", "cyclegan")
+CHATS_PREFIX = "chats/"
+JOBS_PREFIX = "jobs/"
+ASYNC_PREFIX = "async/"
+OUTPUT_PREFIX = "async/output/"
+FAILURE_PREFIX = "async/failure/"
+INVOCATION_SECONDS = 900
+
 Json = Any  # whatever JSON can hold
 log = logging.getLogger("bot")
 
@@ -99,7 +109,7 @@ def text(lang: str, *keys: str, **values: Json) -> str:
     )
 
 
-PAINTERS = {"monet": "Monet", "vangogh": "Van Gogh", "cezanne": "Cezanne", "ukiyoe": "Ukiyo-e"}
+STYLES_SHOWN = {"monet": "Monet", "vangogh": "Van Gogh", "cezanne": "Cezanne", "ukiyoe": "Ukiyo-e"}
 STYLE = r"([\w.-]{1,50})(?:=([^,]+))?"
 SETTINGS = {  # of the environment: what each must look like, what it is if not set, and what to set it to
     "TELEGRAM_TOKEN": (r".+", "", "the token that @BotFather gave you"),
@@ -112,7 +122,7 @@ SETTINGS = {  # of the environment: what each must look like, what it is if not 
     "CYCLEGAN_ENDPOINT": (r".+", "", "the name of the SageMaker endpoint with the painters"),
     "STYLES": (
         rf"\s*{STYLE}(\s*,\s*{STYLE})*\s*",
-        ",".join(PAINTERS),
+        ",".join(STYLES_SHOWN),
         "names such as monet,vangogh or monet=Claude",
     ),
     "ALLOWED_USERS": (r"[\d\s,]+", " ", "whole numbers, with commas between them"),
@@ -279,7 +289,7 @@ class Bot:
         )
         self.endpoints = {"nst": known["NST_ENDPOINT"], "cyclegan": known["CYCLEGAN_ENDPOINT"]}
         styles = re.findall(STYLE, known["STYLES"])
-        self.styles = {name: words or PAINTERS.get(name) or name.title() for name, words in styles}
+        self.styles = {name: words or STYLES_SHOWN.get(name) or name.title() for name, words in styles}
         self.admins = {int(number) for number in re.findall(r"\d+", known["ADMINS"])}
         self.allowed = {int(number) for number in re.findall(r"\d+", known["ALLOWED_USERS"])}
         self.web, self.pool = requests.Session(), ThreadPoolExecutor(WORKERS)
