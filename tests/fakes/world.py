@@ -49,7 +49,7 @@ class World:
         }  # fmt: skip
 
     def start(self, constants: str = "", **more: str) -> None:
-        """Start the bot; `constants` is Python that changes some of its own, such as bot.DEADLINE = 6."""
+        """Start the bot; `constants` is Python that changes some of its own, such as bot.DEADLINE_SECONDS = 6."""
         environment = self.environment(PYTHONPATH=str(ROOT), **more)
         code = f"import bot; {constants}; raise SystemExit(bot.main())"
         command = [sys.executable, *(["-c", code] if constants else [str(ROOT / "bot.py")])]

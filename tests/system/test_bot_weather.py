@@ -283,7 +283,7 @@ def test_an_endpoint_that_falters(world: World, mode: str) -> None:
 
 def test_an_endpoint_that_is_silent_past_the_deadline(world: World) -> None:
     world.endpoint.mode = "asleep"
-    world.start("bot.DEADLINE = 6")
+    world.start("bot.DEADLINE_SECONDS = 6")
     anna = world.user()
     begin(anna)
     failure = anna.sees("did not answer in time", "try again", seconds=30)
