@@ -1983,24 +1983,15 @@ def raise_stop_signal(*_: object) -> None:
 class Bot:
     """All parts, wired together."""
 
-    def __init__(self, config: Config) -> None:
-        session = boto3.Session()
-        limits = {
-            "connect_timeout": 5,
-            "read_timeout": 20,
-            "max_pool_connections": WORKER_THREADS + 2,
-        }
-        once = {"total_max_attempts": 1}  # a repeated call could paint twice
-        s3 = session.client("s3", config=ClientConfig(**limits))
-        runtime = session.client("sagemaker-runtime", config=ClientConfig(**limits, retries=once))
+    def __init__(self, config: Config, telegram: TelegramClient, s3: Any, runtime: Any) -> None:  # noqa: ANN401 - boto3's clients
         metrics = Metrics()
-        self.telegram = TelegramClient(config.telegram_api, config.token)
+        self.telegram = telegram
         self.store = Store(s3, config.bucket)
         self.models = Models(runtime, self.store, config.endpoints)
-        messenger = Messenger(self.telegram, self.store)
-        runner = JobRunner(config, self.telegram, messenger, self.store, self.models, metrics)
-        handler = UpdateHandler(config, self.telegram, messenger, self.store, runner, metrics)
-        self.dispatcher = Dispatcher(self.telegram, handler, runner, self.models, metrics)
+        messenger = Messenger(telegram, self.store)
+        self.runner = JobRunner(config, telegram, messenger, self.store, self.models, metrics)
+        self.handler = UpdateHandler(config, telegram, messenger, self.store, self.runner, metrics)
+        self.dispatcher = Dispatcher(telegram, self.handler, self.runner, self.models, metrics)
 
     def run(self) -> None:
         """Serve until SIGTERM or Ctrl-C; end within 10 s of it.
@@ -2053,11 +2044,26 @@ class Bot:
         self.models.invoke(model, f"{JOBS_PREFIX}check-{time.time_ns()}/request.json", "check")
 
 
+def connect(config: Config) -> Bot:
+    """Return the bot with clients for Telegram and AWS."""
+    session = boto3.Session()
+    limits = ClientConfig(
+        connect_timeout=5, read_timeout=20, max_pool_connections=WORKER_THREADS + 2
+    )
+    once = ClientConfig(retries={"total_max_attempts": 1})  # a repeated call could paint twice
+    return Bot(
+        config,
+        telegram=TelegramClient(config.telegram_api, config.token),
+        s3=session.client("s3", config=limits),
+        runtime=session.client("sagemaker-runtime", config=limits.merge(once)),
+    )
+
+
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("urllib3").propagate = False  # its warnings can show the token
     try:
-        bot = Bot(read_config(os.environ))
+        bot = connect(read_config(os.environ))
         if sys.argv[1:] == ["--check"]:
             return bot.check()
         bot.run()
