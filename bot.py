@@ -72,6 +72,8 @@ STATUS_UPDATES_PER_SECOND = 12  # over all chats; Telegram allows about 30 messa
 WAKING_SECONDS = 10  # without progress for this long, we say that the model is waking up
 TIME_BUDGET_SECONDS = 600  # what we ask of neural style transfer
 DEADLINE_SECONDS = 3600  # from a job's creation to its failure, including all waiting
+BACKOFF_SECONDS = 0.5  # the pause after a failed step; it doubles with each further failure
+MAX_BACKOFF_SECONDS = 30.0
 ANSWER_DAYS = 1  # answers of the models older than this belong to no job
 
 S3_ERRORS = (BotoCoreError, ClientError)
@@ -1282,7 +1284,7 @@ def log_and_back_off(metrics: Metrics, what: str, error: Exception, attempts: in
 
     Returns the seconds to wait: 0.25 to 30.
     """
-    backoff = min(30.0, 0.5 * 2.0 ** min(attempts, 10))
+    backoff = min(MAX_BACKOFF_SECONDS, BACKOFF_SECONDS * 2.0 ** min(attempts, 10))
     retry_after = error.retry_after if isinstance(error, TelegramError) else 0.0
     seconds = max(retry_after, backoff * random.uniform(0.5, 1))
     is_expected = isinstance(error, (TelegramError, *S3_ERRORS))
