@@ -61,6 +61,7 @@ PHOTO_MAX_BYTES = 10 * 2**20
 PHOTO_MAX_SIDES = 10_000  # width + height
 PHOTO_MAX_RATIO = 20
 CAPTION_MAX_LENGTH = 1000
+SEND_METHODS = {"photo": "sendPhoto", "document": "sendDocument"}
 
 WORKER_THREADS = 16
 PICTURES_IN_MEMORY = 4
@@ -1300,8 +1301,8 @@ class Messenger:
     """Sends to chats, and updates the stored chat when Telegram says that it moved or is closed."""
 
     def __init__(self, telegram: TelegramClient, store: Store) -> None:
-        self._telegram = telegram
-        self._store = store
+        self.telegram = telegram
+        self.store = store
 
     def send(self, chat: int, thread: int | None, method: str, **values: Json) -> Json:
         """Return the message that was sent.
@@ -1309,12 +1310,12 @@ class Messenger:
         Raises TelegramError; with `new_chat` set, try again there.
         """
         try:
-            return self._telegram.send(chat, thread, method, **values)
+            return self.telegram.send(chat, thread, method, **values)
         except TelegramError as error:
             if error.code == 403:  # the user has blocked the bot, or the group has removed it
-                self._store.release_job(chat, None, keep=None)
+                self.store.release_job(chat, None, keep=None)
             if error.new_chat:
-                self._store.move_chat(chat, error.new_chat)
+                self.store.move_chat(chat, error.new_chat)
             raise
 
 
@@ -1728,7 +1729,7 @@ class JobRunner:
             self.messenger.send(
                 job.chat,
                 job.thread,
-                f"send{kind.title()}",
+                SEND_METHODS[kind],
                 files={kind: file},
                 caption=caption or None,
                 reply_markup=buttons,
@@ -1795,11 +1796,11 @@ class Dispatcher:
         models: Models,
         metrics: Metrics,
     ) -> None:
-        self._telegram = telegram
-        self._handler = handler
-        self._runner = runner
-        self._models = models
-        self._metrics = metrics
+        self.telegram = telegram
+        self.handler = handler
+        self.runner = runner
+        self.models = models
+        self.metrics = metrics
         self._pool = ThreadPoolExecutor(WORKER_THREADS)
         self._stopping = threading.Event()
         self._lock = threading.Condition()  # notified when an update has been handled
@@ -1821,9 +1822,9 @@ class Dispatcher:
                     self._pool.submit(self.take_update, update)
                 taken.add(update.chat)
 
-            jobs = self._runner.pending()
+            jobs = self.runner.pending()
             for job in jobs:
-                if job.chat not in taken and self._runner.is_due(job, len(jobs)):
+                if job.chat not in taken and self.runner.is_due(job, len(jobs)):
                     self._serving.add(job.chat)
                     taken.add(job.chat)
                     self._pool.submit(self.take_step, job)
@@ -1831,7 +1832,7 @@ class Dispatcher:
     def take_update(self, update: Update) -> None:
         """Handle an update. This and take_step are where all errors of a chat end."""
         try:
-            self._handler.handle(update, self.health())
+            self.handler.handle(update, self.health())
         except Exception as error:
             self.plan_retry(update.retry, f"update {update.id}", error)
             update.error_code = classify_error(error, update.retry.attempts)
@@ -1844,18 +1845,18 @@ class Dispatcher:
     def take_step(self, job: PaintJob) -> None:
         chat = job.chat  # a step may change it
         try:
-            self._runner.advance(job)
+            self.runner.advance(job)
             job.retry.attempts = 0
         except Exception as error:
             self.plan_retry(job.retry, f"{job.step.value} {job.id}", error)
             job.error_code = None
-            if job.step == Step.SUBMIT or self._runner.has_ended(job):
+            if job.step == Step.SUBMIT or self.runner.has_ended(job):
                 job.error_code = classify_error(error, job.retry.attempts)
         self.done_with(chat)
 
     def plan_retry(self, retry: Retry, what: str, error: Exception) -> None:
         retry.attempts += 1
-        seconds = log_and_back_off(self._metrics, what, error, retry.attempts)
+        seconds = log_and_back_off(self.metrics, what, error, retry.attempts)
         retry.not_before = time.monotonic() + seconds
 
     def done_with(self, chat: int) -> None:
@@ -1870,11 +1871,11 @@ class Dispatcher:
         """
         for second in count():
             try:
-                if second < 120 or second % 600 == 0 or self._runner.pending():
-                    self._models.scan_answers()
-                    self._runner.scan_jobs()
+                if second < 120 or second % 600 == 0 or self.runner.pending():
+                    self.models.scan_answers()
+                    self.runner.scan_jobs()
             except Exception as error:  # the watcher must not die
-                log_and_back_off(self._metrics, "watcher", error, 1)
+                log_and_back_off(self.metrics, "watcher", error, 1)
             self.dispatch()
             if second % 60 == 0:
                 log.info(self.health())
@@ -1885,14 +1886,11 @@ class Dispatcher:
         with self._lock:
             received = [update.received for update in self._inbox.values() if update]
         lag = time.time() - min(received, default=time.time())
-        jobs = len(self._runner.pending())
-        return f"{self._metrics} jobs={jobs} waiting={len(received)} lag={lag:.1f}s"
+        jobs = len(self.runner.pending())
+        return f"{self.metrics} jobs={jobs} waiting={len(received)} lag={lag:.1f}s"
 
     def confirmed_offset(self) -> int | None:
-        """Return the offset that confirms all updates below the first unhandled one.
-
-        None: there are none.
-        """
+        """Return the offset that confirms all updates below the first unhandled one, or None."""
         with self._lock:
             unhandled = [number for number, update in self._inbox.items() if update]
             first = min(unhandled, default=max(self._inbox, default=-1) + 1)
@@ -1908,28 +1906,29 @@ class Dispatcher:
 
     def call_until_answered(self, method: str, **values: Json) -> Json:
         """Call Telegram until it answers. Raises ValueError where it refuses the token."""
-        for attempts in count(1):
+        attempts = 0
+        while True:
             try:
-                return self._telegram.call(method, **values)
+                return self.telegram.call(method, **values)
             except TelegramError as error:
+                attempts += 1
                 if error.code in (401, 404):
                     advice = SETTINGS["TELEGRAM_TOKEN"].advice
                     raise ValueError(f"TELEGRAM_TOKEN is refused: set it to {advice}") from None
                 if error.code == 409 and "webhook" in error.description:
-                    self._telegram.try_call("deleteWebhook")
-                time.sleep(log_and_back_off(self._metrics, method, error, attempts))
-        raise AssertionError("unreachable")
+                    self.telegram.try_call("deleteWebhook")
+                time.sleep(log_and_back_off(self.metrics, method, error, attempts))
 
     def introduce(self) -> None:
         """Learn the bot's name, and tell Telegram the commands in both languages."""
-        self._handler.bot_name = self.call_until_answered("getMe").get("username", "")
-        self._telegram.try_call("deleteWebhook")
+        self.handler.bot_name = self.call_until_answered("getMe").get("username", "")
+        self.telegram.try_call("deleteWebhook")
         for language, code in (("en", None), ("ru", "ru")):
             commands = [
                 {"command": name, "description": translate(language, f"command_{name}")}
                 for name in ("start", "cancel", "help")
             ]
-            self._telegram.try_call("setMyCommands", commands=commands, language_code=code)
+            self.telegram.try_call("setMyCommands", commands=commands, language_code=code)
 
     def run(self) -> None:
         """Take updates in, for ever. Telegram repeats those that are not confirmed."""
@@ -1956,7 +1955,7 @@ class Dispatcher:
                 number = raw["update_id"]
                 if number not in self._inbox:
                     self._inbox[number] = Update(number, chat_of(raw), raw)
-                    self._metrics.add("updates")
+                    self.metrics.add("updates")
 
     def shut_down(self) -> None:
         """Let the running steps end, and confirm what is handled. Takes at most 8 s."""
@@ -1965,7 +1964,7 @@ class Dispatcher:
         while self._serving and time.monotonic() < end:
             time.sleep(0.05)
         offset = self.confirmed_offset()
-        self._telegram.try_call("getUpdates", read_timeout=2, offset=offset, limit=1, timeout=0)
+        self.telegram.try_call("getUpdates", read_timeout=2, offset=offset, limit=1, timeout=0)
         log.info("stopped: %s", self.health())
 
 
