@@ -1,12 +1,22 @@
-"""A Telegram chat that sends a photo back as a painting, and that may die at any moment and lose nothing.
+"""A Telegram chat that sends a photo back as a painting. It may be killed at any moment.
 
-Telegram comes in by long polling, chats and jobs are JSON in S3, models are asynchronous SageMaker endpoints.
-What makes it safe to kill:
-1. An update is confirmed to Telegram once what it changed is in S3; handled twice, it changes nothing more.
-2. A job is named after its update, and jobs/<job>/job.json is written before the chat that owns the job.
-3. A job that its chat does not own is thrown away unseen: to cancel is to let go of it.
-4. That a picture was sent is recorded before the job's objects are removed.
+Updates come from Telegram by long polling. Chats and jobs are JSON objects in S3. The models are
+asynchronous SageMaker endpoints, which read their inputs from S3 and write their results there.
+
+Four rules make it safe to kill the bot:
+
+1. An update is confirmed to Telegram only after its effect is stored in S3. Handling an update a
+   second time changes nothing more.
+2. A job is named after its update, and jobs/<job>/job.json is written before the chat that owns
+   the job.
+3. A job that its chat does not own is thrown away unseen. To cancel a job, the chat gives it up.
+4. The bot records that a picture was sent before it removes the job's objects.
+
+The file reads from top to bottom: configuration, texts, stored types, Telegram, S3, the models, the
+conversation (pure functions), errors, updates, jobs, the dispatcher (who is served when), and main.
 """
+
+from __future__ import annotations
 
 import base64
 import contextlib
@@ -19,933 +29,2049 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields, replace
-from itertools import count, takewhile
-from typing import Any
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from itertools import count
+from typing import Any, NamedTuple
 
 import boto3
 import requests
-from botocore.config import Config
+from botocore.config import Config as ClientConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
-MAX_BYTES, MAX_PIXELS = (
-    20 * 2**20,
-    40_000_000,
-)  # of a picture sent to us; getFile gives no more than 20 MB
-PHOTO_BYTES, PHOTO_SIDES, PHOTO_RATIO = (
-    10 * 2**20,
-    10_000,
-    20,
-)  # of a photo that Telegram takes from us
-WORKERS, PICTURES, GLANCES, KEPT = (
-    16,
-    4,
-    12,
-    10,
-)  # chats served, pictures held, glances a second, results for buttons
-EDIT_SECONDS, WAKING_SECONDS, TIME_BUDGET, MODEL_SECONDS, DEADLINE = (
-    3,
-    10,
-    600,
-    900,
-    3600,
-)  # the last: with all waiting
-S3_ERRORS = (BotoCoreError, ClientError)
-
-# What the models' endpoints, deploy.py and local/ must agree on with the bot; docs/contract.md tells the whole contract.
+# Facts that the endpoints, deploy.py and local/ share with the bot. The whole contract is in
+# docs/contract.md.
 MODELS = ("nst", "cyclegan")
 CHATS_PREFIX = "chats/"
 JOBS_PREFIX = "jobs/"
 ASYNC_PREFIX = "async/"
 OUTPUT_PREFIX = "async/output/"
 FAILURE_PREFIX = "async/failure/"
-INVOCATION_SECONDS = 900
+INVOCATION_SECONDS = 900  # the longest time that a model may work on one request
 
-Json = Any  # whatever JSON can hold
+# What we accept from users. getFile delivers at most 20 MB.
+MAX_FILE_BYTES = 20 * 2**20
+MAX_PIXELS = 40_000_000
+
+# What Telegram accepts as a photo: https://core.telegram.org/bots/api#sendphoto
+PHOTO_MAX_BYTES = 10 * 2**20
+PHOTO_MAX_SIDES = 10_000  # width + height
+PHOTO_MAX_RATIO = 20
+CAPTION_MAX_LENGTH = 1000
+SEND_METHODS = {"photo": "sendPhoto", "document": "sendDocument"}
+
+WORKER_THREADS = 16
+PICTURES_IN_MEMORY = 4
+HISTORY_LENGTH = 10  # results of a chat whose buttons still work
+SEEN_UPDATES = 100  # one unconfirmed batch of getUpdates holds at most 100
+
+EDIT_SECONDS = 3  # between two edits of the same status message
+STATUS_UPDATES_PER_SECOND = 12  # over all chats; Telegram allows about 30 messages a second
+WAKING_SECONDS = 10  # without progress for this long, we say that the model is waking up
+TIME_BUDGET_SECONDS = 600  # what we ask of neural style transfer
+DEADLINE_SECONDS = 3600  # from a job's creation to its failure, including all waiting
+BACKOFF_SECONDS = 0.5  # the pause after a failed step; it doubles with each further failure
+MAX_BACKOFF_SECONDS = 30.0
+ANSWER_DAYS = 1  # answers of the models older than this belong to no job
+
+S3_ERRORS = (BotoCoreError, ClientError)
+Json = Any  # whatever JSON can hold; it stays at the edges, where Telegram and S3 hand it over
 log = logging.getLogger("bot")
 
-TEXTS = {  # English, Russian
-    "hello": ("Hello! I turn photos into paintings.", "Здравствуйте! Я превращаю фотографии в картины."),
-    "help": ("Send me a photo, then choose a painter or send a style picture. /cancel stops me. {support}",
-             "Пришлите фотографию, потом выберите художника или пришлите образец. /cancel остановит меня. {support}"),
-    "ask_content": ("Please send me the photo to paint.", "Пришлите фотографию, которую нужно нарисовать."),
-    "got_content": ("Got your photo.", "Фотография у меня."), "cancelled": ("Cancelled.", "Отменено."),
-    "ask_style": ("Choose a painter, or send a picture as the style.", "Выберите художника или пришлите образец."),
-    "busy": ("I am still painting: wait, or stop me with /cancel.", "Я ещё рисую: подождите или нажмите /cancel."),
-    "nothing": ("There is nothing to cancel.", "Отменять нечего."), "left": ("about {left} s left", "ещё {left} с"),
-    "unknown_style": ("I do not have this painter.", "Такого художника у меня нет."),
-    "bad_content": ("That is not a picture.", "Это не картинка."),
-    "not_image": ("This file is not an image.", "Этот файл не изображение."),
-    "bad_command": ("I do not know this command, see /help.", "Такой команды я не знаю, смотрите /help."),
-    "image_too_large": ("Too large: at most 20 MB and 40 megapixels.", "Слишком велика: до 20 МБ и 40 мегапикселей."),
-    "expired": ("I no longer have that photo.", "Этой фотографии уже нет."), "b_retry": ("Try again", "Ещё раз"),
-    "limit": ("Only {limit} a day: come back after midnight UTC.", "Только {limit} в день: жду после полуночи UTC."),
-    "private": ("This bot is private. Your number is {user}. {support}", "Бот закрыт. Ваш номер: {user}. {support}"),
-    "oops": ("Something went wrong on my side. Please try again.", "У меня что-то сломалось. Попробуйте ещё раз."),
-    "accepted": ("Painting your photo: {style}.", "Рисую ваше фото: {style}."), "b_cancel": ("Cancel", "Отменить"),
-    "waking": ("The model is waking up (a few minutes) or busy.", "Модель просыпается (несколько минут) или занята."),
-    "caption": ("Painted: {style}, {seconds} s. Change it below, or send me another photo.",
-                "Готово: {style}, {seconds} с. Измените картину кнопками или пришлите другую фотографию."),
-    "failed": ("Sorry, this painting did not work out.", "Простите, эта картина не получилась."),
-    "go_on": ("Please try again, or send me another photo.", "Попробуйте ещё раз или пришлите другую."),
-    "endpoint": ("The model is not running. {support}", "Модель не запущена. {support}"),
-    "deadline": ("The model did not answer in time.", "Модель не ответила вовремя."),
-    "internal": ("Something broke in the model.", "В модели что-то сломалось."),
-    "image_unreadable": ("I cannot read this picture.", "Не могу прочитать эту картинку."),
-    "image_too_small": ("The picture is too small.", "Картинка слишком мала."),
-    "b_stronger": ("Stronger", "Сильнее"), "b_softer": ("Softer", "Мягче"), "b_file": ("As a file", "Файлом"),
-    "b_colours": ("Keep my colours", "Мои цвета"), "b_theirs": ("The style's colours", "Цвета стиля"),
-    "b_another": ("Another style", "Другой стиль"), "own_style": ("your picture's style", "стиль вашей картины"),
-    "c_start": ("new painting", "новая картина"), "c_cancel": ("stop it", "остановить"), "c_help": ("help", "помощь"),
-}  # fmt: skip
+
+# ---------------------------------------------------------------- configuration
 
 
-def text(lang: str, *keys: str, **values: Json) -> str:
-    """The texts of `keys` in the user's language, "ru", or else English; a key that has none is a text itself."""
-    return " ".join(
-        TEXTS[key][lang == "ru"].format(**values) if key in TEXTS else key for key in keys
-    )
+class Setting(NamedTuple):
+    """An environment variable: the pattern it must match, its default, and what to set it to."""
+
+    pattern: str
+    default: str
+    advice: str
 
 
 STYLES_SHOWN = {"monet": "Monet", "vangogh": "Van Gogh", "cezanne": "Cezanne", "ukiyoe": "Ukiyo-e"}
-STYLE = r"([\w.-]{1,50})(?:=([^,]+))?"
-SETTINGS = {  # of the environment: what each must look like, what it is if not set, and what to set it to
-    "TELEGRAM_TOKEN": (r".+", "", "the token that @BotFather gave you"),
-    "BUCKET": (r".+", "", "the name of the S3 bucket for chats and jobs"),
-    "NST_ENDPOINT": (
-        r".+",
-        "",
-        "the name of the SageMaker endpoint that takes any picture's style",
+STYLE_PATTERN = r"([\w.-]{1,50})(?:=([^,]+))?"
+STYLES_PATTERN = rf"\s*{STYLE_PATTERN}(\s*,\s*{STYLE_PATTERN})*\s*"
+
+SETTINGS = {
+    "TELEGRAM_TOKEN": Setting(r".+", "", "the token that @BotFather gave you"),
+    "BUCKET": Setting(r".+", "", "the name of the S3 bucket for chats and jobs"),
+    "NST_ENDPOINT": Setting(
+        r".+", "", "the name of the SageMaker endpoint that takes any picture's style"
     ),
-    "CYCLEGAN_ENDPOINT": (r".+", "", "the name of the SageMaker endpoint with the painters"),
-    "STYLES": (
-        rf"\s*{STYLE}(\s*,\s*{STYLE})*\s*",
-        ",".join(STYLES_SHOWN),
-        "names such as monet,vangogh or monet=Claude",
+    "CYCLEGAN_ENDPOINT": Setting(r".+", "", "the name of the SageMaker endpoint with the painters"),
+    "STYLES": Setting(
+        STYLES_PATTERN, ",".join(STYLES_SHOWN), "names such as monet,vangogh or monet=Claude"
     ),
-    "ALLOWED_USERS": (r"[\d\s,]+", " ", "whole numbers, with commas between them"),
-    "ADMINS": (r"[\d\s,]+", " ", "whole numbers, with commas between them"),
-    "DAILY_LIMIT": (r"\d+", "0", "a whole number"),
-    "TELEGRAM_API": (r"https?://.+", "https://api.telegram.org", "the address of a Bot API server"),
-    "SUPPORT": (r".+", "Questions? Please ask the author.", "a sentence"),
+    "ALLOWED_USERS": Setting(r"[\d\s,]+", " ", "whole numbers, with commas between them"),
+    "ADMINS": Setting(r"[\d\s,]+", " ", "whole numbers, with commas between them"),
+    "DAILY_LIMIT": Setting(r"\d+", "0", "a whole number"),
+    "TELEGRAM_API": Setting(
+        r"https?://.+", "https://api.telegram.org", "the address of a Bot API server"
+    ),
+    "SUPPORT": Setting(r".+", "Questions? Please ask the author.", "a sentence"),
 }
 
 
-@dataclass
+@dataclass(frozen=True)
+class Config:
+    """The bot's settings. See docs/chat.md for the environment variables they come from."""
+
+    token: str
+    bucket: str
+    endpoints: dict[str, str]  # by model
+    styles: dict[str, str]  # a style's name and how the keyboard shows it
+    allowed_users: frozenset[int]  # empty: everybody
+    admins: frozenset[int]
+    daily_limit: int  # 0: no limit
+    telegram_api: str  # without a slash at its end
+    support: str
+
+
+def read_config(environment: Mapping[str, str]) -> Config:
+    """Return the settings.
+
+    Raises ValueError with a line for each setting that is missing or unclear.
+    """
+    problems = []
+    values = {}
+    for name, setting in SETTINGS.items():
+        value = environment.get(name) or setting.default
+        values[name] = value
+        if re.fullmatch(setting.pattern, value, re.ASCII | re.DOTALL):
+            continue
+        problem = "unclear" if value else "not set"
+        problems.append(f"{name} is {problem}: set it to {setting.advice}")
+
+    session = boto3.Session()
+    if not (session.region_name and session.get_credentials()):
+        problems.append(
+            "AWS is not set up: set AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    if problems:
+        raise ValueError("\n".join(problems))
+
+    return Config(
+        token=values["TELEGRAM_TOKEN"],
+        bucket=values["BUCKET"],
+        endpoints={"nst": values["NST_ENDPOINT"], "cyclegan": values["CYCLEGAN_ENDPOINT"]},
+        styles=read_styles(values["STYLES"]),
+        allowed_users=read_numbers(values["ALLOWED_USERS"]),
+        admins=read_numbers(values["ADMINS"]),
+        daily_limit=int(values["DAILY_LIMIT"]),
+        telegram_api=values["TELEGRAM_API"].rstrip("/"),
+        support=values["SUPPORT"],
+    )
+
+
+def read_styles(value: str) -> dict[str, str]:
+    """Return the styles of a list such as "monet=Claude, vintage": names and how they are shown."""
+    styles = {}
+    for name, label in re.findall(STYLE_PATTERN, value):
+        styles[name] = label or STYLES_SHOWN.get(name) or name.title()
+    return styles
+
+
+def read_numbers(value: str) -> frozenset[int]:
+    return frozenset(int(number) for number in re.findall(r"\d+", value))
+
+
+# ---------------------------------------------------------------- texts
+
+
+class ErrorCode(str, Enum):
+    """Why a painting failed. The value is the code that the models put into their answers.
+
+    Each code has a text in ERROR_TEXTS. The last three are found by the bot itself.
+    """
+
+    ACCESS_DENIED = "access_denied"
+    BAD_REQUEST = "bad_request"
+    BODY_TOO_LARGE = "body_too_large"
+    BROKEN = "broken"
+    DIVERGED = "diverged"
+    FILE_TOO_LARGE = "file_too_large"
+    IMAGE_TOO_LARGE = "image_too_large"
+    IMAGE_TOO_SMALL = "image_too_small"
+    IMAGE_UNREADABLE = "image_unreadable"
+    INTERNAL = "internal"
+    LOADING = "loading"
+    OBJECT_NOT_FOUND = "object_not_found"
+    OUT_OF_MEMORY = "out_of_memory"
+    PRIVATE_ADDRESS = "private_address"
+    QUEUE_FULL = "queue_full"
+    STOPPING = "stopping"
+    STORAGE_FAILED = "storage_failed"
+    UNKNOWN_STYLE = "unknown_style"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+
+    DEADLINE = "deadline"
+    ENDPOINT = "endpoint"
+    EXPIRED = "expired"
+
+
+class Text(NamedTuple):
+    """A sentence in the languages that the bot speaks."""
+
+    en: str
+    ru: str
+
+
+TEXTS = {
+    "hello": Text(
+        "Hello! I turn photos into paintings.",
+        "Здравствуйте! Я превращаю фотографии в картины.",
+    ),
+    "help": Text(
+        "Send me a photo, then choose a painter or send a style picture. "
+        "/cancel stops me. {support}",
+        "Пришлите фотографию, потом выберите художника или пришлите образец. "
+        "/cancel остановит меня. {support}",
+    ),
+    "ask_content": Text(
+        "Please send me the photo to paint.",
+        "Пришлите фотографию, которую нужно нарисовать.",
+    ),
+    "got_content": Text("Got your photo.", "Фотография у меня."),
+    "ask_style": Text(
+        "Choose a painter, or send a picture as the style.",
+        "Выберите художника или пришлите образец.",
+    ),
+    "busy": Text(
+        "I am still painting: wait, or stop me with /cancel.",
+        "Я ещё рисую: подождите или нажмите /cancel.",
+    ),
+    "cancelled": Text("Cancelled.", "Отменено."),
+    "nothing_to_cancel": Text("There is nothing to cancel.", "Отменять нечего."),
+    "not_a_picture": Text("That is not a picture.", "Это не картинка."),
+    "not_an_image": Text("This file is not an image.", "Этот файл не изображение."),
+    "unknown_command": Text(
+        "I do not know this command, see /help.",
+        "Такой команды я не знаю, смотрите /help.",
+    ),
+    "daily_limit": Text(
+        "Only {limit} a day: come back after midnight UTC.",
+        "Только {limit} в день: жду после полуночи UTC.",
+    ),
+    "private": Text(
+        "This bot is private. Your number is {user}. {support}",
+        "Бот закрыт. Ваш номер: {user}. {support}",
+    ),
+    "stats": Text("{health}", "{health}"),
+    "update_failed": Text(
+        "Something went wrong on my side. Please try again.",
+        "У меня что-то сломалось. Попробуйте ещё раз.",
+    ),
+    "accepted": Text("Painting your photo: {style}.", "Рисую ваше фото: {style}."),
+    "seconds_left": Text("about {seconds} s left", "ещё {seconds} с"),
+    "waking": Text(
+        "The model is waking up (a few minutes) or busy.",
+        "Модель просыпается (несколько минут) или занята.",
+    ),
+    "caption": Text(
+        "Painted: {style}, {seconds} s. Change it below, or send me another photo.",
+        "Готово: {style}, {seconds} с. Измените картину кнопками или пришлите другую фотографию.",
+    ),
+    "failed": Text(
+        "Sorry, this painting did not work out.",
+        "Простите, эта картина не получилась.",
+    ),
+    "after_failure": Text(
+        "Please try again, or send me another photo.",
+        "Попробуйте ещё раз или пришлите другую.",
+    ),
+    "own_style": Text("your picture's style", "стиль вашей картины"),
+    "button_cancel": Text("Cancel", "Отменить"),
+    "button_retry": Text("Try again", "Ещё раз"),
+    "button_another": Text("Another style", "Другой стиль"),
+    "button_stronger": Text("Stronger", "Сильнее"),
+    "button_softer": Text("Softer", "Мягче"),
+    "button_file": Text("As a file", "Файлом"),
+    "button_colours": Text("Keep my colours", "Мои цвета"),
+    "button_theirs": Text("The style's colours", "Цвета стиля"),
+    "command_start": Text("new painting", "новая картина"),
+    "command_cancel": Text("stop it", "остановить"),
+    "command_help": Text("help", "помощь"),
+}
+
+ERROR_TEXTS = {
+    ErrorCode.ACCESS_DENIED: Text(
+        "The model may not read or store the pictures. {support}",
+        "У модели нет доступа к картинкам. {support}",
+    ),
+    ErrorCode.BAD_REQUEST: Text(
+        "The model did not understand the request.",
+        "Модель не поняла запрос.",
+    ),
+    ErrorCode.BODY_TOO_LARGE: Text("The request is too large.", "Запрос слишком велик."),
+    ErrorCode.BROKEN: Text(
+        "The model is broken and is being replaced.",
+        "Модель сломалась, её заменяют.",
+    ),
+    ErrorCode.DIVERGED: Text(
+        "No picture came out of these settings.",
+        "С такими настройками картина не получается.",
+    ),
+    ErrorCode.FILE_TOO_LARGE: Text("The file is too large.", "Файл слишком велик."),
+    ErrorCode.IMAGE_TOO_LARGE: Text(
+        "Too large: at most 20 MB and 40 megapixels.",
+        "Слишком велика: до 20 МБ и 40 мегапикселей.",
+    ),
+    ErrorCode.IMAGE_TOO_SMALL: Text("The picture is too small.", "Картинка слишком мала."),
+    ErrorCode.IMAGE_UNREADABLE: Text(
+        "I cannot read this picture.",
+        "Не могу прочитать эту картинку.",
+    ),
+    ErrorCode.INTERNAL: Text("Something broke in the model.", "В модели что-то сломалось."),
+    ErrorCode.LOADING: Text("The model is still starting.", "Модель ещё запускается."),
+    ErrorCode.OBJECT_NOT_FOUND: Text(
+        "The picture is no longer in the storage.",
+        "Картинки больше нет в хранилище.",
+    ),
+    ErrorCode.OUT_OF_MEMORY: Text(
+        "The model ran out of memory.",
+        "Модели не хватило памяти.",
+    ),
+    ErrorCode.PRIVATE_ADDRESS: Text(
+        "The picture's address is not allowed.",
+        "Адрес картинки запрещён.",
+    ),
+    ErrorCode.QUEUE_FULL: Text(
+        "Too many pictures are waiting.",
+        "Слишком много картин в очереди.",
+    ),
+    ErrorCode.STOPPING: Text("The model is being restarted.", "Модель перезапускается."),
+    ErrorCode.STORAGE_FAILED: Text(
+        "The pictures could not be read or stored.",
+        "Не удалось прочитать или сохранить картинки.",
+    ),
+    ErrorCode.UNKNOWN_STYLE: Text("I do not have this painter.", "Такого художника у меня нет."),
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE: Text(
+        "The model does not take this kind of file.",
+        "Модель не принимает такие файлы.",
+    ),
+    ErrorCode.DEADLINE: Text(
+        "The model did not answer in time.",
+        "Модель не ответила вовремя.",
+    ),
+    ErrorCode.ENDPOINT: Text(
+        "The model is not running. {support}",
+        "Модель не запущена. {support}",
+    ),
+    ErrorCode.EXPIRED: Text("I no longer have that photo.", "Этой фотографии уже нет."),
+}
+
+
+def find_text(key: str) -> Text:
+    """Return the text of a key of TEXTS, or of the value of an error code."""
+    if key in TEXTS:
+        return TEXTS[key]
+    return ERROR_TEXTS[ErrorCode(key)]
+
+
+def translate(language: str, *keys: str, **values: str | int) -> str:
+    """Return the texts of `keys` in Russian ("ru") or else in English, with spaces between them."""
+    sentences = []
+    for key in keys:
+        text = find_text(key)
+        sentence = text.ru if language == "ru" else text.en
+        sentences.append(sentence.format(**values))
+    return " ".join(sentences)
+
+
+# ---------------------------------------------------------------- stored types
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """A picture at Telegram. Its link would hold the token, so only the file_id is stored."""
+
+    file_id: str
+    is_document: bool  # it came as a file, not as a photo
+
+    def to_json(self) -> dict[str, Json]:
+        return {"file_id": self.file_id, "document": self.is_document}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Json]) -> ImageRef:
+        return cls(value["file_id"], value["document"])
+
+
+@dataclass(frozen=True)
+class PaintRequest:
+    """What to paint, and how."""
+
+    content: ImageRef
+    style: ImageRef | str  # a picture, or the name of a painter
+    strength: (
+        float  # 0.1 to 1.0. A painter's default is 1.0, a picture's 0.5: the model's own balance
+    )
+    preserve_color: bool = False
+    result: str = "result.jpg"  # or result.png, which is sent as a file only
+
+    @property
+    def model(self) -> str:
+        return "cyclegan" if isinstance(self.style, str) else "nst"
+
+    @property
+    def wants_file(self) -> bool:
+        return self.result == "result.png"
+
+    def to_json(self) -> dict[str, Json]:
+        style = self.style if isinstance(self.style, str) else self.style.to_json()
+        return {
+            "content": self.content.to_json(),
+            "style": style,
+            "strength": self.strength,
+            "preserve_color": self.preserve_color,
+            "result": self.result,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Json]) -> PaintRequest:
+        style = value["style"]
+        if not isinstance(style, str):
+            style = ImageRef.from_json(style)
+        return cls(
+            content=ImageRef.from_json(value["content"]),
+            style=style,
+            strength=value["strength"],
+            preserve_color=value.get("preserve_color", value.get("colours", False)),
+            result=value["result"],
+        )
+
+
+class Finished(NamedTuple):
+    """A job whose buttons still work."""
+
+    job_id: str
+    request: PaintRequest
+
+
+@dataclass(frozen=True)
 class Chat:
-    """chats/<chat>.json: waits for a photo, for a style (content is set) or for its job (job is set)."""
+    """The state of a chat, stored at chats/<chat>.json.
 
-    content: Json = None  # {"file_id", "document": whether it came as a file}
-    job: str | None = None
-    kept: dict[str, Json] = field(default_factory=dict)  # recent jobs' work, for the buttons
-    seen: list[int] = field(
-        default_factory=list
-    )  # updates handled last; their ids may restart, so no "<"
-    reply: list[str] = field(default_factory=list)  # the texts that answer the last of them
+    It waits for a photo, or for a style (`content` is set), or for its job (`job_id` is set).
+
+    Schema, version 2: {"version", "content": null or an image, "job": null or an id,
+    "history": [{"job", "request"}], "seen": [update ids], "reply": [keys of texts]}.
+    Version 1 had no "version", and "kept": {job: request} for the history.
+    """
+
+    content: ImageRef | None = None
+    job_id: str | None = None
+    history: tuple[Finished, ...] = ()  # the newest last
+    seen: tuple[int, ...] = ()  # the updates handled last. Their ids may restart, so no "<"
+    reply: tuple[str, ...] = ()  # keys of the texts that answer the last update of `seen`
+
+    def find_request(self, job_id: str) -> PaintRequest | None:
+        for finished in self.history:
+            if finished.job_id == job_id:
+                return finished.request
+        return None
+
+    def with_history(self, job_id: str, request: PaintRequest) -> Chat:
+        history = (*self.history, Finished(job_id, request))
+        return replace(self, history=history[-HISTORY_LENGTH:])
+
+    def with_answer(self, update_id: int, reply: Iterable[str]) -> Chat:
+        seen = (*self.seen, update_id)
+        return replace(self, seen=seen[-SEEN_UPDATES:], reply=tuple(reply))
+
+    def to_json(self) -> dict[str, Json]:
+        history = [{"job": job_id, "request": r.to_json()} for job_id, r in self.history]
+        return {
+            "version": 2,
+            "content": self.content.to_json() if self.content else None,
+            "job": self.job_id,
+            "history": history,
+            "seen": list(self.seen),
+            "reply": list(self.reply),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Json]) -> Chat:
+        history = value.get("history")
+        if history is None:
+            kept = value.get("kept", {})
+            history = [{"job": job_id, "request": request} for job_id, request in kept.items()]
+        content = value.get("content")
+        return cls(
+            content=ImageRef.from_json(content) if content else None,
+            job_id=value.get("job"),
+            history=tuple(
+                Finished(entry["job"], PaintRequest.from_json(entry["request"]))
+                for entry in history
+            ),
+            seen=tuple(value.get("seen", ())),
+            reply=tuple(value.get("reply", ())),
+        )
+
+
+class ResultKeys(NamedTuple):
+    """The S3 keys to which SageMaker writes a request's answer: the one or the other."""
+
+    output: str
+    failure: str
+
+
+class Step(str, Enum):
+    """The step that a job takes next. The state diagram is at JobRunner."""
+
+    SUBMIT = "start"
+    WAIT = "wait"
 
 
 @dataclass
-class Job:
-    """An update, and the painting that it may lead to: jobs/<id>/job.json, without what stands from `after` on."""
+class Retry:
+    """When a step that failed is tried again. It is not stored: a new process tries at once."""
 
-    id: str
-    chat: int = 0  # positive: private
-    user: int = 0
-    thread: int | None = None
-    lang: str = "en"
-    step: str = "leftover"  # of an update: answer; of a painting: start, wait
-    work: dict[str, Json] = field(default_factory=dict)  # what to make of what, see begin()
-    style: str = ""  # in words
-    model: str = ""  # nst or cyclegan
+    attempts: int = 0
+    not_before: float = 0.0  # of time.monotonic()
+
+
+@dataclass
+class Update:
+    """An update that came from Telegram, until it is handled and confirmed. It is not stored."""
+
+    id: int
+    chat: int  # 0 where it belongs to no chat
+    raw: Mapping[str, Json]
+    language: str = "en"
+    received: float = field(default_factory=time.time)
+    retry: Retry = field(default_factory=Retry)
+    error_code: ErrorCode | None = None  # set once it has failed for good
+
+
+@dataclass
+class PaintJob:
+    """A painting that somebody waits for, stored at jobs/<id>/job.json.
+
+    Only the thread that serves the job's chat changes a job. The watcher alone sets `has_progress`.
+
+    Schema, version 2: the fields down to `sent`, with "version"; "step" is "start" or "wait".
+    Version 1 had no "version", and the names of VERSION_1_NAMES.
+    """
+
+    id: str  # of the update that asked for it
+    chat: int  # positive: a private chat
+    user: int
+    thread: int | None  # the topic of a group
+    language: str
+    request: PaintRequest
+    style_label: str  # the style in the user's words
+    step: Step = Step.SUBMIT
     created: float = field(default_factory=time.time)
-    message: int | None = None  # the status message
-    places: list[str] = field(
-        default_factory=list
-    )  # the keys for SageMaker's answer: output, failure
-    sent: list[str] = field(
-        default_factory=list
-    )  # what the user has got: status, photo, document, reason
-    after: float = 0.0  # no step before then (monotonic)
-    tries: int = 0
-    verdict: str = ""  # why it failed, where we found out ourselves
-    glanced: float = field(default_factory=time.monotonic)
-    progress: bool = False  # the model has told some
-    shown: str = ""  # the words of the status message
-    update: Json = None
+    status_message: int | None = None
+    result_keys: ResultKeys | None = None  # set once the model has accepted the request
+    sent: list[str] = field(default_factory=list)  # status, photo, document, reason; see send_once
+
+    # Not stored
+    retry: Retry = field(default_factory=Retry)
+    error_code: ErrorCode | None = None  # why it failed, where the bot found out by itself
+    last_look: float = field(default_factory=time.monotonic)
+    has_progress: bool = False  # the model has written progress.json
+    status_text: str = ""  # of the status message as it is shown
+
+    VERSION_1_NAMES = {  # noqa: RUF012 - a constant, not a field
+        "lang": "language",
+        "work": "request",
+        "style": "style_label",
+        "message": "status_message",
+        "places": "result_keys",
+    }
 
     def key(self, name: str) -> str:
-        return f"jobs/{self.id}/{name}"
+        return f"{JOBS_PREFIX}{self.id}/{name}"
 
-    def buttons(self, *rows: list[str]) -> Json:
-        return keyboard(
-            [[(text(self.lang, f"b_{verb}"), f"{verb}:{self.id}") for verb in row] for row in rows]
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "version": 2,
+            "id": self.id,
+            "chat": self.chat,
+            "user": self.user,
+            "thread": self.thread,
+            "language": self.language,
+            "request": self.request.to_json(),
+            "style_label": self.style_label,
+            "step": self.step.value,
+            "created": self.created,
+            "status_message": self.status_message,
+            "result_keys": list(self.result_keys) if self.result_keys else None,
+            "sent": self.sent,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Json]) -> PaintJob:
+        if "version" not in value:
+            value = {cls.VERSION_1_NAMES.get(name, name): item for name, item in value.items()}
+        keys = value["result_keys"]
+        return cls(
+            id=value["id"],
+            chat=value["chat"],
+            user=value["user"],
+            thread=value["thread"],
+            language=value["language"],
+            request=PaintRequest.from_json(value["request"]),
+            style_label=value["style_label"],
+            step=Step(value["step"]),
+            created=value["created"],
+            status_message=value["status_message"],
+            result_keys=ResultKeys(*keys) if keys else None,
+            sent=value["sent"],
         )
+
+
+# ---------------------------------------------------------------- Telegram
 
 
 class TelegramError(Exception):
-    """A refusal with Telegram's code; 0: no whole answer, or not Telegram's."""
+    """Telegram refused a call, with its error code.
 
-    def __init__(self, method: str, code: int, description: str, hints: Mapping[str, Json]) -> None:
+    Code 0: no complete answer came, or none of Telegram's.
+    """
+
+    def __init__(
+        self, method: str, code: int, description: str, parameters: Mapping[str, Json] | None = None
+    ) -> None:
         super().__init__(f"{method}: {code} {description}")
-        self.method, self.code, self.description = method, code, description
-        self.retry_after, self.moved = (
-            float(hints.get("retry_after", 0)),
-            hints.get("migrate_to_chat_id"),
-        )
+        parameters = parameters or {}
+        self.method = method
+        self.code = code
+        self.description = description
+        self.retry_after = float(parameters.get("retry_after", 0))
+        self.new_chat: int | None = parameters.get("migrate_to_chat_id")
 
 
-def judge(error: Exception, tries: int) -> str:
-    """What to tell the user about an error that will not pass; nothing about one that may."""
-    if isinstance(error, TelegramError):
-        reason = (
-            "internal"
-            if error.method != "getFile"
-            else "image_too_large"
-            if "big" in str(error)
-            else "expired"
-        )
-        return (
-            ""
-            if error.moved or error.code in (0, 429) or (error.code >= 500 and tries < 20)
-            else reason
-        )
-    if isinstance(error, ClientError) and error.operation_name == "InvokeEndpointAsync":
-        may_pass = error.response["ResponseMetadata"]["HTTPStatusCode"] >= 429 or "Throttl" in str(
-            error
-        )
-        return "" if may_pass else "endpoint"
-    return "" if isinstance(error, S3_ERRORS) else "internal"
+class TelegramClient:
+    """Telegram's Bot API. No exception and no log line of this class shows the token."""
 
+    def __init__(self, api: str, token: str) -> None:
+        self._methods = f"{api}/bot{token}"
+        self._files = f"{api}/file/bot{token}"
+        self._threads = threading.local()  # a requests.Session must not be shared by threads
 
-def keyboard(rows: list[list[tuple[str, str]]]) -> Json:
-    return {
-        "inline_keyboard": [
-            [{"text": w, "callback_data": d} for w, d in row] for row in rows if row
-        ]
-    }
+    def _session(self) -> requests.Session:
+        if not hasattr(self._threads, "session"):
+            self._threads.session = requests.Session()
+        session: requests.Session = self._threads.session
+        return session
 
+    def call(
+        self, method: str, files: Json = None, read_timeout: float = 30, **values: Json
+    ) -> Json:
+        """Call a method and return its result. Raises TelegramError.
 
-def read_content(message: Mapping[str, Json]) -> tuple[str, Json]:
-    """Kind and value of a message: command or text, an image and what it is, or wrong and why."""
-    if words := message.get("text", "").strip():
-        return (
-            ("command", words[1:].split(" ")[0].lower())
-            if words.startswith("/")
-            else ("text", words)
-        )
-    file = message["photo"][-1] if message.get("photo") else message.get("document")
-    if not file or "animation" in message:  # which comes with a document too
-        return "wrong", "bad_content"
-    if "photo" not in message and not str(file.get("mime_type")).startswith("image/"):
-        return "wrong", "not_image"
-    if (
-        file.get("file_size", 0) > MAX_BYTES
-        or file.get("width", 0) * file.get("height", 0) > MAX_PIXELS
-    ):
-        return "wrong", "image_too_large"
-    return "image", {"file_id": file["file_id"], "document": "photo" not in message}
-
-
-def expect(chat: Chat, reason: str = "") -> list[str]:
-    """Say what the chat waits for, after the reason why what came was not it."""
-    wanted = "busy" if chat.job else "ask_style" if chat.content else "ask_content"
-    return [reason, wanted] if reason and not chat.job else [wanted]
-
-
-class Bot:
-    """All that is shared. Raises ValueError with a line for each setting that is missing or unclear."""
-
-    def __init__(self, env: Mapping[str, str]) -> None:
-        aws, known = (
-            boto3.Session(),
-            {name: env.get(name) or default for name, (_, default, _) in SETTINGS.items()},
-        )
-        wrong = [
-            n
-            for n, (form, _, _) in SETTINGS.items()
-            if not re.fullmatch(form, known[n], re.ASCII | re.S)
-        ]
-        lines = [
-            f"{n} is {'unclear' if known[n] else 'not set'}: set it to {SETTINGS[n][2]}"
-            for n in wrong
-        ]
-        if not (aws.region_name and aws.get_credentials()):
-            lines.append(
-                "AWS is not set up: set AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-            )
-        if lines:
-            raise ValueError("\n".join(lines))
-        self.token, self.bucket, self.support = (
-            known["TELEGRAM_TOKEN"],
-            known["BUCKET"],
-            known["SUPPORT"],
-        )
-        self.api, self.name, self.daily_limit = (
-            known["TELEGRAM_API"].rstrip("/"),
-            "",
-            int(known["DAILY_LIMIT"]),
-        )
-        self.endpoints = {"nst": known["NST_ENDPOINT"], "cyclegan": known["CYCLEGAN_ENDPOINT"]}
-        styles = re.findall(STYLE, known["STYLES"])
-        self.styles = {name: words or STYLES_SHOWN.get(name) or name.title() for name, words in styles}
-        self.admins = {int(number) for number in re.findall(r"\d+", known["ADMINS"])}
-        self.allowed = {int(number) for number in re.findall(r"\d+", known["ALLOWED_USERS"])}
-        self.web, self.pool = requests.Session(), ThreadPoolExecutor(WORKERS)
-        self.pictures = threading.Semaphore(PICTURES)
-        self.web.mount("http", requests.adapters.HTTPAdapter(pool_maxsize=WORKERS + 2))
-        limits = {"connect_timeout": 5, "read_timeout": 20, "max_pool_connections": WORKERS + 2}
-        once = Config(
-            **limits, retries={"total_max_attempts": 1}
-        )  # a repeated call would paint twice
-        self.s3, self.runtime = (
-            aws.client("s3", config=Config(**limits)),
-            aws.client("sagemaker-runtime", config=once),
-        )
-        self.inbox: dict[int, Job | None] = {}  # updates that are not confirmed; None: handled
-        self.jobs: dict[str, Job] = {}  # all paintings that are pending
-        self.busy: set[int | str] = set()  # chats for which something is being done
-        self.lock = threading.Condition()  # of the inbox, and of who is busy
-        self.answers: set[str] = set()  # keys seen under async/
-        self.cursors = {"async/": "", "jobs/": ""}  # where the listing of a prefix goes on
-        self.count = {"updates": 0, "done": 0, "failed": 0, "cancelled": 0, "errors": 0}
-
-    # ------------------------------------------------------------ single calls of Telegram and S3
-    def call(self, method: str, files: Json = None, wait: float = 30, **values: Json) -> Json:
-        """One request to the Bot API: its result, or TelegramError. Values that are None are left out."""
-        values = {key: value for key, value in values.items() if value is not None}
-        form = {
-            key: value if isinstance(value, str) else json.dumps(value)
-            for key, value in values.items()
-        }
-        body: Json = {"data": form, "files": files} if files else {"json": values}
+        `values` are the method's parameters; those that are None are left out. `files` are uploads
+        by the name of their form field, each bytes or (file name, bytes).
+        """
+        values = {name: value for name, value in values.items() if value is not None}
+        body: dict[str, Json] = {"json": values}
+        if files:
+            form = {name: encode_form_value(value) for name, value in values.items()}
+            body = {"data": form, "files": files}
         try:
-            answer = self.web.post(
-                f"{self.api}/bot{self.token}/{method}", timeout=(10, wait), **body
-            ).json()
+            url = f"{self._methods}/{method}"
+            answer = self._session().post(url, timeout=(10, read_timeout), **body).json()
             if answer["ok"]:
                 return answer["result"]
-            refused = (
-                int(answer["error_code"]),
-                str(answer["description"]),
-                answer.get("parameters") or {},
-            )
-        except (
-            requests.RequestException,
-            ValueError,
-            KeyError,
-            TypeError,
-        ) as error:  # it may show the token
-            raise TelegramError(
-                method, 0, f"no whole answer ({type(error).__name__})", {}
-            ) from None
-        raise TelegramError(method, *refused)
+            code = int(answer["error_code"])
+            description = str(answer["description"])
+            parameters = answer.get("parameters")
+        except (requests.RequestException, ValueError, KeyError, TypeError) as error:
+            # The error's own words may show the token.
+            reason = f"no whole answer ({type(error).__name__})"
+            raise TelegramError(method, 0, reason) from None
+        raise TelegramError(method, code, description, parameters)
 
-    def say(self, chat: int, thread: int | None, method: str, **values: Json) -> Json:
-        """Send to a chat, past a topic that is gone. A chat that has moved takes its state along: try again then."""
-        try:
-            return self.call(method, chat_id=chat, message_thread_id=thread, **values)
-        except TelegramError as error:
-            if thread and error.code == 400 and "thread" in error.description:
-                return self.say(chat, None, method, **values)
-            if error.code == 403:  # nobody is there
-                self.let_go(chat)
-            if error.moved:
-                self.put_json(f"chats/{error.moved}.json", asdict(self.load_chat(chat)[1]))
-                self.put_json(f"chats/{chat}.json", {"moved": error.moved})
-            raise
-
-    def hint(self, method: str, **values: Json) -> None:
+    def try_call(self, method: str, **values: Json) -> None:
+        """Call a method whose failure does not matter."""
         with contextlib.suppress(TelegramError):
             self.call(method, **values)
 
-    def note(self, what: str, error: Exception, tries: int) -> float:
-        """Log a failed step, with its trace if the fault is ours. Returns the seconds to wait before the next one."""
-        wait = max(
-            getattr(error, "retry_after", 0),
-            min(30.0, 0.5 * 2 ** min(tries, 10)) * random.uniform(0.5, 1),
-        )
-        self.count["errors"] += 1
-        ours = not isinstance(error, (TelegramError, *S3_ERRORS))
-        log.warning("%s: %s; wait %.1f s", what, error, wait, exc_info=ours)
-        return wait
+    def send(self, chat: int, thread: int | None, method: str, **values: Json) -> Json:
+        """Send to a topic of a chat, or to the chat itself where the topic is gone.
+
+        Raises TelegramError.
+        """
+        try:
+            return self.call(method, chat_id=chat, message_thread_id=thread, **values)
+        except TelegramError as error:
+            topic_is_gone = thread and error.code == 400 and "thread" in error.description
+            if not topic_is_gone:
+                raise
+        return self.call(method, chat_id=chat, **values)
+
+    def download(self, file_id: str) -> bytes:
+        """Return a file of at most MAX_FILE_BYTES. Raises TelegramError."""
+        path = self.call("getFile", file_id=file_id)["file_path"]
+        data = b""
+        try:
+            url = f"{self._files}/{path}"
+            with self._session().get(url, timeout=(10, 30), stream=True) as response:
+                response.raise_for_status()
+                for chunk in response.iter_content(2**20):
+                    data += chunk
+                    if len(data) > MAX_FILE_BYTES:
+                        raise TelegramError("getFile", 400, "the file is too big")
+        except requests.RequestException as error:
+            raise TelegramError("download", 0, type(error).__name__) from None
+        return data
+
+
+def encode_form_value(value: Json) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def keyboard(rows: list[list[tuple[str, str]]]) -> Json:
+    """Return an inline keyboard of buttons, each a label and its callback data.
+
+    Empty rows are left out.
+    """
+    buttons = []
+    for row in rows:
+        if row:
+            buttons.append([{"text": label, "callback_data": data} for label, data in row])
+    return {"inline_keyboard": buttons}
+
+
+# ---------------------------------------------------------------- S3
+
+
+class StoredChat(NamedTuple):
+    """A chat as it was read."""
+
+    number: int  # another one than was asked for where a group has moved
+    chat: Chat
+    etag: str  # "" where there is no object yet
+
+
+class Store:
+    """The bot's objects in S3. Every method may raise one of S3_ERRORS."""
+
+    def __init__(self, s3: Any, bucket: str) -> None:  # noqa: ANN401 - boto3 makes its clients' classes at run time
+        self._s3 = s3
+        self.bucket = bucket
+
+    def url(self, key: str) -> str:
+        return f"s3://{self.bucket}/{key}"
 
     def get(self, key: str) -> tuple[bytes, str]:
-        """The object and its ETag; (b"", "") where there is none."""
+        """Return an object and its ETag, or (b"", "") where there is none."""
         try:
-            found = self.s3.get_object(Bucket=self.bucket, Key=key)
-        except self.s3.exceptions.NoSuchKey:
+            found = self._s3.get_object(Bucket=self.bucket, Key=key)
+        except self._s3.exceptions.NoSuchKey:
             return b"", ""
         return found["Body"].read(), found["ETag"]
 
     def get_json(self, key: str) -> tuple[dict[str, Json], str]:
-        """The same; {} for what is no JSON object, so that it gets written anew."""
+        """Return a JSON object and its ETag.
+
+        Whatever is no JSON object reads as {}, and is written anew later.
+        """
         data, etag = self.get(key)
         with contextlib.suppress(ValueError, TypeError):
             return dict(json.loads(data)), etag
         return {}, etag
 
-    def put_json(self, key: str, value: Json, etag: str | None = None) -> None:
-        """With `etag` only over that version, "" being none; ClientError PreconditionFailed otherwise."""
-        condition = {} if etag is None else {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
-        self.s3.put_object(
-            Bucket=self.bucket, Key=key, Body=json.dumps(value).encode(), **condition
-        )
+    def put(self, key: str, data: bytes) -> None:
+        self._s3.put_object(Bucket=self.bucket, Key=key, Body=data)
 
-    def page(self, prefix: str, after: str = "") -> tuple[list[dict[str, Json]], str]:
-        """Up to 1000 objects, and the key after which to go on; "" at the end."""
-        page = self.s3.list_objects_v2(Bucket=self.bucket, Prefix=prefix, StartAfter=after)
+    def put_json(self, key: str, value: Json) -> None:
+        self.put(key, json.dumps(value).encode())
+
+    def replace_json(self, key: str, value: Json, etag: str) -> None:
+        """Replace the version with this ETag ("": create the object).
+
+        Raises ClientError PreconditionFailed.
+        """
+        condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
+        body = json.dumps(value).encode()
+        self._s3.put_object(Bucket=self.bucket, Key=key, Body=body, **condition)
+
+    def list_page(self, prefix: str, start_after: str = "") -> tuple[list[dict[str, Json]], str]:
+        """Return up to 1000 objects, and the key after which the next page begins, or ""."""
+        page = self._s3.list_objects_v2(Bucket=self.bucket, Prefix=prefix, StartAfter=start_after)
         items = page.get("Contents", [])
         return items, items[-1]["Key"] if page["IsTruncated"] else ""
 
-    def remove(self, *keys: str) -> None:
-        if found := [{"Key": key} for key in keys if key]:
-            self.s3.delete_objects(Bucket=self.bucket, Delete={"Objects": found, "Quiet": True})
+    def delete(self, keys: Iterable[str]) -> None:
+        objects = [{"Key": key} for key in keys]
+        if objects:
+            self._s3.delete_objects(Bucket=self.bucket, Delete={"Objects": objects, "Quiet": True})
 
-    def load_chat(self, number: int) -> tuple[int, Chat, str]:
-        """The chat's number (another one where it has moved), its state, and the state's ETag."""
-        value, etag = self.get_json(f"chats/{number}.json")
+    def load_chat(self, number: int) -> StoredChat:
+        """Return the chat's state. A group that has moved is followed to its new number."""
+        value, etag = self.get_json(chat_key(number))
         if "moved" in value:
             return self.load_chat(value["moved"])
-        return (
-            number,
-            Chat(**{f.name: value[f.name] for f in fields(Chat) if f.name in value}),
-            etag,
+        return StoredChat(number, Chat.from_json(value), etag)
+
+    def save_chat(self, stored: StoredChat, chat: Chat) -> None:
+        """Replace the state that was read.
+
+        Raises ClientError PreconditionFailed if it has changed since.
+        """
+        self.replace_json(chat_key(stored.number), chat.to_json(), stored.etag)
+
+    def move_chat(self, old: int, new: int) -> None:
+        """Take a group's state along to its new number."""
+        self.put_json(chat_key(new), self.load_chat(old).chat.to_json())
+        self.put_json(chat_key(old), {"moved": new})
+
+    def release_job(self, number: int, job_id: str | None, keep: PaintRequest | None) -> None:
+        """Let the chat give up this job (None: whichever it has).
+
+        `keep` goes into its history, for the buttons.
+        """
+        stored = self.load_chat(number)
+        owned = stored.chat.job_id
+        if not owned or job_id not in (None, owned):
+            return
+        chat = replace(stored.chat, job_id=None)
+        if keep:
+            chat = chat.with_history(owned, keep)
+        self.save_chat(stored, chat)
+
+    def load_job(self, job_id: str) -> PaintJob | None:
+        """Return the job, or None where its record is missing or cannot be read."""
+        value, _ = self.get_json(f"{JOBS_PREFIX}{job_id}/job.json")
+        if not value:
+            return None
+        return PaintJob.from_json(value)
+
+    def save_job(self, job: PaintJob) -> None:
+        self.put_json(job.key("job.json"), job.to_json())
+
+    def delete_job_objects(self, job_id: str, *more: str) -> None:
+        items, _ = self.list_page(f"{JOBS_PREFIX}{job_id}/")
+        self.delete([*(item["Key"] for item in items), *more])
+
+    def count_today(self, user: int) -> int:
+        """Return how many paintings the user has had today (UTC)."""
+        value, _ = self.get_json(user_key(user))
+        return len(value.get(today(), []))
+
+    def count_painting(self, user: int, job_id: str) -> None:
+        """Count the job among the user's paintings of today, once."""
+        value, etag = self.get_json(user_key(user))
+        jobs = value.get(today(), [])
+        if job_id not in jobs:
+            self.replace_json(user_key(user), {today(): [*jobs, job_id]}, etag)
+
+
+def chat_key(number: int) -> str:
+    return f"{CHATS_PREFIX}{number}.json"
+
+
+def user_key(user: int) -> str:
+    return f"{CHATS_PREFIX}user-{user}.json"
+
+
+def today() -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime())
+
+
+# ---------------------------------------------------------------- the models
+
+
+class Failure(NamedTuple):
+    """Why a painting failed."""
+
+    code: ErrorCode
+    message: str = ""  # the model's own words, in English
+
+
+class Models:
+    """The SageMaker endpoints: calls InvokeEndpointAsync, and finds the answers under async/."""
+
+    def __init__(self, runtime: Any, store: Store, endpoints: Mapping[str, str]) -> None:  # noqa: ANN401 - boto3's client
+        self._runtime = runtime
+        self._store = store
+        self._endpoints = endpoints
+        self._cursor = ""  # the watcher's alone: where the listing of async/ goes on
+        self._lock = threading.Lock()
+        self._answers: set[str] = set()  # keys seen under async/; guarded by _lock
+
+    def invoke(self, model: str, request_key: str, job_id: str) -> ResultKeys:
+        """Hand a request to a model. Returns the keys of its answers; one of them will appear."""
+        answer = self._runtime.invoke_endpoint_async(
+            EndpointName=self._endpoints[model],
+            InputLocation=self._store.url(request_key),
+            InferenceId=job_id,
+            ContentType="application/json",
+            InvocationTimeoutSeconds=INVOCATION_SECONDS,
+            RequestTTLSeconds=max(60, DEADLINE_SECONDS),
+        )
+        return ResultKeys(key_of(answer["OutputLocation"]), key_of(answer["FailureLocation"]))
+
+    def scan_answers(self) -> None:
+        """Take note of the next page of answers, and delete those that no job waits for."""
+        items, self._cursor = self._store.list_page(ASYNC_PREFIX, self._cursor)
+        with self._lock:
+            self._answers.update(item["Key"] for item in items)
+        oldest = time.time() - ANSWER_DAYS * 86400
+        self._store.delete(
+            item["Key"] for item in items if item["LastModified"].timestamp() < oldest
         )
 
-    def save_job(self, job: Job) -> None:
-        self.put_json(
-            job.key("job.json"), dict(takewhile(lambda item: item[0] != "after", vars(job).items()))
-        )
+    def has_answered(self, keys: ResultKeys | None) -> bool:
+        with self._lock:
+            return keys is not None and not self._answers.isdisjoint(keys)
 
-    # ------------------------------------------------------------ the conversation
-    def answer(self, job: Job) -> None:
-        """Handle an update. Safe to repeat from any point: what is in S3 says what is still to be done."""
-        if job.verdict:
-            self.hint("sendMessage", chat_id=job.chat, text=text(job.lang, "oops"))
-        elif (event := self.parse(job))[0]:
-            self.converse(job, *event)
-        with self.lock:
-            self.inbox[int(job.id)] = None
-            self.lock.notify_all()
+    def has_output(self, keys: ResultKeys) -> bool:
+        with self._lock:
+            return keys.output in self._answers
 
-    def parse(self, job: Job) -> tuple[str, Json]:
-        """Kind and value of an update, which are empty if it is not meant for us."""
-        query = job.update.get("callback_query")
-        event = query or job.update.get("message") or {}
-        message = event.get("message", event)
-        if "chat" not in message or "from" not in event:
-            return "", None
-        if query:
-            self.hint("answerCallbackQuery", callback_query_id=query["id"])
-        kind, value = ("button", query.get("data", "")) if query else read_content(message)
-        value, _, target = value.partition("@") if kind == "command" else (value, "", "")
-        job.lang = (
-            "ru" if str(event["from"].get("language_code")).lower().startswith("ru") else "en"
-        )
-        job.user, is_topic = event["from"]["id"], job.chat > 0 or message.get("is_topic_message")
-        job.thread = message.get("message_thread_id") if is_topic else None
-        return kind if target in ("", self.name.lower()) else "", value
+    def forget(self, keys: ResultKeys | None) -> None:
+        with self._lock:
+            self._answers.difference_update(keys or ())
 
-    def converse(self, job: Job, kind: str, value: Json) -> None:
-        number, chat, etag = self.load_chat(job.chat)
-        if int(job.id) not in chat.seen:
-            old, chat.reply = chat.job, self.decide(chat, job, kind, value)
-            chat.seen = [*chat.seen, int(job.id)][
-                -100:
-            ]  # as many as one unconfirmed batch can hold
-            self.put_json(f"chats/{number}.json", asdict(chat), etag)
-            self.count["cancelled"] += bool(old and old != chat.job)
-        if chat.reply and chat.seen[-1] == int(job.id):
-            words = text(
-                job.lang, *chat.reply, support=self.support, limit=self.daily_limit, user=job.user
-            )
-            styles = [(label, f"style:{name}") for name, label in self.styles.items()]
-            pairs = (
-                [styles[i : i + 2] for i in range(0, len(styles), 2)]
-                if "ask_style" in chat.reply
-                else []
-            )
-            self.say(
-                number,
-                job.thread,
-                "sendMessage",
-                text=words,
-                reply_markup=keyboard(pairs) if pairs else None,
-            )
+    def read_output(self, keys: ResultKeys) -> dict[str, Json]:
+        """Return the model's answer: size, seconds and notes of the picture."""
+        return self._store.get_json(keys.output)[0]
 
-    def decide(self, chat: Chat, job: Job, kind: str, value: Json) -> list[str]:
-        """The state machine of a chat: changes it, and returns the keys of the texts to answer with."""
-        if self.allowed and job.user not in self.allowed | self.admins:
-            return ["private"]
-        if kind == "button":
-            return self.press(chat, job, *value.partition(":")[::2])
-        if kind == "command" and (
-            value == "help" or (value == "stats" and job.user in self.admins)
-        ):
-            return ["help" if value == "help" else self.health()]
-        if kind == "command" and value in ("start", "cancel"):
-            had, chat.content = chat.job or chat.content, None
-            chat.job = chat.job if value == "start" else None
-            return expect(chat, "hello" if value == "start" else "cancelled" if had else "nothing")
-        if kind == "image" and not chat.job and not chat.content:
-            chat.content = value
-            return expect(chat, "got_content")
-        if kind in ("command", "wrong") or chat.job or not chat.content:
-            return expect(
-                chat, value if kind == "wrong" else "bad_command" if kind == "command" else ""
-            )
-        style = (
-            value
-            if kind == "image"
-            else {w.lower(): name for name, w in self.styles.items()}.get(value.lower())
-        )
-        return (
-            self.begin(chat, job, chat.content, style) if style else expect(chat, "unknown_style")
-        )
+    def read_failure(self, keys: ResultKeys) -> Failure:
+        """Return why the model failed. SageMaker may have quoted the model's JSON, once or more."""
+        data, _ = self._store.get(keys.failure)
+        return parse_failure(data.decode(errors="replace"))
 
-    def press(self, chat: Chat, job: Job, verb: str, argument: str) -> list[str]:
-        """A button, of a painter or (`argument` being its job) under a status message or a result."""
-        if verb == "cancel" and argument == chat.job:  # an old button must not stop a newer job
-            chat.job = None
-            return expect(chat, "cancelled")
-        if chat.job or verb == "cancel":
-            return expect(chat)
-        content = chat.content or next(
-            (work["content"] for work in reversed(chat.kept.values())), None
-        )
-        if verb == "style" and argument in self.styles and content:
-            return self.begin(chat, job, content, argument)
-        if argument not in chat.kept:
-            return expect(chat, "" if verb == "style" else "expired")
-        work = dict(chat.kept[argument])
-        if verb == "another":
-            chat.content = work["content"]
-            return expect(chat)
-        change = {"stronger": 0.2, "softer": -0.2}.get(verb, 0)
-        work["strength"] = round(min(1.0, max(0.1, work["strength"] + change)), 1)
-        work["result"] = "result.png" if verb == "file" else work["result"]
-        work["colours"] = {"colours": True, "theirs": False}.get(verb, work["colours"])
-        return self.begin(chat, job, **work)
 
-    def begin(self, chat: Chat, job: Job, content: Json, style: Json, **more: Json) -> list[str]:
-        """Give the chat a job, named after the update so that handling it twice makes one."""
-        if self.daily_limit and self.count_today(job.user) >= self.daily_limit:
-            return ["limit"]
-        # 1.0: all of a painter; 0.5: NST's own balance; colours: keep the photo's; a PNG is sent as a file only
-        strength, model = (1.0, "cyclegan") if isinstance(style, str) else (0.5, "nst")
-        work = {
-            "content": content,
-            "style": style,
-            "strength": strength,
-            "colours": False,
-            "result": "result.jpg",
-        }
-        words = (
-            text(job.lang, "own_style") if model == "nst" else self.styles.get(style, str(style))
-        )
-        job = replace(job, step="start", work=work | more, style=words, model=model)
-        self.save_job(job)
-        self.jobs.setdefault(
-            job.id, job
-        )  # it waits for us to be done here: a chat is served by one at a time
-        chat.job, chat.content = job.id, None
-        return []
+def key_of(location: str) -> str:
+    """Return the key of an address such as s3://bucket/async/output/1.out."""
+    return location.split("/", 3)[3]
 
-    def count_today(self, user: int, job: str = "") -> int:
-        """How many paintings the user has had today (UTC); `job` makes it one more, once."""
-        key, today = f"chats/user-{user}.json", time.strftime("%Y-%m-%d", time.gmtime())
-        value, etag = self.get_json(key)
-        jobs = value.get(today, [])
-        if job and job not in jobs:
-            self.put_json(key, {today: [*jobs, job]}, etag)
-        return len(jobs)
 
-    def let_go(self, number: int, job: str = "", work: Json = None) -> None:
-        """The chat's job (`job`, or whichever it has) is its job no longer; its `work` is kept for the buttons."""
-        number, chat, etag = self.load_chat(number)
-        if chat.job and (not job or job == chat.job):
-            chat.kept = dict([*chat.kept.items(), (job, work)][-KEPT:]) if work else chat.kept
-            self.jobs.get(chat.job, Job("")).glanced, chat.job = 0.0, None  # 0: look at it at once
-            self.put_json(f"chats/{number}.json", asdict(chat), etag)
+def parse_failure(text: str) -> Failure:
+    """Return the error in a model's answer. What names no known code is ErrorCode.INTERNAL."""
+    unquoted = text.replace("\\", "")
+    code = re.search(r'"code"\s*:\s*"([^"]{1,500})"', unquoted)
+    message = re.search(r'"message"\s*:\s*"([^"]{1,500})"', unquoted)
+    words = message[1] if message else ""
+    try:
+        return Failure(ErrorCode(code[1] if code else ""), words)
+    except ValueError:
+        return Failure(ErrorCode.INTERNAL, words)
 
-    def has_ended(self, job: Job) -> bool:
-        return time.time() > job.created + DEADLINE or not self.answers.isdisjoint(job.places)
 
-    def advance(self, job: Job) -> None:
-        """The state machine of a job: one step on from wherever this process or an earlier one left it."""
-        lane, (job.chat, chat, _) = job.chat, self.load_chat(job.chat)
-        if chat.job != job.id:
-            self.discard(job)
-        elif lane == job.chat:  # or it has moved, and may be served under its new number just now
-            ends = job.verdict or self.has_ended(job)
-            (self.finish if ends else self.glance if job.step == "wait" else self.start)(job)
+# ---------------------------------------------------------------- the conversation: pure functions
 
-    def start(self, job: Job) -> None:
-        """Tell the user that the request is accepted, carry the pictures to S3, and hand it all to the model."""
-        words, home, work = (
-            text(job.lang, "accepted", style=job.style),
-            f"s3://{self.bucket}/",
-            job.work,
-        )
-        if not self.send(
-            job, "status", "sendMessage", text=words, reply_markup=job.buttons(["cancel"])
-        ):
-            return self.let_go(job.chat, job.id)
-        own = {"preserve_color": work["colours"], "time_budget": TIME_BUDGET}
-        more = own if job.model == "nst" else {"style_name": work["style"]}
-        inputs = ["content", "style"] if job.model == "nst" else ["content"]
-        for name in inputs:
-            self.carry(work[name]["file_id"], job.key(name))
-        names = [*inputs, "progress.json", work["result"]]
-        urls = {f"{name.split('.')[0]}_url": home + job.key(name) for name in names}
-        self.put_json(job.key("request.json"), {"strength": work["strength"], **more, **urls})
-        job.places, job.step, job.shown = (
-            self.invoke(job.model, job.key("request.json"), job.id),
-            "wait",
-            words,
-        )
-        self.save_job(job)
 
-    def invoke(self, model: str, key: str, job: str) -> list[str]:
-        """Hand a request to a model. Returns the keys for its answer and for its failure; one will come."""
-        limits = {"InvocationTimeoutSeconds": MODEL_SECONDS, "RequestTTLSeconds": max(60, DEADLINE)}
-        request = {
-            "InputLocation": f"s3://{self.bucket}/{key}",
-            "InferenceId": job,
-            "ContentType": "application/json",
-        }
-        said = self.runtime.invoke_endpoint_async(
-            EndpointName=self.endpoints[model], **request, **limits
-        )
-        return [said[f"{place}Location"].split("/", 3)[3] for place in ("Output", "Failure")]
+class Command(NamedTuple):
+    name: str  # without the slash, in lower case
 
-    def carry(self, file: str, key: str) -> None:
-        """Copy a picture to S3. Its link at Telegram, and errors that may show it, hold the token and stay in here."""
-        url, data = (
-            f"{self.api}/file/bot{self.token}/{self.call('getFile', file_id=file)['file_path']}",
-            b"",
-        )
+
+class Words(NamedTuple):
+    """Text that is no command."""
+
+    words: str
+
+
+class Rejected(NamedTuple):
+    """Content that cannot be painted."""
+
+    reason: str  # the key of a text
+
+
+class Button(NamedTuple):
+    """A button pressed. Its callback data is "verb:argument"."""
+
+    verb: str
+    argument: str  # a style's name, or the id of the job under whose message the button stands
+
+
+Event = Command | Words | ImageRef | Rejected | Button
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """What an update says, and who says it."""
+
+    user: int
+    thread: int | None
+    language: str
+    event: Event
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A chat's new state, the keys of the texts to answer with, and what to paint, if anything."""
+
+    chat: Chat
+    reply: tuple[str, ...] = ()
+    request: PaintRequest | None = None
+
+
+def chat_of(raw: Mapping[str, Json]) -> int:
+    """Return the number of the chat that an update belongs to, or 0."""
+    source = raw.get("callback_query") or raw
+    try:
+        return int(source["message"]["chat"]["id"])
+    except (KeyError, TypeError, ValueError):
+        return 0
+
+
+def read_update(raw: Mapping[str, Json], bot_name: str) -> Incoming | None:
+    """Return what an update says, or None if it is not meant for this bot."""
+    query = raw.get("callback_query")
+    source = query or raw.get("message") or {}
+    message = query.get("message") if query else source
+    sender = source.get("from")
+    if not message or "chat" not in message or not sender:
+        return None
+
+    event: Event | None
+    if query:
+        verb, _, argument = query.get("data", "").partition(":")
+        event = Button(verb, argument)
+    else:
+        event = read_message(message, bot_name)
+    if event is None:
+        return None
+
+    is_private = message["chat"]["id"] > 0
+    has_topic = is_private or message.get("is_topic_message")
+    is_russian = str(sender.get("language_code")).lower().startswith("ru")
+    return Incoming(
+        user=sender["id"],
+        thread=message.get("message_thread_id") if has_topic else None,
+        language="ru" if is_russian else "en",
+        event=event,
+    )
+
+
+def read_message(message: Mapping[str, Json], bot_name: str) -> Event | None:
+    """Return what a message says, or None for another bot's command."""
+    words = message.get("text", "").strip()
+    if not words:
+        return read_file(message)
+    if not words.startswith("/"):
+        return Words(words)
+    name, _, addressee = words[1:].split(" ")[0].lower().partition("@")
+    if addressee not in ("", bot_name.lower()):
+        return None
+    return Command(name)
+
+
+def read_file(message: Mapping[str, Json]) -> ImageRef | Rejected:
+    """Return the picture in a message, or why there is none."""
+    photo_sizes = message.get("photo")
+    file = photo_sizes[-1] if photo_sizes else message.get("document")
+    if not file or "animation" in message:  # an animation comes with a document too
+        return Rejected("not_a_picture")
+    if not photo_sizes and not str(file.get("mime_type")).startswith("image/"):
+        return Rejected("not_an_image")
+    pixels = file.get("width", 0) * file.get("height", 0)
+    if file.get("file_size", 0) > MAX_FILE_BYTES or pixels > MAX_PIXELS:
+        return Rejected(ErrorCode.IMAGE_TOO_LARGE.value)
+    return ImageRef(file["file_id"], is_document=not photo_sizes)
+
+
+def transition(chat: Chat, incoming: Incoming, config: Config) -> Decision:
+    """Return what an event does to a chat."""
+    event = incoming.event
+    is_admin = incoming.user in config.admins
+    is_allowed = is_admin or not config.allowed_users or incoming.user in config.allowed_users
+    if not is_allowed:
+        return Decision(chat, ("private",))
+    if isinstance(event, Button):
+        return press_button(chat, event, config)
+    if isinstance(event, Command):
+        return run_command(chat, event, is_admin)
+    if isinstance(event, Rejected):
+        return ask(chat, event.reason)
+    if chat.job_id:
+        return ask(chat)
+    if isinstance(event, ImageRef):
+        return take_picture(chat, event)
+    return take_words(chat, event, config)
+
+
+def ask(chat: Chat, reason: str = "") -> Decision:
+    """Say what the chat waits for, after the reason why what came was something else."""
+    if chat.job_id:
+        return Decision(chat, ("busy",))
+    wanted = "ask_style" if chat.content else "ask_content"
+    if reason:
+        return Decision(chat, (reason, wanted))
+    return Decision(chat, (wanted,))
+
+
+def run_command(chat: Chat, command: Command, is_admin: bool) -> Decision:
+    if command.name == "help":
+        return Decision(chat, ("help",))
+    if command.name == "stats" and is_admin:
+        return Decision(chat, ("stats",))
+    if command.name == "start":
+        return ask(replace(chat, content=None), "hello")
+    if command.name == "cancel":
+        had_something = chat.job_id or chat.content
+        idle = replace(chat, content=None, job_id=None)
+        return ask(idle, "cancelled" if had_something else "nothing_to_cancel")
+    return ask(chat, "unknown_command")
+
+
+def take_picture(chat: Chat, image: ImageRef) -> Decision:
+    """Take a picture as the photo, or as the style if there is a photo already."""
+    if chat.content:
+        return start_painting(chat, default_request(chat.content, image))
+    return ask(replace(chat, content=image), "got_content")
+
+
+def take_words(chat: Chat, words: Words, config: Config) -> Decision:
+    """Take words as the name of a painter, in any case."""
+    if not chat.content:
+        return ask(chat)
+    for name, label in config.styles.items():
+        if label.lower() == words.words.lower():
+            return start_painting(chat, default_request(chat.content, name))
+    return ask(chat, ErrorCode.UNKNOWN_STYLE.value)
+
+
+def press_button(chat: Chat, button: Button, config: Config) -> Decision:
+    if button.verb == "cancel" and button.argument == chat.job_id:  # not an older job's button
+        return ask(replace(chat, job_id=None), "cancelled")
+    if chat.job_id or button.verb == "cancel":
+        return ask(chat)
+    if button.verb == "style":
+        return press_style(chat, button.argument, config)
+
+    request = chat.find_request(button.argument)
+    if request is None:
+        return ask(chat, ErrorCode.EXPIRED.value)
+    if button.verb == "another":
+        return ask(replace(chat, content=request.content))
+    return start_painting(chat, change_request(request, button.verb))
+
+
+def press_style(chat: Chat, style: str, config: Config) -> Decision:
+    """Paint with a painter's button. Under an old question it paints the last photo again."""
+    content = chat.content
+    if content is None and chat.history:
+        content = chat.history[-1].request.content
+    if content is None or style not in config.styles:
+        return ask(chat)
+    return start_painting(chat, default_request(content, style))
+
+
+def default_request(content: ImageRef, style: ImageRef | str) -> PaintRequest:
+    strength = 1.0 if isinstance(style, str) else 0.5
+    return PaintRequest(content, style, strength)
+
+
+def change_request(request: PaintRequest, verb: str) -> PaintRequest:
+    """Return the request as the button under a result changes it. "retry" changes nothing."""
+    if verb == "stronger":
+        return replace(request, strength=min(1.0, round(request.strength + 0.2, 1)))
+    if verb == "softer":
+        return replace(request, strength=max(0.1, round(request.strength - 0.2, 1)))
+    if verb == "file":
+        return replace(request, result="result.png")
+    if verb == "colours":
+        return replace(request, preserve_color=True)
+    if verb == "theirs":
+        return replace(request, preserve_color=False)
+    return request
+
+
+def start_painting(chat: Chat, request: PaintRequest) -> Decision:
+    """The chat owns no job yet: it gets one once the job is stored."""
+    return Decision(replace(chat, content=None), request=request)
+
+
+def result_buttons(request: PaintRequest) -> list[list[str]]:
+    """Return the verbs of the buttons under a result, row by row."""
+    strength = []
+    if request.strength < 1.0:
+        strength.append("stronger")
+    if request.strength > 0.1:
+        strength.append("softer")
+
+    more = []
+    if request.model == "nst":  # a painter knows only its own colours
+        more.append("theirs" if request.preserve_color else "colours")
+    if not request.wants_file:
+        more.append("file")
+    return [["another"], strength, more]
+
+
+def job_buttons(job: PaintJob, rows: list[list[str]]) -> Json:
+    """Return a keyboard of verbs that act on this job."""
+    return keyboard(
+        [
+            [(translate(job.language, f"button_{verb}"), f"{verb}:{job.id}") for verb in row]
+            for row in rows
+        ]
+    )
+
+
+def style_keyboard(styles: Mapping[str, str]) -> Json:
+    """Return the painters, two in a row."""
+    buttons = [(label, f"style:{name}") for name, label in styles.items()]
+    return keyboard([buttons[i : i + 2] for i in range(0, len(buttons), 2)])
+
+
+def fits_photo(size: tuple[int, int], byte_count: int) -> bool:
+    """Whether Telegram takes a picture as a photo. If not, it goes out as a file."""
+    return (
+        sum(size) <= PHOTO_MAX_SIDES
+        and max(size) <= PHOTO_MAX_RATIO * min(size)
+        and byte_count <= PHOTO_MAX_BYTES
+    )
+
+
+def progress_line(language: str, progress: Mapping[str, Json]) -> str:
+    """Return a bar of ten blocks, the share done, and the time left where the model tells it."""
+    done = min(1.0, progress.get("step", 0) / progress["steps"])
+    bar = "▓" * int(10 * done)
+    line = f"{bar:░<10} {done:.0%}"
+    seconds = progress.get("seconds_left")
+    if seconds is None:
+        return line
+    return f"{line}, {translate(language, 'seconds_left', seconds=round(seconds))}"
+
+
+# ---------------------------------------------------------------- errors
+
+
+class Metrics:
+    """What the bot has done since its start."""
+
+    NAMES = ("updates", "done", "failed", "cancelled", "errors")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()  # guarded by _lock
+
+    def add(self, name: str) -> None:
+        with self._lock:
+            self._counts[name] += 1
+
+    def __str__(self) -> str:
+        with self._lock:
+            return " ".join(f"{name}={self._counts[name]}" for name in self.NAMES)
+
+
+def classify_error(error: Exception, attempts: int) -> ErrorCode | None:
+    """Return what to tell the user about a lasting error, or None for one that may pass."""
+    if isinstance(error, TelegramError):
+        return classify_telegram_error(error, attempts)
+    if isinstance(error, ClientError) and error.operation_name == "InvokeEndpointAsync":
+        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        may_pass = status >= 429 or "Throttl" in str(error)
+        return None if may_pass else ErrorCode.ENDPOINT
+    if isinstance(error, S3_ERRORS):
+        return None
+    return ErrorCode.INTERNAL
+
+
+def classify_telegram_error(error: TelegramError, attempts: int) -> ErrorCode | None:
+    if error.new_chat or error.code in (0, 429):
+        return None
+    if error.code >= 500 and attempts < 20:
+        return None
+    if error.method != "getFile":
+        return ErrorCode.INTERNAL
+    return ErrorCode.IMAGE_TOO_LARGE if "big" in error.description else ErrorCode.EXPIRED
+
+
+def log_and_back_off(metrics: Metrics, what: str, error: Exception, attempts: int) -> float:
+    """Log a failed step, with its traceback if the fault is ours.
+
+    Returns the seconds to wait: 0.25 to 30.
+    """
+    backoff = min(MAX_BACKOFF_SECONDS, BACKOFF_SECONDS * 2.0 ** min(attempts, 10))
+    retry_after = error.retry_after if isinstance(error, TelegramError) else 0.0
+    seconds = max(retry_after, backoff * random.uniform(0.5, 1))
+    is_expected = isinstance(error, (TelegramError, *S3_ERRORS))
+    log.warning("%s: %s; wait %.1f s", what, error, seconds, exc_info=not is_expected)
+    metrics.add("errors")
+    return seconds
+
+
+# ---------------------------------------------------------------- updates
+
+
+class Messenger:
+    """Sends to chats, and updates the stored chat when Telegram says that it moved or is closed."""
+
+    def __init__(self, telegram: TelegramClient, store: Store) -> None:
+        self.telegram = telegram
+        self.store = store
+
+    def send(self, chat: int, thread: int | None, method: str, **values: Json) -> Json:
+        """Return the message that was sent.
+
+        Raises TelegramError; with `new_chat` set, try again there.
+        """
         try:
-            with self.pictures, self.web.get(url, timeout=(10, 30), stream=True) as response:
-                response.raise_for_status()
-                for piece in response.iter_content(2**20):
-                    data += piece
-                    if len(data) > MAX_BYTES:
-                        raise TelegramError("getFile", 400, "the file is too big", {})
-                self.s3.put_object(Bucket=self.bucket, Key=key, Body=data)
-        except requests.RequestException as error:
-            raise TelegramError("download", 0, type(error).__name__, {}) from None
+            return self.telegram.send(chat, thread, method, **values)
+        except TelegramError as error:
+            if error.code == 403:  # the user has blocked the bot, or the group has removed it
+                self.store.release_job(chat, None, keep=None)
+            if error.new_chat:
+                self.store.move_chat(chat, error.new_chat)
+            raise
 
-    def send(self, job: Job, part: str, method: str, **values: Json) -> bool:
-        """Send a part of the answer, once, and record that. False where Telegram does not take it. A picture that may
-        have come before (killed, or no answer) goes into the status message: then there are never more than two."""
-        doubt = f"{part}?"
+
+@dataclass(eq=False)
+class UpdateHandler:
+    """Carries out what the conversation decides.
+
+    `handle` may be repeated after a kill at any point.
+    """
+
+    config: Config
+    telegram: TelegramClient
+    messenger: Messenger
+    store: Store
+    runner: JobRunner
+    metrics: Metrics
+    bot_name: str = ""  # set before the first update
+
+    def handle(self, update: Update, health: str) -> None:
+        """Handle an update; `health` is the answer to /stats.
+
+        Raises TelegramError and S3_ERRORS.
+        """
+        if update.error_code:
+            self.say_sorry(update)
+            return
+        query = update.raw.get("callback_query")
+        if query:
+            self.telegram.try_call("answerCallbackQuery", callback_query_id=query["id"])
+        incoming = read_update(update.raw, self.bot_name)
+        if incoming is None:
+            return
+
+        update.language = incoming.language
+        stored = self.store.load_chat(update.chat)
+        chat = stored.chat
+        if update.id not in chat.seen:
+            chat = self.change_chat(update, incoming, stored)
+        if chat.reply and chat.seen[-1] == update.id:
+            self.answer(stored.number, chat.reply, incoming, health)
+
+    def say_sorry(self, update: Update) -> None:
+        """Tell the user that the update failed for good."""
+        words = translate(update.language, "update_failed")
+        self.telegram.try_call("sendMessage", chat_id=update.chat, text=words)
+
+    def change_chat(self, update: Update, incoming: Incoming, stored: StoredChat) -> Chat:
+        """Store what the update changes, and return the chat's new state."""
+        before = stored.chat
+        decision = transition(before, incoming, self.config)
+        if decision.request and self.limit_is_reached(incoming.user):
+            decision = Decision(before, ("daily_limit",))
+        after = decision.chat
+        if decision.request:
+            job = self.create_job(update, incoming, decision.request)
+            after = replace(after, job_id=job.id)
+        after = after.with_answer(update.id, decision.reply)
+        self.store.save_chat(stored, after)
+        if before.job_id and before.job_id != after.job_id:
+            self.metrics.add("cancelled")
+        return after
+
+    def limit_is_reached(self, user: int) -> bool:
+        limit = self.config.daily_limit
+        return limit > 0 and self.store.count_today(user) >= limit
+
+    def create_job(self, update: Update, incoming: Incoming, request: PaintRequest) -> PaintJob:
+        """Store a job named after the update, so that handling the update twice makes one job."""
+        label = translate(incoming.language, "own_style")
+        if isinstance(request.style, str):
+            label = self.config.styles.get(request.style, request.style)
+        job = PaintJob(
+            id=str(update.id),
+            chat=update.chat,
+            user=incoming.user,
+            thread=incoming.thread,
+            language=incoming.language,
+            request=request,
+            style_label=label,
+        )
+        self.store.save_job(job)
+        # Its first step waits until this update is done: a chat is served by one thread at a time.
+        self.runner.add(job)
+        return job
+
+    def answer(self, chat: int, reply: Iterable[str], incoming: Incoming, health: str) -> None:
+        words = translate(
+            incoming.language,
+            *reply,
+            support=self.config.support,
+            limit=self.config.daily_limit,
+            user=incoming.user,
+            health=health,
+        )
+        buttons = None
+        if "ask_style" in reply and self.config.styles:
+            buttons = style_keyboard(self.config.styles)
+        self.messenger.send(chat, incoming.thread, "sendMessage", text=words, reply_markup=buttons)
+
+
+# ---------------------------------------------------------------- jobs
+
+
+class JobRunner:
+    """Takes the pending jobs from step to step.
+
+    Each step may be repeated after a kill at any point.
+
+             submit               the model answers, or the deadline passes
+    SUBMIT ----------> WAIT ------------------------------------> finish: picture or reason
+      |                 |  update_status every few seconds           |
+      |                 |                                            | the chat gives up the job
+      +-----------------+--------------------------------------------+
+                        | the chat does not own the job: cancelled, finished, or never its own
+                        v
+                     clean_up, again and again until the model has answered
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        telegram: TelegramClient,
+        messenger: Messenger,
+        store: Store,
+        models: Models,
+        metrics: Metrics,
+    ) -> None:
+        self.config = config
+        self.telegram = telegram
+        self.messenger = messenger
+        self.store = store
+        self.models = models
+        self.metrics = metrics
+        self._pictures = threading.Semaphore(PICTURES_IN_MEMORY)  # bounds the memory of downloads
+        self._cursor = ""  # the watcher's alone: where the listing of jobs/ goes on
+        self._lock = threading.Lock()
+        self._jobs: dict[str, PaintJob] = {}  # all that are pending, by id; guarded by _lock
+
+    # The jobs that are pending
+
+    def pending(self) -> list[PaintJob]:
+        with self._lock:
+            return list(self._jobs.values())
+
+    def add(self, job: PaintJob) -> PaintJob:
+        """Add a job, unless it is pending already. Returns the one that is pending."""
+        with self._lock:
+            return self._jobs.setdefault(job.id, job)
+
+    def scan_jobs(self) -> None:
+        """Take up the next page of jobs/: an earlier process may have left jobs or their files."""
+        items, self._cursor = self.store.list_page(JOBS_PREFIX, self._cursor)
+        names_of_jobs: dict[str, set[str]] = {}
+        for item in items:
+            _, job_id, name = item["Key"].split("/", 2)
+            names_of_jobs.setdefault(job_id, set()).add(name)
+        for job_id, names in names_of_jobs.items():
+            job = self.find(job_id)
+            if job is None:
+                self.store.delete_job_objects(job_id)
+            elif "progress.json" in names:
+                job.has_progress = True
+
+    def find(self, job_id: str) -> PaintJob | None:
+        """Return a pending job, from S3 where this process does not know it.
+
+        None: only files are left of it.
+        """
+        with self._lock:
+            job = self._jobs.get(job_id)
+            pending = len(self._jobs)
+        if job:
+            return job
+        job = self.store.load_job(job_id)
+        if job is None:
+            return None
+        # Many jobs that are found at once take turns.
+        job.last_look += pending / STATUS_UPDATES_PER_SECOND
+        return self.add(job)
+
+    # What is due
+
+    def has_ended(self, job: PaintJob) -> bool:
+        is_late = time.time() > job.created + DEADLINE_SECONDS
+        return is_late or self.models.has_answered(job.result_keys)
+
+    def is_due(self, job: PaintJob, pending: int) -> bool:
+        """Whether a job can take a step.
+
+        The more jobs are pending, the less often each one is looked at.
+        """
+        now = time.monotonic()
+        if now < job.retry.not_before:
+            return False
+        if job.step != Step.WAIT or self.has_ended(job):
+            return True
+        return now >= job.last_look + max(EDIT_SECONDS, pending / STATUS_UPDATES_PER_SECOND)
+
+    # The steps
+
+    def advance(self, job: PaintJob) -> None:
+        """Take the next step.
+
+        Raises TelegramError and S3_ERRORS, after which the step is repeated.
+        """
+        served_chat = job.chat
+        stored = self.store.load_chat(job.chat)
+        job.chat = stored.number
+        if stored.chat.job_id != job.id:
+            return self.clean_up(job)
+        if job.chat != served_chat:  # the group has moved: another thread may serve its new number
+            return None
+        if job.error_code or self.has_ended(job):
+            return self.finish(job)
+        if job.step == Step.WAIT:
+            return self.update_status(job)
+        return self.submit(job)
+
+    def submit(self, job: PaintJob) -> None:
+        """Tell the user that we begin, copy the pictures to S3, and call the model."""
+        words = translate(job.language, "accepted", style=job.style_label)
+        buttons = job_buttons(job, [["cancel"]])
+        if not self.send_once(job, "status", "sendMessage", text=words, reply_markup=buttons):
+            self.store.release_job(job.chat, job.id, keep=None)
+            return
+
+        request = job.request
+        self.copy_to_s3(request.content, job.key("content"))
+        body = {
+            "content_url": self.store.url(job.key("content")),
+            "progress_url": self.store.url(job.key("progress.json")),
+            "result_url": self.store.url(job.key(request.result)),
+            "strength": request.strength,
+        }
+        if isinstance(request.style, str):
+            body["style_name"] = request.style
+        else:
+            self.copy_to_s3(request.style, job.key("style"))
+            body["style_url"] = self.store.url(job.key("style"))
+            body["preserve_color"] = request.preserve_color
+            body["time_budget"] = TIME_BUDGET_SECONDS
+        self.store.put_json(job.key("request.json"), body)
+
+        job.result_keys = self.models.invoke(request.model, job.key("request.json"), job.id)
+        job.step = Step.WAIT
+        job.status_text = words
+        self.store.save_job(job)
+
+    def copy_to_s3(self, image: ImageRef, key: str) -> None:
+        with self._pictures:
+            self.store.put(key, self.telegram.download(image.file_id))
+
+    def update_status(self, job: PaintJob) -> None:
+        """Show in the status message how far the model is."""
+        job.last_look = time.monotonic()
+        progress: dict[str, Json] = {}
+        if job.has_progress:
+            progress, _ = self.store.get_json(job.key("progress.json"))
+
+        words = translate(job.language, "accepted", style=job.style_label)
+        if progress.get("steps"):
+            words += "\n" + progress_line(job.language, progress)
+        elif time.time() > job.created + WAKING_SECONDS:
+            words += "\n" + translate(job.language, "waking")
+
+        self.telegram.call(
+            "sendChatAction", chat_id=job.chat, message_thread_id=job.thread, action="typing"
+        )
+        if job.status_message and words != job.status_text:
+            self.edit_status(job, words, base64.b64decode(progress.get("preview") or ""))
+        job.status_text = words
+
+    def edit_status(self, job: PaintJob, words: str, preview: bytes) -> None:
+        buttons = job_buttons(job, [["cancel"]])
+        if preview and self.show_in_status(job, "photo", preview, words, buttons):
+            return
+        self.telegram.call(
+            "editMessageText",
+            chat_id=job.chat,
+            message_id=job.status_message,
+            text=words,
+            reply_markup=buttons,
+        )
+
+    def finish(self, job: PaintJob) -> None:
+        """Send the picture, or say why there is none. The chat then gives up the job."""
+        failure = self.find_failure(job) or self.deliver(job)
+        if failure:
+            self.send_reason(job, failure)
+            self.metrics.add("failed")
+        else:
+            if self.config.daily_limit:
+                self.store.count_painting(job.user, job.id)
+            self.metrics.add("done")
+
+        # There is nothing to try again with a photo that we cannot get.
+        is_lost = job.error_code in (ErrorCode.EXPIRED, ErrorCode.IMAGE_TOO_LARGE)
+        self.store.release_job(job.chat, job.id, keep=None if is_lost else job.request)
+
+    def find_failure(self, job: PaintJob) -> Failure | None:
+        """Return why there is no picture, or None if the model has written one."""
+        if job.error_code:
+            return Failure(job.error_code)
+        if not job.result_keys or not self.models.has_answered(job.result_keys):
+            return Failure(ErrorCode.DEADLINE)
+        if self.models.has_output(job.result_keys):
+            return None
+        failure = self.models.read_failure(job.result_keys)
+        log.warning("job %s failed in the model: %s", job.id, failure.code.value)
+        return failure
+
+    def send_reason(self, job: PaintJob, failure: Failure) -> None:
+        support = self.config.support
+        reason = failure.message
+        if not reason or job.language != "en":
+            reason = translate(job.language, failure.code.value, support=support)
+        before = translate(job.language, "failed")
+        after = translate(job.language, "after_failure")
+        self.send_once(
+            job,
+            "reason",
+            "sendMessage",
+            text=f"{before} {reason} {after}",
+            reply_markup=job_buttons(job, [["retry", "another"]]),
+        )
+
+    def deliver(self, job: PaintJob) -> Failure | None:
+        """Send the picture as a photo, and as a file where the user or Telegram wants that."""
+        assert job.result_keys
+        answer = self.models.read_output(job.result_keys)
+        request = job.request
+        picture, _ = self.store.get(job.key(request.result))
+        if not picture:
+            return Failure(ErrorCode.INTERNAL)
+
+        file = (request.result, picture)
+        caption = self.caption(job, answer)
+        buttons = job_buttons(job, result_buttons(request))
+        width, height = answer.get("size") or (1, 1)
+        is_shown = False
+        if not request.wants_file and fits_photo((width, height), len(picture)):
+            is_shown = self.send_picture(job, "photo", file, caption, buttons)
+        if is_shown and request.content.is_document:
+            self.send_picture(job, "document", file)
+        if not is_shown:
+            is_shown = self.send_picture(job, "document", file, caption, buttons)
+        return None if is_shown else Failure(ErrorCode.INTERNAL)
+
+    def caption(self, job: PaintJob, answer: Mapping[str, Json]) -> str:
+        """Return the style, the seconds and the model's notes."""
+        seconds = round(float(answer.get("seconds") or time.time() - job.created))
+        caption = translate(job.language, "caption", style=job.style_label, seconds=seconds)
+        notes = [str(note) for note in answer.get("notes") or ()]
+        return "\n".join([caption, *notes])[:CAPTION_MAX_LENGTH]
+
+    def clean_up(self, job: PaintJob) -> None:
+        """Remove all of a job that its chat does not own.
+
+        Its model may still write, until it has answered.
+        """
+        if job.status_message:
+            self.telegram.try_call("deleteMessage", chat_id=job.chat, message_id=job.status_message)
+        self.store.delete_job_objects(job.id, *(job.result_keys or ()))
+        job.status_message = None
+        job.last_look = time.monotonic()
+        if job.result_keys and not self.has_ended(job):
+            return
+        with self._lock:
+            self._jobs.pop(job.id, None)
+        self.models.forget(job.result_keys)
+
+    # Messages that are sent once
+
+    def send_once(self, job: PaintJob, part: str, method: str, **values: Json) -> bool:
+        """Send a part of the answer and record that. False where Telegram refuses it for good."""
         if part in job.sent:
             return True
         try:
-            if doubt in job.sent and job.message and self.show(job, **values):
-                job.message = None  # it must stay
-            else:
-                if "files" in values and doubt not in job.sent:
-                    job.sent.append(doubt)
-                    self.save_job(job)
-                sent = self.say(job.chat, job.thread, method, **values)
-                job.message = sent.get("message_id") if part == "status" else job.message
+            message = self.messenger.send(job.chat, job.thread, method, **values)
         except TelegramError as error:
-            job.sent = [done for done in job.sent if done != doubt or not error.code]
-            if error.code not in (400, 403) or error.moved:
-                raise
-            return False
+            if is_refusal(error):
+                return False
+            raise
+        if part == "status":
+            job.status_message = message.get("message_id")
+        return self.record_sent(job, part)
+
+    def send_picture(
+        self,
+        job: PaintJob,
+        kind: str,
+        file: tuple[str, bytes],
+        caption: str = "",
+        buttons: Json = None,
+    ) -> bool:
+        """Send a "photo" or a "document" once. False where Telegram refuses it for good.
+
+        Telegram cannot be asked whether it took a message. So the attempt is recorded first, as
+        "photo?". A picture that may have arrived before a kill goes into the status message: an
+        edit can be repeated, and nobody gets more than two.
+        """
+        if kind in job.sent:
+            return True
+        attempt = f"{kind}?"
+        if attempt not in job.sent:
+            self.record_sent(job, attempt)
+        elif self.show_in_status(job, kind, file, caption, buttons):
+            job.status_message = None  # it holds the picture now, and must stay
+            return self.record_sent(job, kind)
+        try:
+            self.messenger.send(
+                job.chat,
+                job.thread,
+                SEND_METHODS[kind],
+                files={kind: file},
+                caption=caption or None,
+                reply_markup=buttons,
+            )
+        except TelegramError as error:
+            if error.code:  # an answer came, so nothing was sent
+                job.sent.remove(attempt)
+            if is_refusal(error):
+                return False
+            raise
+        return self.record_sent(job, kind)
+
+    def record_sent(self, job: PaintJob, part: str) -> bool:
         job.sent.append(part)
-        self.save_job(job)
+        self.store.save_job(job)
         return True
 
-    def show(self, job: Job, files: Json, caption: str, reply_markup: Json) -> bool:
-        """Turn the status message into a picture, as often as need be. False where Telegram's server cannot do that."""
-        [(kind, file)] = files.items()
+    def show_in_status(
+        self, job: PaintJob, kind: str, file: bytes | tuple[str, bytes], caption: str, buttons: Json
+    ) -> bool:
+        """Turn the status message into a picture.
+
+        False where there is none, or the server cannot do that.
+        """
+        if not job.status_message:
+            return False
         media = {"type": kind, "media": "attach://file", "caption": caption}
-        to = {"chat_id": job.chat, "message_id": job.message, "reply_markup": reply_markup}
         try:
-            self.call("editMessageMedia", files={"file": file}, media=media, **to)
+            self.telegram.call(
+                "editMessageMedia",
+                files={"file": file},
+                chat_id=job.chat,
+                message_id=job.status_message,
+                media=media,
+                reply_markup=buttons,
+            )
         except TelegramError as error:
             if error.code not in (400, 404, 501):
                 raise
             return "not modified" in error.description
         return True
 
-    def glance(self, job: Job) -> None:
-        progress = self.get_json(job.key("progress.json"))[0] if job.progress else {}
-        words, job.glanced = text(job.lang, "accepted", style=job.style), time.monotonic()
-        if progress.get("steps"):
-            done, left = (
-                min(1.0, progress.get("step", 0) / progress["steps"]),
-                progress.get("seconds_left"),
-            )
-            words += f"\n{'▓' * int(10 * done):░<10} {done:.0%}"
-            words += "" if left is None else ", " + text(job.lang, "left", left=round(left))
-        elif time.time() > job.created + WAKING_SECONDS:
-            words += "\n" + text(job.lang, "waking")
-        self.call("sendChatAction", chat_id=job.chat, message_thread_id=job.thread, action="typing")
-        if words != job.shown and job.message:
-            rows, preview = job.buttons(["cancel"]), base64.b64decode(progress.get("preview") or "")
-            if not preview or not self.show(job, {"photo": preview}, words, rows):
-                self.call(
-                    "editMessageText",
-                    chat_id=job.chat,
-                    message_id=job.message,
-                    text=words,
-                    reply_markup=rows,
-                )
-        job.shown = words
 
-    def finish(self, job: Job) -> None:
-        """Send the picture, or say why there is none; then record that by letting go of the job."""
-        reason = job.verdict or self.read_failure(job) or self.deliver(job)
-        if reason:
-            words = text(job.lang, "failed", reason, "go_on", support=self.support)
-            self.send(
-                job,
-                "reason",
-                "sendMessage",
-                text=words,
-                reply_markup=job.buttons(["retry", "another"]),
-            )
-        elif self.daily_limit:
-            self.count_today(job.user, job.id)
-        self.let_go(
-            job.chat, job.id, None if reason in ("expired", "image_too_large") else job.work
-        )
-        self.count["failed" if reason else "done"] += 1
+def is_refusal(error: TelegramError) -> bool:
+    """Whether Telegram would refuse the same message again."""
+    return error.code in (400, 403) and not error.new_chat
 
-    def read_failure(self, job: Job) -> str:
-        """Why the model failed: a text's key, or words for the user. Nothing if there is a picture."""
-        if self.answers.isdisjoint(job.places) or job.places[0] in self.answers:
-            return "deadline" if self.answers.isdisjoint(job.places) else ""
-        error = (
-            self.get(job.places[1])[0].decode(errors="replace").replace("\\", "")
-        )  # it may be quoted
-        found = (
-            re.search(rf'"{name}"\s*:\s*"([^"]{{1,500}})"', error) for name in ("code", "message")
-        )
-        code, message = (match[1] if match else "" for match in found)
-        log.warning("job %s failed in the model: %s", job.id, code or "no code")
-        return message if message and job.lang == "en" else code if code in TEXTS else "internal"
 
-    def deliver(self, job: Job) -> str:
-        said, picture, work = (
-            self.get_json(job.places[0])[0],
-            self.get(job.key(job.work["result"]))[0],
-            job.work,
-        )
-        seconds = round(float(said.get("seconds") or time.time() - job.created))
-        words = [
-            text(job.lang, "caption", style=job.style, seconds=seconds),
-            *map(str, said.get("notes") or ()),
-        ]
-        is_file, sides, shown = work["result"] == "result.png", said.get("size") or (1, 1), 0
-        strength = ["stronger"] * (work["strength"] < 1) + ["softer"] * (work["strength"] > 0.1)
-        last = ["theirs" if work["colours"] else "colours"] * (
-            job.model == "nst"
-        )  # not a painter's
-        rows = job.buttons(["another"], strength, last + ["file"] * (not is_file))
-        told = {"caption": "\n".join(words)[:1000], "reply_markup": rows}
-        fits = (
-            sum(sides) <= PHOTO_SIDES
-            and max(sides) <= PHOTO_RATIO * min(sides)
-            and len(picture) <= PHOTO_BYTES
-        )
-        for way in ["photo"] * (fits and not is_file) + ["document"]:
-            if picture and (not shown or work["content"]["document"]):
-                files = {way: (work["result"], picture)}
-                shown += self.send(
-                    job, way, f"send{way.title()}", files=files, **({} if shown else told)
-                )
-        return "" if shown else "internal"
+# ---------------------------------------------------------------- who is served when
 
-    def discard(self, job: Job) -> None:
-        """Remove all of a job that its chat does not wait for; again and again, until its model has answered."""
-        if job.message:
-            self.hint("deleteMessage", chat_id=job.chat, message_id=job.message)
-        self.remove(*[item["Key"] for item in self.page(job.key(""))[0]], *job.places)
-        job.message, job.glanced = None, time.monotonic()
-        if not job.places or self.has_ended(job):
-            self.jobs.pop(job.id, None)
-            self.answers.difference_update(job.places)
 
-    # ------------------------------------------------------------ who is served when, and the main loop
+class Dispatcher:
+    """Polls Telegram, watches S3, and has whatever can go on take a step.
+
+    Of each chat one thing is done at a time, and its updates in order: an update that waits to be
+    tried again holds up the later ones of its chat. A job that waits holds up nothing.
+    """
+
+    def __init__(
+        self,
+        telegram: TelegramClient,
+        handler: UpdateHandler,
+        runner: JobRunner,
+        models: Models,
+        metrics: Metrics,
+    ) -> None:
+        self.telegram = telegram
+        self.handler = handler
+        self.runner = runner
+        self.models = models
+        self.metrics = metrics
+        self._pool = ThreadPoolExecutor(WORKER_THREADS)
+        self._stopping = threading.Event()
+        self._lock = threading.Condition()  # notified when an update has been handled
+        self._inbox: dict[int, Update | None] = {}  # not confirmed; None: handled; guarded by _lock
+        self._serving: set[int] = set()  # chats for which a thread works; guarded by _lock
+
     def dispatch(self) -> None:
-        """Have whatever can go on take a step: of each chat one thing at a time, and its updates in order."""
-        with self.lock:
-            now, taken, pace = (
-                time.monotonic(),
-                set(self.busy),
-                max(EDIT_SECONDS, len(self.jobs) / GLANCES),
-            )
-            for job in [*filter(None, self.inbox.values()), *self.jobs.values()]:
-                due = job.step != "wait" or now >= job.glanced + pace or self.has_ended(job)
-                ready, lane = due and now >= job.after, job.chat or job.id
-                if ready and lane not in taken:
-                    self.busy.add(lane)
-                    self.pool.submit(self.take_step, job, lane)
-                if ready or job.step == "answer":
-                    taken.add(lane)
+        """Hand every update and job that can take a step to a thread."""
+        if self._stopping.is_set():
+            return
+        with self._lock:
+            taken = set(self._serving)
+            for update in self._inbox.values():
+                if update is None:
+                    continue
+                is_due = time.monotonic() >= update.retry.not_before
+                if is_due and update.chat not in taken:
+                    self._serving.add(update.chat)
+                    self._pool.submit(self.take_update, update)
+                taken.add(update.chat)
 
-    def take_step(self, job: Job, lane: int | str) -> None:
+            jobs = self.runner.pending()
+            for job in jobs:
+                if job.chat not in taken and self.runner.is_due(job, len(jobs)):
+                    self._serving.add(job.chat)
+                    taken.add(job.chat)
+                    self._pool.submit(self.take_step, job)
+
+    def take_update(self, update: Update) -> None:
+        """Handle an update. This and take_step are where all errors of a chat end."""
         try:
-            self.answer(job) if job.step == "answer" else self.advance(job)
-            job.tries = 0
-        except Exception as error:  # the one place for whatever goes wrong with an update or a job
-            job.tries += 1
-            job.after = time.monotonic() + self.note(f"{job.step} {job.id}", error, job.tries)
-            job.verdict = (
-                judge(error, job.tries) if job.step != "wait" or self.has_ended(job) else ""
-            )
-        with self.lock:
-            self.busy.discard(lane)
+            self.handler.handle(update, self.health())
+        except Exception as error:
+            self.plan_retry(update.retry, f"update {update.id}", error)
+            update.error_code = classify_error(error, update.retry.attempts)
+        else:
+            with self._lock:
+                self._inbox[update.id] = None
+                self._lock.notify_all()
+        self.done_with(update.chat)
+
+    def take_step(self, job: PaintJob) -> None:
+        chat = job.chat  # a step may change it
+        try:
+            self.runner.advance(job)
+            job.retry.attempts = 0
+        except Exception as error:
+            self.plan_retry(job.retry, f"{job.step.value} {job.id}", error)
+            job.error_code = None
+            if job.step == Step.SUBMIT or self.runner.has_ended(job):
+                job.error_code = classify_error(error, job.retry.attempts)
+        self.done_with(chat)
+
+    def plan_retry(self, retry: Retry, what: str, error: Exception) -> None:
+        retry.attempts += 1
+        seconds = log_and_back_off(self.metrics, what, error, retry.attempts)
+        retry.not_before = time.monotonic() + seconds
+
+    def done_with(self, chat: int) -> None:
+        with self._lock:
+            self._serving.discard(chat)
         self.dispatch()
 
-    def watch_jobs(self) -> None:
-        """Two lists of S3 a second while something is pending, else in ten minutes; a line of health a minute."""
+    def watch(self) -> None:
+        """Look into S3 once a second while something is pending, else in ten minutes.
+
+        Runs in its own thread.
+        """
         for second in count():
             try:
-                if self.jobs or second < 120 or second % 600 == 0:
-                    self.look()
-            except Exception as error:
-                self.note("watcher", error, 1)
+                if second < 120 or second % 600 == 0 or self.runner.pending():
+                    self.models.scan_answers()
+                    self.runner.scan_jobs()
+            except Exception as error:  # the watcher must not die
+                log_and_back_off(self.metrics, "watcher", error, 1)
             self.dispatch()
             if second % 60 == 0:
                 log.info(self.health())
             time.sleep(1)
 
-    def look(self) -> None:
-        """A page of the answers and a page of the jobs, each going on where the last one ended."""
-        items, self.cursors["async/"] = self.page("async/", self.cursors["async/"])
-        self.answers.update(item["Key"] for item in items)
-        self.remove(
-            *[
-                item["Key"]
-                for item in items
-                if time.time() > item["LastModified"].timestamp() + 86400
-            ]
-        )
-        items, self.cursors["jobs/"] = self.page("jobs/", self.cursors["jobs/"])
-        for path in (item["Key"].split("/") for item in items if item["Key"].count("/") == 2):
-            job = self.jobs.get(path[1]) or Job(
-                path[1], glanced=time.monotonic() + len(self.jobs) / GLANCES
-            )  # in turn
-            if path[1] not in self.jobs:  # another process began it, or only files are left of it
-                vars(job).update(self.get_json(job.key("job.json"))[0])
-            self.jobs.setdefault(path[1], job).progress |= path[2] == "progress.json"
-
     def health(self) -> str:
-        waiting = [time.time() - job.created for job in list(self.inbox.values()) if job]
-        counts = " ".join(f"{name}={number}" for name, number in self.count.items())
-        return f"{counts} jobs={len(self.jobs)} waiting={len(waiting)} lag={max(waiting, default=0):.1f}s"
+        """Return figures: what was done, what is pending, how long the oldest update waits."""
+        with self._lock:
+            received = [update.received for update in self._inbox.values() if update]
+        lag = time.time() - min(received, default=time.time())
+        jobs = len(self.runner.pending())
+        return f"{self.metrics} jobs={jobs} waiting={len(received)} lag={lag:.1f}s"
 
-    def offset(self) -> int | None:
-        """Confirms all updates below the first that is not handled; None when there is nothing to confirm."""
-        with self.lock:
-            first = min(
-                (number for number, job in self.inbox.items() if job),
-                default=max(self.inbox, default=-1) + 1,
-            )
-            self.inbox = {number: job for number, job in self.inbox.items() if number >= first}
+    def confirmed_offset(self) -> int | None:
+        """Return the offset that confirms all updates below the first unhandled one, or None."""
+        with self._lock:
+            unhandled = [number for number, update in self._inbox.items() if update]
+            first = min(unhandled, default=max(self._inbox, default=-1) + 1)
+            self._inbox = {number: u for number, u in self._inbox.items() if number >= first}
         return first or None
 
-    def patiently(self, method: str, **values: Json) -> Json:
-        """Call until Telegram answers, whatever the weather. A refused token ends the program."""
-        for tries in count(1):
-            try:
-                return self.call(method, **values)
-            except TelegramError as error:
-                if error.code in (401, 404):
-                    raise ValueError(
-                        f"TELEGRAM_TOKEN is refused: set it to {SETTINGS['TELEGRAM_TOKEN'][2]}"
-                    ) from None
-                if (
-                    error.code == 409 and "webhook" in error.description
-                ):  # or another program polls: the log says it
-                    self.hint("deleteWebhook")
-                time.sleep(self.note(method, error, tries))
+    def has_unhandled(self) -> bool:
+        """Whether an update is not handled yet.
 
-    def run(self) -> int:
-        """Take updates in, once. Those that are not handled yet Telegram gives again."""
-        self.name = self.patiently("getMe").get("username", "")
-        self.hint("deleteWebhook")
-        for lang, code in (("en", None), ("ru", "ru")):
-            commands = [
-                {"command": c, "description": text(lang, f"c_{c}")}
-                for c in ("start", "cancel", "help")
-            ]
-            self.hint("setMyCommands", commands=commands, language_code=code)
-        threading.Thread(target=self.watch_jobs, daemon=True).start()
+        The caller holds _lock, or can bear a late answer.
+        """
+        return any(self._inbox.values())
+
+    def call_until_answered(self, method: str, **values: Json) -> Json:
+        """Call Telegram until it answers. Raises ValueError where it refuses the token."""
+        attempts = 0
         while True:
-            values = {"allowed_updates": ["message", "callback_query"], "offset": self.offset()}
-            for update in self.patiently(
-                "getUpdates", wait=60, timeout=0 if self.inbox else 50, **values
-            ):
-                number, event = update["update_id"], update.get("callback_query") or update
-                chat = ((event.get("message") or {}).get("chat") or {}).get("id", 0)
-                with self.lock:
-                    self.count["updates"] += number not in self.inbox
-                    self.inbox.setdefault(
-                        number, Job(str(number), chat, step="answer", update=update)
-                    )
-            self.dispatch()
-            with self.lock:
-                self.lock.wait_for(lambda: not any(self.inbox.values()), 0.3)
+            try:
+                return self.telegram.call(method, **values)
+            except TelegramError as error:
+                attempts += 1
+                if error.code in (401, 404):
+                    advice = SETTINGS["TELEGRAM_TOKEN"].advice
+                    raise ValueError(f"TELEGRAM_TOKEN is refused: set it to {advice}") from None
+                if error.code == 409 and "webhook" in error.description:
+                    self.telegram.try_call("deleteWebhook")
+                time.sleep(log_and_back_off(self.metrics, method, error, attempts))
 
-    def stop(self, *_: Json) -> None:
-        """Within 10 s: let what runs come to its end, and confirm what is handled."""
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        self.dispatch, end = lambda: None, time.monotonic() + 6  # type: ignore[method-assign]
-        while self.busy and time.monotonic() < end:
+    def introduce(self) -> None:
+        """Learn the bot's name, and tell Telegram the commands in both languages."""
+        self.handler.bot_name = self.call_until_answered("getMe").get("username", "")
+        self.telegram.try_call("deleteWebhook")
+        for language, code in (("en", None), ("ru", "ru")):
+            commands = [
+                {"command": name, "description": translate(language, f"command_{name}")}
+                for name in ("start", "cancel", "help")
+            ]
+            self.telegram.try_call("setMyCommands", commands=commands, language_code=code)
+
+    def run(self) -> None:
+        """Take updates in, for ever. Telegram repeats those that are not confirmed."""
+        self.introduce()
+        threading.Thread(target=self.watch, name="watcher", daemon=True).start()
+        while True:
+            offset = self.confirmed_offset()
+            updates = self.call_until_answered(
+                "getUpdates",
+                read_timeout=60,
+                timeout=0 if self.has_unhandled() else 50,
+                allowed_updates=["message", "callback_query"],
+                offset=offset,
+            )
+            self.take_in(updates)
+            self.dispatch()
+            # A short wait lets the next call confirm what is handled by then.
+            with self._lock:
+                self._lock.wait_for(lambda: not self.has_unhandled(), 0.3)
+
+    def take_in(self, updates: Iterable[Mapping[str, Json]]) -> None:
+        with self._lock:
+            for raw in updates:
+                number = raw["update_id"]
+                if number not in self._inbox:
+                    self._inbox[number] = Update(number, chat_of(raw), raw)
+                    self.metrics.add("updates")
+
+    def shut_down(self) -> None:
+        """Let the running steps end, and confirm what is handled. Takes at most 8 s."""
+        self._stopping.set()
+        end = time.monotonic() + 6
+        while self._serving and time.monotonic() < end:
             time.sleep(0.05)
-        self.hint("getUpdates", wait=2, offset=self.offset(), limit=1, timeout=0)
+        offset = self.confirmed_offset()
+        self.telegram.try_call("getUpdates", read_timeout=2, offset=offset, limit=1, timeout=0)
         log.info("stopped: %s", self.health())
-        os._exit(0)  # without waiting for threads that are caught in a slow network
+
+
+# ---------------------------------------------------------------- main
+
+
+class StopSignal(BaseException):
+    """SIGTERM or Ctrl-C. No `except Exception` on the way may swallow it."""
+
+
+def raise_stop_signal(*_: object) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    raise StopSignal
+
+
+class Bot:
+    """All parts, wired together."""
+
+    def __init__(self, config: Config, telegram: TelegramClient, s3: Any, runtime: Any) -> None:  # noqa: ANN401 - boto3's clients
+        metrics = Metrics()
+        self.telegram = telegram
+        self.store = Store(s3, config.bucket)
+        self.models = Models(runtime, self.store, config.endpoints)
+        messenger = Messenger(telegram, self.store)
+        self.runner = JobRunner(config, telegram, messenger, self.store, self.models, metrics)
+        self.handler = UpdateHandler(config, telegram, messenger, self.store, self.runner, metrics)
+        self.dispatcher = Dispatcher(telegram, self.handler, self.runner, self.models, metrics)
+
+    def run(self) -> None:
+        """Serve until SIGTERM or Ctrl-C; end within 10 s of it.
+
+        Raises ValueError for a refused token.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, raise_stop_signal)
+        try:
+            self.dispatcher.run()
+        except StopSignal:
+            self.dispatcher.shut_down()
+        os._exit(0)  # without waiting for threads that hang in a slow network
 
     def check(self) -> int:
-        key, failed = f"jobs/check-{time.time_ns()}/request.json", 0
-        calls: dict[str, list[Json]] = {
-            "TELEGRAM_TOKEN": [(self.call, "getMe")],
-            "BUCKET": [
-                (self.put_json, key, {}),
-                (self.get, key),
-                (self.page, key),
-                (self.remove, key),
-            ],
-            "NST_ENDPOINT": [(self.invoke, "nst", key, "check")],
-            "CYCLEGAN_ENDPOINT": [(self.invoke, "cyclegan", key, "check")],
+        """Try the token, the bucket and both endpoints, and print what is wrong.
+
+        Returns the exit code.
+        """
+        checks: dict[str, Callable[[], None]] = {
+            "TELEGRAM_TOKEN": self.check_token,
+            "BUCKET": self.check_bucket,
+            "NST_ENDPOINT": lambda: self.check_endpoint("nst"),
+            "CYCLEGAN_ENDPOINT": lambda: self.check_endpoint("cyclegan"),
         }
-        for name in calls:
+        exit_code = 0
+        for name, check in checks.items():
             try:
-                for call, *values in calls[name]:
-                    call(*values)
-                print(f"{name}: ok")
+                check()
             except (TelegramError, *S3_ERRORS) as error:
-                failed = 1
-                print(
-                    f"{name}: {error}. What to do: set it to {SETTINGS[name][2]}, one that you have access to"
-                )
-        return failed
+                exit_code = 1
+                advice = f"set it to {SETTINGS[name].advice}, one that you have access to"
+                print(f"{name}: {error}. What to do: {advice}")
+            else:
+                print(f"{name}: ok")
+        return exit_code
+
+    def check_token(self) -> None:
+        self.telegram.call("getMe")
+
+    def check_bucket(self) -> None:
+        key = f"{JOBS_PREFIX}check-{time.time_ns()}/request.json"
+        self.store.put_json(key, {})
+        self.store.get(key)
+        self.store.list_page(key)
+        self.store.delete([key])
+
+    def check_endpoint(self, model: str) -> None:
+        """Send a request whose input does not exist: the endpoint accepts it, and fails later."""
+        self.models.invoke(model, f"{JOBS_PREFIX}check-{time.time_ns()}/request.json", "check")
+
+
+def connect(config: Config) -> Bot:
+    """Return the bot with clients for Telegram and AWS."""
+    session = boto3.Session()
+    limits = ClientConfig(
+        connect_timeout=5, read_timeout=20, max_pool_connections=WORKER_THREADS + 2
+    )
+    once = ClientConfig(retries={"total_max_attempts": 1})  # a repeated call could paint twice
+    return Bot(
+        config,
+        telegram=TelegramClient(config.telegram_api, config.token),
+        s3=session.client("s3", config=limits),
+        runtime=session.client("sagemaker-runtime", config=limits.merge(once)),
+    )
 
 
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("urllib3").propagate = False  # its warnings can show the token
     try:
-        bot = Bot(os.environ)
+        bot = connect(read_config(os.environ))
         if sys.argv[1:] == ["--check"]:
             return bot.check()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, bot.stop)
-        return bot.run()
+        bot.run()
     except (ValueError, BotoCoreError) as error:
         print(error, file=sys.stderr)
         return 2
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""A thousand chats wait for a painting each: what that costs the bot in memory, and a newcomer in seconds.
+"""A thousand chats wait for a painting: the bot's memory, and a newcomer's wait for an answer.
 
-"S3 and Telegram" is the time that the same calls take by themselves, in this process against the same servers: what is
-beyond it is the bot's own.
+"S3 and Telegram" is the time that the same calls take by themselves, in this process and against
+the same servers. What is beyond it is the bot's own time.
 """
 
 from __future__ import annotations
@@ -95,9 +95,8 @@ def measure(_: Settings) -> dict[str, Any]:
                     "calls": statistics.median(calls),
                 }
             )
-            say(
-                f"{chats} jobs pending: {rows[-1]['memory']:.0f} MB, /start {1000 * rows[-1]['start']:.0f} ms"
-            )
+            start_ms = 1000 * rows[-1]["start"]
+            say(f"{chats} jobs pending: {rows[-1]['memory']:.0f} MB, /start {start_ms:.0f} ms")
     return {"rows": rows}
 
 

@@ -18,23 +18,26 @@ from tests.fakes.storage import Storage
 
 
 class Endpoint:
-    """SageMaker's runtime for the tests: InvokeEndpointAsync as boto3 speaks it, and models that pretend.
+    """SageMaker's runtime for tests: InvokeEndpointAsync as boto3 speaks it, and a pretended model.
 
-    A "painting" is JSON that says what it was made of. `mode` is ok, asleep (accepts and does nothing),
-    missing, throttled, broken (HTTP 500) or failing (writes `error` to the failure location).
+    A "painting" is JSON that says what it was made of. `mode` is one of:
+    ok; asleep (accepts requests and does nothing); missing, throttled or broken (HTTP 500), which
+    refuse requests; failing (writes `error` to the failure location).
     """
 
     def __init__(self, storage: Storage) -> None:
-        self.storage, self.mode, self.seconds, self.steps = storage, "ok", 0.0, 0
-        self.error: str = json.dumps(
-            {"error": {"code": "image_unreadable", "message": "This is no picture."}}
-        )
+        self.storage = storage
+        self.mode = "ok"
+        self.seconds = 0.0  # that a painting takes
+        self.steps = 0  # in which it tells its progress
+        reason = {"code": "image_unreadable", "message": "This is no picture."}
+        self.error: str = json.dumps({"error": reason})
         self.answer: dict[str, Any] = {"size": [800, 600], "seconds": 12.3, "notes": []}
         self.preview = base64.b64encode(b"\xff\xd8 preview").decode()
-        self.padding = 0
-        self.invocations: list[dict[str, Any]] = []
-        self.requests: list[dict[str, Any]] = []
-        self.held: queue.Queue[dict[str, Any]] = queue.Queue()
+        self.padding = 0  # bytes added to a painting
+        self.invocations: list[dict[str, Any]] = []  # the calls
+        self.requests: list[dict[str, Any]] = []  # the JSON objects that they named
+        self.held: queue.Queue[dict[str, Any]] = queue.Queue()  # accepted while asleep
         endpoint = self
 
         class Handler(BaseHTTPRequestHandler):

@@ -45,11 +45,12 @@ class Instead(Exception):  # noqa: N818
         self.response = response
 
 
-class Telegram(LoBotApiEmulator):
+class Telegram(LoBotApiEmulator):  # type: ignore[misc] # the package has no types
     """The emulator, with a memory of what the chats show, and with faults.
 
-    A fault is asked before each call. It may return a response to give instead, "half" to have the call
-    carried out and half of the answer sent, or "drop" to have it carried out and the connection closed.
+    A fault is asked before each call. It may return a response to give instead, "half" to have the
+    call carried out and half of the answer sent, or "drop" to have it carried out and the
+    connection closed.
     """
 
     def __init__(self) -> None:

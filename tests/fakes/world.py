@@ -1,7 +1,7 @@
 """Everything around one bot: Telegram, S3 and SageMaker, each with faults to switch on.
 
-The emulator and the endpoint run in this process, SeaweedFS and the bot in their own. Users are objects that
-send things to the emulator and look at what a chat would show.
+The emulator and the endpoint run in this process, SeaweedFS and the bot in their own. Users are
+objects that send things to the emulator and look at what a chat would show.
 """
 
 from __future__ import annotations
@@ -24,13 +24,19 @@ from tests.fakes.storage import Storage
 from tests.fakes.telegram import Message, Telegram, User
 from tests.fakes.wire import Wire
 
+# The bot's pauses, a few times shorter, for tests that would only wait.
+QUICK = "bot.BACKOFF_SECONDS = 0.1; bot.EDIT_SECONDS = 1; bot.WAKING_SECONDS = 2"
+
 
 class World:
     """Everything around one bot, which is started and killed by the test."""
 
     def __init__(self, storage: Storage) -> None:
-        self.storage, self.telegram, self.endpoint = storage, Telegram(), Endpoint(storage)
-        self.to_s3, self.to_telegram = Wire(storage.port), Wire(self.telegram.port)
+        self.storage = storage
+        self.telegram = Telegram()
+        self.endpoint = Endpoint(storage)
+        self.to_s3 = Wire(storage.port)
+        self.to_telegram = Wire(self.telegram.port)
         self.process: subprocess.Popen[bytes] | None = None
         self.log = tempfile.NamedTemporaryFile(prefix="stylebot-bot-", suffix=".log")  # noqa: SIM115
         self.users = 1000
@@ -49,7 +55,7 @@ class World:
         }  # fmt: skip
 
     def start(self, constants: str = "", **more: str) -> None:
-        """Start the bot; `constants` is Python that changes some of its own, such as bot.DEADLINE = 6."""
+        """Start the bot. `constants` is Python that changes some of its own, such as QUICK."""
         environment = self.environment(PYTHONPATH=str(ROOT), **more)
         code = f"import bot; {constants}; raise SystemExit(bot.main())"
         command = [sys.executable, *(["-c", code] if constants else [str(ROOT / "bot.py")])]
@@ -91,7 +97,8 @@ def made_of(message: Message) -> dict[str, Any]:
 @contextlib.contextmanager
 def worlds() -> Iterator[Callable[[], World]]:
     """For programs: a maker of worlds that are closed at the end."""
-    storage, made = Storage(), list[World]()
+    storage = Storage()
+    made: list[World] = []
 
     def make() -> World:
         made.append(World(storage))

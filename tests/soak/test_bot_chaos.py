@@ -1,4 +1,4 @@
-"""The bot is killed with SIGKILL again and again while fifty people talk to it, and loses nothing."""
+"""The bot is killed with SIGKILL a hundred times while fifty people talk to it; nothing is lost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Person:
     user: User
     dice: random.Random
     accepted: list[str] = field(default_factory=list)
-    cancelled: dict[str, int] = field(default_factory=dict)  # request to the message that said so
+    cancelled: dict[str, int] = field(default_factory=dict)  # request: the message that said so
     trouble: str = ""
 
     def live(self, stop: threading.Event) -> None:
@@ -58,7 +58,7 @@ class Person:
         eventually(lambda: self.pictures(request), f"the picture of {request}", 120)
 
     def offer(self, request: str) -> Message:
-        """Send a photo; what the bot says to it, whatever else it repeats from before it was killed."""
+        """Send a photo. Returns what the bot says to it, whatever else it repeats after a kill."""
         self.user.photo(request.encode())
         said = ("Choose a painter", "still painting")
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fakes.names import eventually
 from tests.fakes.telegram import Message, User
-from tests.fakes.world import World, made_of
+from tests.fakes.world import QUICK, World, made_of
 
 ENGLISH = {
     "photo": "send me the photo",
@@ -90,14 +90,11 @@ def test_a_whole_conversation(world: World, language: str, words: dict[str, str]
     world.endpoint.seconds = 3
     anna.press(question, "Van Gogh")
     anna.sees(words["working"], "Van Gogh")
-    for again in (
-        lambda: anna.write("/start"),
-        lambda: anna.photo(),
-        lambda: anna.write("Monet"),
-        lambda: anna.write("hm"),
-    ):
-        again()
+    for said in ("/start", "Monet", "hm"):
+        anna.write(said)
         anna.sees(words["busy"])
+    anna.photo()
+    anna.sees(words["busy"])
     painting = anna.sees("Van Gogh, 12", kind="photo")
     assert made_of(painting)["content"] == "my garden"
     assert made_of(painting)["style"] == "vangogh"
@@ -303,7 +300,7 @@ def test_an_old_keyboard_still_works(world: World) -> None:
 def test_waking_progress_and_previews(world: World) -> None:
     world.telegram.media_edits = True
     world.endpoint.mode = "asleep"
-    world.start()
+    world.start("bot.WAKING_SECONDS = 3")
     anna = world.user()
     anna.photo()
     anna.press(anna.sees(), "Monet")
@@ -312,7 +309,7 @@ def test_waking_progress_and_previews(world: World) -> None:
     eventually(
         lambda: [c for c in world.telegram.calls if c[1] == "sendChatAction"], "typing is shown"
     )
-    world.endpoint.seconds, world.endpoint.steps = 15, 10
+    world.endpoint.seconds, world.endpoint.steps = 9, 9
     world.endpoint.wake()
     eventually(
         lambda: "%" in status.text and "s left" in status.text, "there is a progress bar", 30
@@ -328,8 +325,8 @@ def test_waking_progress_and_previews(world: World) -> None:
 
 
 def test_progress_without_media_edits_is_text(world: World) -> None:
-    world.endpoint.seconds, world.endpoint.steps = 8, 8
-    world.start()
+    world.endpoint.seconds, world.endpoint.steps = 4, 8
+    world.start(QUICK)
     anna = world.user()
     anna.photo()
     anna.press(anna.sees(), "Monet")
@@ -434,4 +431,4 @@ def test_chats_hold_no_text_and_no_url(world: World) -> None:
     kept = b"".join(world.storage.read(key) for key in world.storage.list_keys())
     assert b"private words" not in kept
     assert b"http" not in kept
-    assert set(json.loads(kept)) == {"content", "job", "kept", "seen", "reply"}
+    assert set(json.loads(kept)) == {"version", "content", "job", "history", "seen", "reply"}

@@ -12,7 +12,7 @@ import pytest
 
 from tests.fakes.names import ROOT, TOKEN, eventually
 from tests.fakes.telegram import User, html, refusal, times
-from tests.fakes.world import World, made_of
+from tests.fakes.world import QUICK, World, made_of
 from tests.system.test_bot_conversation import is_clean, paint
 
 
@@ -37,7 +37,7 @@ def test_telegram_falters(world: World, method: str) -> None:
         lambda: refusal(429, "Too Many Requests", retry_after=1),
     ):
         world.telegram.faults.append(times(1, method, respond))
-    world.start()
+    world.start(QUICK)
     anna = world.user()
     paint(anna)
     assert len([m for m in anna.messages() if m.kind == "photo"]) == 1
@@ -45,10 +45,10 @@ def test_telegram_falters(world: World, method: str) -> None:
 
 @pytest.mark.parametrize("how", ["half", "drop"])
 def test_half_an_answer(world: World, how: str) -> None:
-    """Telegram may have accepted what only half of an answer came to: a picture then comes twice at most."""
+    """Telegram may have accepted a call whose answer broke off: then a picture may come twice."""
     for method in ("getMe", "getUpdates", "sendMessage", "sendPhoto", "getFile"):
         world.telegram.faults.append(times(1, method, lambda: how))
-    world.start()
+    world.start(QUICK)
     anna = world.user()
     anna.photo()
     anna.press(anna.sees("Choose"), "Monet")
@@ -74,22 +74,23 @@ def test_429_holds_up_only_its_own_chat(world: World) -> None:
 
 
 def test_429_on_edits_makes_them_fewer(world: World) -> None:
-    world.endpoint.seconds, world.endpoint.steps = 16, 16
-    world.start()
+    world.endpoint.seconds, world.endpoint.steps = 8, 16
+    world.start(QUICK)
     anna = world.user()
     world.telegram.faults.append(
-        times(1, "editMessageText", lambda: refusal(429, "wait", retry_after=8))
+        times(1, "editMessageText", lambda: refusal(429, "wait", retry_after=4))
     )
     began = time.monotonic()
     begin(anna)
     anna.sees(kind="photo", seconds=40)
     edits = [at - began for at, method, _ in world.telegram.calls if method == "editMessageText"]
-    assert all(at > 8 for at in edits)
+    assert edits
+    assert all(at > 4 for at in edits)
 
 
 def test_telegram_is_gone_for_a_while(world: World) -> None:
     world.endpoint.mode = "asleep"
-    world.start()
+    world.start(QUICK)
     anna = world.user()
     begin(anna)
     eventually(lambda: world.endpoint.invocations, "the model is called")
@@ -114,11 +115,10 @@ def test_a_webhook_is_removed(world: World) -> None:
             lambda: refusal(409, "Conflict: can't use getUpdates method while webhook is active"),
         )
     )
-    world.start()
+    world.start(QUICK)
     paint(world.user())
-    assert (
-        len([c for c in world.telegram.calls if c[1] == "deleteWebhook"]) == 3
-    )  # and the one at the start
+    removals = [call for call in world.telegram.calls if call[1] == "deleteWebhook"]
+    assert len(removals) == 3  # one at the start, and one for each refusal
     assert "webhook is active" in world.logged()
 
 
@@ -130,7 +130,7 @@ def test_another_poller_is_told_apart(world: World) -> None:
             lambda: refusal(409, "Conflict: terminated by other getUpdates request"),
         )
     )
-    world.start()
+    world.start(QUICK)
     paint(world.user())
     assert len([c for c in world.telegram.calls if c[1] == "deleteWebhook"]) == 1
     assert "terminated by other getUpdates" in world.logged()
@@ -183,7 +183,7 @@ def test_a_group_that_becomes_a_supergroup(world: World) -> None:
 
 def test_s3_fails_for_a_while(world: World) -> None:
     """Nothing is confirmed to Telegram that is not in S3, and nothing is lost."""
-    world.start()
+    world.start(QUICK)
     anna, boris = world.user(), world.user()
     paint(boris)
     world.to_s3.cut()
@@ -198,7 +198,7 @@ def test_s3_fails_for_a_while(world: World) -> None:
 
 def test_s3_fails_while_the_model_works(world: World) -> None:
     world.endpoint.seconds = 2
-    world.start()
+    world.start(QUICK)
     anna = world.user()
     begin(anna)
     eventually(lambda: world.endpoint.requests, "the model works")
@@ -212,7 +212,7 @@ def test_s3_fails_while_the_model_works(world: World) -> None:
 
 def test_s3_is_gone_at_the_start(world: World) -> None:
     world.to_s3.cut()
-    world.start()
+    world.start(QUICK)
     anna = world.user()
     anna.write("/start")
     anna.sees_nothing(3)
@@ -273,7 +273,7 @@ def test_an_endpoint_that_is_not_there(world: World) -> None:
 @pytest.mark.parametrize("mode", ["throttled", "broken"])
 def test_an_endpoint_that_falters(world: World, mode: str) -> None:
     world.endpoint.mode = mode
-    world.start()
+    world.start(QUICK)
     anna = world.user()
     begin(anna)
     time.sleep(3)
@@ -283,7 +283,7 @@ def test_an_endpoint_that_falters(world: World, mode: str) -> None:
 
 def test_an_endpoint_that_is_silent_past_the_deadline(world: World) -> None:
     world.endpoint.mode = "asleep"
-    world.start("bot.DEADLINE = 6")
+    world.start(f"{QUICK}; bot.DEADLINE_SECONDS = 4")
     anna = world.user()
     begin(anna)
     failure = anna.sees("did not answer in time", "try again", seconds=30)
@@ -367,7 +367,7 @@ def test_an_update_that_comes_twice_makes_one_job(world: World) -> None:
 
 
 def test_a_handover_between_two_processes(world: World) -> None:
-    """A new one is started before the old one is killed: nothing is stuck, and a picture comes twice at most."""
+    """The new one starts before the old one is killed: a picture comes twice at most."""
     world.endpoint.seconds = 3
     world.start()
     anna = world.user()

@@ -1,0 +1,473 @@
+"""The conversation as pure functions: what each event does to a chat in each state."""
+
+from __future__ import annotations
+
+import json
+import string
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import bot
+from bot import (
+    Button,
+    Chat,
+    Command,
+    Config,
+    Finished,
+    ImageRef,
+    Incoming,
+    PaintRequest,
+    Rejected,
+    Words,
+)
+
+Json = bot.Json
+PHOTO = ImageRef("photo", is_document=False)
+OTHER = ImageRef("other", is_document=True)
+BY_MONET = PaintRequest(PHOTO, "monet", 1.0)
+BY_PICTURE = PaintRequest(PHOTO, OTHER, 0.5)
+HISTORY = (Finished("7", BY_MONET), Finished("8", BY_PICTURE))
+
+CONFIG = Config(
+    token="42:token",
+    bucket="bucket",
+    endpoints={"nst": "nst", "cyclegan": "cyclegan"},
+    styles={"monet": "Monet", "vangogh": "Van Gogh"},
+    allowed_users=frozenset(),
+    admins=frozenset({1}),
+    daily_limit=0,
+    telegram_api="https://api.telegram.org",
+    support="Ask Vincent.",
+)
+
+IDLE = Chat()
+WITH_PHOTO = Chat(content=PHOTO)
+BUSY = Chat(job_id="9")
+AFTERWARDS = Chat(history=HISTORY)
+BUSY_AGAIN = Chat(job_id="9", history=HISTORY)
+
+
+def decide(chat: Chat, event: bot.Event, user: int = 5, config: Config = CONFIG) -> bot.Decision:
+    return bot.transition(chat, Incoming(user, None, "en", event), config)
+
+
+# ---------------------------------------------------------------- events that only get an answer
+
+
+@pytest.mark.parametrize(
+    ("chat", "event", "reply"),
+    [
+        (IDLE, Command("start"), ["hello", "ask_content"]),
+        (IDLE, Command("help"), ["help"]),
+        (IDLE, Command("cancel"), ["nothing_to_cancel", "ask_content"]),
+        (IDLE, Command("dance"), ["unknown_command", "ask_content"]),
+        (IDLE, Command("stats"), ["unknown_command", "ask_content"]),
+        (IDLE, Words("Monet"), ["ask_content"]),
+        (IDLE, Rejected("not_an_image"), ["not_an_image", "ask_content"]),
+        (IDLE, Rejected("image_too_large"), ["image_too_large", "ask_content"]),
+        (IDLE, Button("style", "monet"), ["ask_content"]),
+        (IDLE, Button("softer", "7"), ["expired", "ask_content"]),
+        (IDLE, Button("cancel", "9"), ["ask_content"]),
+        (IDLE, Button("", ""), ["expired", "ask_content"]),
+        (WITH_PHOTO, Command("dance"), ["unknown_command", "ask_style"]),
+        (WITH_PHOTO, Words("Rembrandt"), ["unknown_style", "ask_style"]),
+        (WITH_PHOTO, Rejected("not_a_picture"), ["not_a_picture", "ask_style"]),
+        (WITH_PHOTO, Button("style", "rembrandt"), ["ask_style"]),
+        (WITH_PHOTO, Button("softer", "7"), ["expired", "ask_style"]),
+        (BUSY, Command("start"), ["busy"]),
+        (BUSY, Command("help"), ["help"]),
+        (BUSY, Command("dance"), ["busy"]),
+        (BUSY, Words("Monet"), ["busy"]),
+        (BUSY, PHOTO, ["busy"]),
+        (BUSY, Rejected("not_an_image"), ["busy"]),
+        (BUSY, Button("style", "monet"), ["busy"]),
+        (BUSY, Button("cancel", "8"), ["busy"]),
+        (BUSY_AGAIN, Button("softer", "7"), ["busy"]),
+        (AFTERWARDS, Button("softer", "6"), ["expired", "ask_content"]),
+        (AFTERWARDS, Button("cancel", "7"), ["ask_content"]),
+        (AFTERWARDS, Button("style", "rembrandt"), ["ask_content"]),
+    ],
+)
+def test_an_event_that_only_gets_an_answer(chat: Chat, event: bot.Event, reply: list[str]) -> None:
+    decision = decide(chat, event)
+    assert list(decision.reply) == reply
+    assert decision.request is None
+    assert decision.chat == chat
+
+
+# ---------------------------------------------------------------- events that change the chat
+
+
+def test_a_photo_is_kept_until_a_style_comes() -> None:
+    decision = decide(IDLE, PHOTO)
+    assert decision == bot.Decision(WITH_PHOTO, ("got_content", "ask_style"))
+
+
+def test_start_forgets_the_photo() -> None:
+    assert decide(WITH_PHOTO, Command("start")).chat == IDLE
+
+
+@pytest.mark.parametrize("chat", [WITH_PHOTO, BUSY])
+def test_cancel_forgets_photo_and_job(chat: Chat) -> None:
+    decision = decide(chat, Command("cancel"))
+    assert decision == bot.Decision(IDLE, ("cancelled", "ask_content"))
+
+
+def test_the_cancel_button_of_the_running_job() -> None:
+    decision = decide(BUSY_AGAIN, Button("cancel", "9"))
+    assert decision == bot.Decision(AFTERWARDS, ("cancelled", "ask_content"))
+
+
+def test_another_style_takes_the_old_photo_again() -> None:
+    decision = decide(AFTERWARDS, Button("another", "7"))
+    assert decision == bot.Decision(replace(AFTERWARDS, content=PHOTO), ("ask_style",))
+
+
+# ---------------------------------------------------------------- events that ask for a painting
+
+
+@pytest.mark.parametrize(
+    ("chat", "event", "request_"),
+    [
+        (WITH_PHOTO, Button("style", "monet"), BY_MONET),
+        (WITH_PHOTO, Words("monet"), BY_MONET),
+        (WITH_PHOTO, Words("MONET"), BY_MONET),
+        (WITH_PHOTO, Words("van gogh"), PaintRequest(PHOTO, "vangogh", 1.0)),
+        (WITH_PHOTO, OTHER, BY_PICTURE),
+        (AFTERWARDS, Button("style", "vangogh"), PaintRequest(PHOTO, "vangogh", 1.0)),
+        (AFTERWARDS, Button("retry", "7"), BY_MONET),
+        (AFTERWARDS, Button("softer", "7"), replace(BY_MONET, strength=0.8)),
+        (AFTERWARDS, Button("stronger", "8"), replace(BY_PICTURE, strength=0.7)),
+        (AFTERWARDS, Button("softer", "8"), replace(BY_PICTURE, strength=0.3)),
+        (AFTERWARDS, Button("colours", "8"), replace(BY_PICTURE, preserve_color=True)),
+        (AFTERWARDS, Button("theirs", "8"), BY_PICTURE),
+        (AFTERWARDS, Button("file", "8"), replace(BY_PICTURE, result="result.png")),
+    ],
+)
+def test_an_event_that_asks_for_a_painting(
+    chat: Chat, event: bot.Event, request_: PaintRequest
+) -> None:
+    decision = decide(chat, event)
+    assert decision.request == request_
+    assert decision.reply == ()
+    assert decision.chat == replace(chat, content=None)
+
+
+@pytest.mark.parametrize("verb", ["stronger", "softer"])
+def test_strength_stays_between_a_tenth_and_one(verb: str) -> None:
+    request = BY_PICTURE
+    strengths = []
+    for _ in range(8):
+        request = bot.change_request(request, verb)
+        strengths.append(request.strength)
+    assert strengths[-1] == (1.0 if verb == "stronger" else 0.1)
+    assert all(0.1 <= strength <= 1.0 for strength in strengths)
+
+
+# ---------------------------------------------------------------- who may paint
+
+
+@pytest.mark.parametrize("event", [Command("start"), Words("hm"), PHOTO, Button("style", "monet")])
+def test_a_stranger_is_told_that_the_bot_is_private(event: bot.Event) -> None:
+    config = replace(CONFIG, allowed_users=frozenset({6}))
+    assert decide(WITH_PHOTO, event, user=5, config=config) == bot.Decision(
+        WITH_PHOTO, ("private",)
+    )
+    assert decide(IDLE, Command("start"), user=6, config=config).reply[0] == "hello"
+    assert decide(IDLE, Command("start"), user=1, config=config).reply[0] == "hello"
+
+
+def test_only_admins_see_the_figures() -> None:
+    assert decide(IDLE, Command("stats"), user=1).reply == ("stats",)
+    assert decide(IDLE, Command("stats"), user=5).reply[0] == "unknown_command"
+
+
+# ---------------------------------------------------------------- any event in any state
+
+images = st.builds(ImageRef, st.text(max_size=5), st.booleans())
+styles = st.one_of(st.sampled_from(["monet", "vangogh", "gone"]), images)
+requests_ = st.builds(
+    PaintRequest,
+    images,
+    styles,
+    st.sampled_from([0.1, 0.3, 0.5, 1.0]),
+    st.booleans(),
+    st.sampled_from(["result.jpg", "result.png"]),
+)
+ids = st.sampled_from(["6", "7", "8", "9"])
+chats = st.builds(
+    Chat,
+    content=st.none() | images,
+    job_id=st.none() | ids,
+    history=st.lists(st.builds(Finished, ids, requests_), max_size=10).map(tuple),
+    seen=st.lists(st.integers(0, 2**31), max_size=5).map(tuple),
+    reply=st.lists(st.sampled_from(sorted(bot.TEXTS)), max_size=2).map(tuple),
+)
+CHANGES = ["stronger", "softer", "file", "colours", "theirs"]
+verbs = st.sampled_from(["style", "cancel", "retry", "another", *CHANGES])
+events = st.one_of(
+    st.builds(Command, st.sampled_from(["start", "cancel", "help", "stats", "", "x"])),
+    st.builds(Words, st.sampled_from(["Monet", "van gogh", "x", "\N{SNOWMAN}"])),
+    images,
+    st.builds(Rejected, st.sampled_from(["not_a_picture", "not_an_image", "image_too_large"])),
+    st.builds(Button, verbs, st.one_of(ids, st.sampled_from(["monet", "gone", ""]))),
+)
+
+
+@given(chats, events)
+def test_every_event_is_answered_in_words_or_by_a_painting(chat: Chat, event: bot.Event) -> None:
+    decision = decide(chat, event)
+    assert bool(decision.reply) != bool(decision.request)
+    for language in ("en", "ru"):
+        words = bot.translate(
+            language, *decision.reply, support="S", limit=1, user=2, health="H", style="s"
+        )
+        assert words or decision.request
+
+
+@given(chats, events)
+def test_a_chat_with_a_job_never_asks_for_a_second_one(chat: Chat, event: bot.Event) -> None:
+    busy = replace(chat, job_id="9")
+    assert decide(busy, event).request is None
+
+
+@given(chats, events)
+def test_cancel_ends_whatever_went_before(chat: Chat, event: bot.Event) -> None:
+    after = decide(decide(chat, event).chat, Command("cancel")).chat
+    assert (after.job_id, after.content) == (None, None)
+    assert after.history == chat.history
+
+
+@given(chats)
+def test_a_chat_is_read_as_it_was_stored(chat: Chat) -> None:
+    assert Chat.from_json(json.loads(json.dumps(chat.to_json()))) == chat
+
+
+@given(requests_, st.none() | st.tuples(st.text(), st.text()))
+def test_a_job_is_read_as_it_was_stored(
+    request: PaintRequest, keys: tuple[str, str] | None
+) -> None:
+    job = bot.PaintJob("7", -5, 5, 3, "ru", request, "Monet", sent=["status", "photo?"])
+    job.step = bot.Step.WAIT
+    job.result_keys = bot.ResultKeys(*keys) if keys else None
+    read = bot.PaintJob.from_json(json.loads(json.dumps(job.to_json())))
+    assert read.to_json() == job.to_json()
+    assert read.result_keys == job.result_keys
+
+
+def test_objects_of_schema_version_1_are_read() -> None:
+    work = {
+        "content": {"file_id": "photo", "document": False},
+        "style": {"file_id": "other", "document": True},
+        "strength": 0.5,
+        "colours": True,
+        "result": "result.jpg",
+    }
+    chat = Chat.from_json({"content": None, "job": "8", "kept": {"7": work}, "seen": [7, 8]})
+    request = replace(BY_PICTURE, preserve_color=True)
+    assert chat == Chat(job_id="8", history=(Finished("7", request),), seen=(7, 8))
+    job = bot.PaintJob.from_json(
+        {
+            "id": "8", "chat": 5, "user": 5, "thread": None, "lang": "ru", "step": "wait",
+            "work": work, "style": "ваш стиль", "model": "nst", "created": 1.5, "message": 3,
+            "places": ["async/output/1.out", "async/failure/1.out"], "sent": ["status"],
+        }
+    )  # fmt: skip
+    assert (job.language, job.step, job.status_message) == ("ru", bot.Step.WAIT, 3)
+    assert job.request == request
+    assert job.result_keys == ("async/output/1.out", "async/failure/1.out")
+
+
+def test_only_the_last_results_and_updates_are_kept() -> None:
+    chat = Chat()
+    for number in range(150):
+        chat = chat.with_history(str(number), BY_MONET).with_answer(number, ["busy"])
+    assert [entry.job_id for entry in chat.history] == [str(n) for n in range(140, 150)]
+    assert chat.seen == tuple(range(50, 150))
+
+
+# ---------------------------------------------------------------- updates, as Telegram writes them
+
+
+def message(**content: Json) -> dict[str, Json]:
+    sender = {"id": 5, "language_code": "en"}
+    return {"message_id": 1, "chat": {"id": 5, "type": "private"}, "from": sender, **content}
+
+
+def read(**content: Json) -> bot.Incoming | None:
+    return bot.read_update({"update_id": 1, "message": message(**content)}, "Style_Bot")
+
+
+@pytest.mark.parametrize(
+    ("content", "event"),
+    [
+        ({"text": "/start"}, Command("start")),
+        ({"text": " /START now"}, Command("start")),
+        ({"text": "/start@style_bot"}, Command("start")),
+        ({"text": "/"}, Command("")),
+        ({"text": "  Van Gogh "}, Words("Van Gogh")),
+        ({"text": ""}, Rejected("not_a_picture")),
+        ({"sticker": {"file_id": "s"}}, Rejected("not_a_picture")),
+        ({"photo": []}, Rejected("not_a_picture")),
+        ({"photo": [{"file_id": "a"}, {"file_id": "b"}]}, ImageRef("b", False)),
+        ({"document": {"file_id": "d", "mime_type": "image/png"}}, ImageRef("d", True)),
+        ({"document": {"file_id": "d", "mime_type": "text/x"}}, Rejected("not_an_image")),
+        ({"document": {"file_id": "d"}}, Rejected("not_an_image")),
+        (
+            {"animation": {}, "document": {"file_id": "d", "mime_type": "image/gif"}},
+            Rejected("not_a_picture"),
+        ),
+        (
+            {"document": {"file_id": "d", "mime_type": "image/png", "file_size": 21 << 20}},
+            Rejected("image_too_large"),
+        ),
+        (
+            {"photo": [{"file_id": "a", "width": 8000, "height": 8000}]},
+            Rejected("image_too_large"),
+        ),
+    ],
+)
+def test_what_a_message_says(content: dict[str, Json], event: bot.Event) -> None:
+    incoming = read(**content)
+    assert incoming
+    assert incoming.event == event
+
+
+def test_a_command_for_another_bot_is_not_for_us() -> None:
+    assert read(text="/start@other_bot") is None
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {},
+        {"message": None},
+        {"edited_message": message(text="x")},
+        {"message": {"chat": {"id": 5}, "text": "a channel's post has no sender"}},
+        {"callback_query": {"id": "1", "from": {"id": 5}, "data": "cancel:7"}},
+    ],
+)
+def test_an_update_without_chat_or_sender_is_not_for_us(raw: dict[str, Json]) -> None:
+    assert bot.read_update(raw, "style_bot") is None
+
+
+def test_a_button() -> None:
+    query = {"id": "1", "from": {"id": 5, "language_code": "ru-RU"}, "data": "style:monet"}
+    incoming = bot.read_update({"callback_query": query | {"message": message()}}, "style_bot")
+    assert incoming == Incoming(5, None, "ru", Button("style", "monet"))
+
+
+@pytest.mark.parametrize(
+    ("chat", "fields", "thread"),
+    [
+        (5, {"message_thread_id": 77}, 77),
+        (-5, {"message_thread_id": 77}, None),  # a thread of replies, not a topic
+        (-5, {"message_thread_id": 77, "is_topic_message": True}, 77),
+        (-5, {}, None),
+    ],
+)
+def test_the_topic_is_echoed(chat: int, fields: dict[str, Json], thread: int | None) -> None:
+    incoming = read(text="hm", chat={"id": chat}, **fields)
+    assert incoming
+    assert incoming.thread == thread
+
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["message", "chat", "id", "callback_query"]), inner)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["update_id", "message", "callback_query"]), junk))
+def test_the_chat_of_a_broken_update_is_a_number(raw: dict[str, Json]) -> None:
+    assert isinstance(bot.chat_of(raw), int)
+
+
+# ---------------------------------------------------------------- texts
+
+
+PLACEHOLDERS = {"support", "limit", "user", "health", "style", "seconds"}
+
+
+@pytest.mark.parametrize("key", [*bot.TEXTS, *(code.value for code in bot.ErrorCode)])
+def test_every_key_has_a_text_in_both_languages(key: str) -> None:
+    text = bot.find_text(key)
+    fields = [{name for _, name, _, _ in string.Formatter().parse(words) if name} for words in text]
+    assert fields[0] == fields[1]
+    assert fields[0] <= PLACEHOLDERS
+    assert all(words.strip() for words in text)
+    if key != "stats":
+        assert any("а" <= letter <= "я" for letter in text.ru.lower()), "the Russian text is not"
+
+
+def test_every_button_has_a_label() -> None:
+    job = bot.PaintJob("7", 5, 5, None, "en", BY_PICTURE, "")
+    for request in (BY_MONET, BY_PICTURE, replace(BY_PICTURE, preserve_color=True, strength=0.1)):
+        for row in bot.job_buttons(job, bot.result_buttons(request))["inline_keyboard"]:
+            for button in row:
+                assert button["text"]
+                assert len(button["callback_data"].encode()) <= 64  # Telegram's limit
+
+
+# ---------------------------------------------------------------- answers of the models
+
+
+REASON = {"error": {"code": "image_too_small", "message": "Too small."}}
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        (json.dumps(REASON), "image_too_small", "Too small."),
+        (f"Received server error (422): {json.dumps(REASON)}", "image_too_small", "Too small."),
+        (json.dumps(json.dumps(json.dumps(REASON))), "image_too_small", "Too small."),
+        ('{"error": {"code": "of_tomorrow", "message": "New."}}', "internal", "New."),
+        ('{"error": {"code": "hello"}}', "internal", ""),
+        ("<html>nonsense", "internal", ""),
+        ("", "internal", ""),
+    ],
+)
+def test_the_reason_of_a_failure(text: str, code: str, words: str) -> None:
+    assert bot.parse_failure(text) == bot.Failure(bot.ErrorCode(code), words)
+
+
+@pytest.mark.parametrize(
+    ("progress", "line"),
+    [
+        ({"step": 0, "steps": 10}, "░░░░░░░░░░ 0%"),
+        ({"step": 5, "steps": 10, "seconds_left": 4.6}, "▓▓▓▓▓░░░░░ 50%, about 5 s left"),
+        ({"step": 12, "steps": 10, "seconds_left": 0}, "▓▓▓▓▓▓▓▓▓▓ 100%, about 0 s left"),
+    ],
+)
+def test_the_progress_bar(progress: dict[str, float], line: str) -> None:
+    assert bot.progress_line("en", progress) == line
+
+
+@pytest.mark.parametrize(
+    ("size", "byte_count", "fits"),
+    [
+        ((800, 600), 10 << 20, True),
+        ((800, 600), (10 << 20) + 1, False),
+        ((5000, 5000), 1, True),
+        ((5001, 5000), 1, False),
+        ((2000, 100), 1, True),
+        ((2001, 100), 1, False),
+    ],
+)
+def test_what_telegram_takes_as_a_photo(size: tuple[int, int], byte_count: int, fits: bool) -> None:
+    assert bot.fits_photo(size, byte_count) == fits
+
+
+# ---------------------------------------------------------------- settings
+
+
+def test_styles_are_read_with_and_without_labels() -> None:
+    styles = bot.read_styles(" vintage , monet=Claude,ukiyoe ")
+    assert styles == {"vintage": "Vintage", "monet": "Claude", "ukiyoe": "Ukiyo-e"}

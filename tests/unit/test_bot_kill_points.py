@@ -1,0 +1,346 @@
+"""The bot is killed after each of its effects on Telegram, S3 and the models, and started again.
+
+Everything runs in this process and without waiting: S3 is moto, a chat is a dictionary of messages,
+a model answers at once. A kill is an exception that nothing catches; what the killed bot knew is
+thrown away with it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+import bot
+from tests.fakes.names import BUCKET
+
+Json = Any  # whatever JSON can hold
+CHAT = 5
+CONFIG = bot.Config(
+    token="42:token",
+    bucket=BUCKET,
+    endpoints={"nst": "nst", "cyclegan": "cyclegan"},
+    styles={"monet": "Monet"},
+    allowed_users=frozenset(),
+    admins=frozenset(),
+    daily_limit=5,
+    telegram_api="https://api.telegram.org",
+    support="Ask Vincent.",
+)
+
+
+class Killed(BaseException):
+    """SIGKILL, as far as the bot's code can tell."""
+
+
+@dataclass
+class Fate:
+    """Counts the bot's effects, and kills it after some of them."""
+
+    kills: frozenset[int] = frozenset()  # effects are counted from 0
+    effects: list[str] = field(default_factory=list)
+
+    def happened(self, effect: str) -> None:
+        self.effects.append(effect)
+        if len(self.effects) - 1 in self.kills:
+            raise Killed(effect)
+
+
+@dataclass
+class Shown:
+    """A message as the chat shows it."""
+
+    kind: str
+    text: str
+    file: bytes = b""
+
+
+class Phone(bot.TelegramClient):
+    """Telegram with one chat."""
+
+    def __init__(self, fate: Fate) -> None:
+        super().__init__("https://api.telegram.org", "42:token")
+        self.fate = fate
+        self.shown: dict[int, Shown] = {}
+        self.numbers = itertools.count(100)
+
+    def call(
+        self, method: str, files: Json = None, read_timeout: float = 30, **values: Json
+    ) -> Json:
+        result = self.carry_out(method, files or {}, values)
+        self.fate.happened(method)
+        return result
+
+    def carry_out(self, method: str, files: dict[str, Json], values: dict[str, Json]) -> Json:
+        number: int = values.get("message_id", 0)
+        words = values.get("text") or values.get("caption") or ""
+        if method in ("sendMessage", "sendPhoto", "sendDocument"):
+            number = next(self.numbers)
+            kind = method.removeprefix("send").lower()
+            _, data = files.get(kind, ("", b""))
+            self.shown[number] = Shown(kind, words, data)
+            return {"message_id": number}
+        if number and number not in self.shown:
+            raise bot.TelegramError(method, 400, "Bad Request: message not found")
+        if method == "deleteMessage":
+            del self.shown[number]
+        if method == "editMessageText":
+            self.shown[number].text = words
+        if method == "editMessageMedia":
+            _, data = files["file"]
+            self.shown[number] = Shown(values["media"]["type"], values["media"]["caption"], data)
+        return True
+
+    def download(self, file_id: str) -> bytes:
+        return file_id.encode()
+
+    def pictures(self) -> list[bytes]:
+        return [message.file for message in self.shown.values() if message.file]
+
+    def texts(self) -> list[str]:
+        return [message.text for message in self.shown.values()]
+
+
+class Bucket:
+    """boto3's client of S3, whose changes may be the bot's last."""
+
+    def __init__(self, s3: Json, fate: Fate) -> None:
+        self.s3 = s3
+        self.fate = fate
+        self.exceptions = s3.exceptions
+        self.get_object = s3.get_object
+        self.list_objects_v2 = s3.list_objects_v2
+
+    def put_object(self, **values: Json) -> Json:
+        result = self.s3.put_object(**values)
+        self.fate.happened(f"put {values['Key']}")
+        return result
+
+    def delete_objects(self, **values: Json) -> Json:
+        result = self.s3.delete_objects(**values)
+        self.fate.happened("delete")
+        return result
+
+
+class Endpoint:
+    """A model that has painted before it has accepted the request."""
+
+    def __init__(self, s3: Json, fate: Fate) -> None:
+        self.s3 = s3
+        self.fate = fate
+        self.calls = 0
+        self.error: dict[str, Json] = {}
+
+    def invoke_endpoint_async(self, **values: Json) -> Json:
+        self.calls += 1
+        output = f"async/output/{self.calls}.out"
+        failure = f"async/failure/{self.calls}-error.out"
+        request = json.loads(self.read(values["InputLocation"]))
+        if self.error:
+            self.write(f"s3://{BUCKET}/{failure}", json.dumps({"error": self.error}).encode())
+        else:
+            self.write(request["result_url"], b"painted " + self.read(request["content_url"]))
+            answer = {"size": [800, 600], "seconds": 2.0}
+            self.write(f"s3://{BUCKET}/{output}", json.dumps(answer).encode())
+        self.fate.happened("invoke")
+        return {
+            "OutputLocation": f"s3://{BUCKET}/{output}",
+            "FailureLocation": f"s3://{BUCKET}/{failure}",
+        }
+
+    def read(self, url: str) -> bytes:
+        data: bytes = self.s3.get_object(Bucket=BUCKET, Key=bot.key_of(url))["Body"].read()
+        return data
+
+    def write(self, url: str, data: bytes) -> None:
+        self.s3.put_object(Bucket=BUCKET, Key=bot.key_of(url), Body=data)
+
+
+@dataclass
+class World:
+    """What outlives the bot."""
+
+    s3: Json
+    fate: Fate
+
+    def __post_init__(self) -> None:
+        self.phone = Phone(self.fate)
+        self.endpoint = Endpoint(self.s3, self.fate)
+
+    def start_bot(self) -> bot.Bot:
+        return bot.Bot(CONFIG, self.phone, Bucket(self.s3, self.fate), self.endpoint)
+
+    def keys(self, prefix: str) -> list[str]:
+        page = self.s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix)
+        return [item["Key"] for item in page.get("Contents", [])]
+
+    def live_through(self, updates: list[bot.Update]) -> None:
+        """Give the bot one update after the other, and start it again whenever it is killed."""
+        unconfirmed = list(updates)
+        while True:
+            try:
+                self.live(self.start_bot(), unconfirmed)
+                return
+            except Killed:
+                continue
+
+    def live(self, running: bot.Bot, unconfirmed: list[bot.Update]) -> None:
+        """One life: first what was going on, then each update and all that comes of it."""
+        settle(running)
+        while unconfirmed:
+            running.handler.handle(unconfirmed[0], "")
+            settle(running)
+            del unconfirmed[0]
+
+
+def settle(running: bot.Bot) -> None:
+    """Let every job take its steps until none is pending."""
+    for _ in range(20):
+        running.models.scan_answers()
+        running.runner.scan_jobs()
+        jobs = running.runner.pending()
+        if not jobs:
+            return
+        for job in jobs:
+            running.runner.advance(job)
+    raise AssertionError("jobs are pending for ever")
+
+
+def submit_all(running: bot.Bot) -> None:
+    for job in running.runner.pending():
+        if job.step == bot.Step.SUBMIT:
+            running.runner.advance(job)
+
+
+# ---------------------------------------------------------------- what people do
+
+
+def update(number: int, **content: Json) -> bot.Update:
+    chat = {"id": CHAT, "type": "private"}
+    sender = {"id": 1, "language_code": "en"}
+    return bot.Update(number, CHAT, {"message": {"chat": chat, "from": sender, **content}})
+
+
+def photo(number: int, file_id: str) -> bot.Update:
+    return update(number, photo=[{"file_id": file_id}])
+
+
+def document(number: int, file_id: str) -> bot.Update:
+    return update(number, document={"file_id": file_id, "mime_type": "image/png"})
+
+
+def press(number: int, data: str) -> bot.Update:
+    query = {"id": "1", "from": {"id": 1}, "message": {"chat": {"id": CHAT}}, "data": data}
+    return bot.Update(number, CHAT, {"callback_query": query})
+
+
+SCENARIOS: dict[str, Callable[[], list[bot.Update]]] = {
+    "a painter": lambda: [photo(1, "garden"), press(2, "style:monet")],
+    "a picture's style": lambda: [photo(1, "garden"), photo(2, "style")],
+    "a file": lambda: [document(1, "garden"), press(2, "style:monet")],
+    "a change": lambda: [photo(1, "garden"), photo(2, "style"), press(3, "softer:2")],
+    "as a file": lambda: [photo(1, "garden"), photo(2, "style"), press(3, "file:2")],
+}
+PICTURES = {"a painter": 1, "a picture's style": 1, "a file": 2, "a change": 2, "as a file": 2}
+
+
+@pytest.fixture
+def make_world() -> Iterator[Callable[[Fate], World]]:
+    with mock_aws():
+        s3 = boto3.client("s3", region_name="us-east-1")
+
+        def make(fate: Fate) -> World:
+            resource = boto3.resource("s3", region_name="us-east-1").Bucket(BUCKET)
+            resource.create()
+            resource.objects.all().delete()
+            return World(s3, fate)
+
+        yield make
+
+
+def effects_of(world: World, scenario: str) -> list[str]:
+    """Live through a scenario in peace, and return the effects in order."""
+    world.live_through(SCENARIOS[scenario]())
+    return world.fate.effects
+
+
+def check_end(world: World, scenario: str, killed_after: str) -> None:
+    """Check that every picture arrived, that nothing is left, and that the chat waits for a photo.
+
+    A status message whose number the killed bot never learnt cannot be removed.
+    """
+    pictures = world.phone.pictures()
+    assert PICTURES[scenario] <= len(pictures) <= 2 * PICTURES[scenario]
+    assert set(pictures) == {b"painted garden"}
+    left = [text for text in world.phone.texts() if text.startswith("Painting")]
+    assert len(left) <= (1 if killed_after == "sendMessage" else 0)
+    assert world.keys("jobs/") == []
+    chat = bot.Store(world.s3, BUCKET).load_chat(CHAT).chat
+    assert (chat.content, chat.job_id) == (None, None)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_killed_once_at_any_point(make_world: Callable[[Fate], World], scenario: str) -> None:
+    peaceful = make_world(Fate())
+    effects = effects_of(peaceful, scenario)
+    assert len(peaceful.phone.pictures()) == PICTURES[scenario]
+    for point, effect in enumerate(effects):
+        world = make_world(Fate(frozenset({point})))
+        world.live_through(SCENARIOS[scenario]())
+        try:
+            check_end(world, scenario, effect)
+        except AssertionError as error:
+            raise AssertionError(f"killed after effect {point}, {effect}: {error}") from None
+        extra = len(world.phone.pictures()) - PICTURES[scenario]
+        assert extra <= 1, f"{extra} pictures too many after {effect}"
+
+
+def test_killed_while_a_failure_is_told(make_world: Callable[[Fate], World]) -> None:
+    def live(fate: Fate) -> World:
+        world = make_world(fate)
+        world.endpoint.error = {"code": "image_too_small", "message": "Too small."}
+        world.live_through(SCENARIOS["a painter"]())
+        return world
+
+    for point in range(len(live(Fate()).fate.effects)):
+        world = live(Fate(frozenset({point})))
+        told = [text for text in world.phone.texts() if "did not work out. Too small." in text]
+        assert len(told) in (1, 2), f"killed after effect {point}"
+        assert world.keys("jobs/") == []
+
+
+def test_killed_while_a_job_is_cancelled(make_world: Callable[[Fate], World]) -> None:
+    """No picture comes after the user was told that the job is cancelled."""
+
+    def live(fate: Fate) -> World:
+        world = make_world(fate)
+        updates = [photo(1, "garden"), press(2, "style:monet"), update(3, text="/cancel")]
+        unconfirmed = list(updates)
+        while unconfirmed:
+            try:
+                running = world.start_bot()
+                running.runner.scan_jobs()
+                while unconfirmed:
+                    running.handler.handle(unconfirmed[0], "")
+                    if unconfirmed[0].id == 2:
+                        submit_all(running)
+                    del unconfirmed[0]
+                settle(running)
+            except Killed:
+                continue
+        world.live_through([])
+        return world
+
+    peaceful = live(Fate())
+    assert peaceful.phone.pictures() == []
+    for point in range(len(peaceful.fate.effects)):
+        world = live(Fate(frozenset({point})))
+        assert world.phone.pictures() == [], f"killed after effect {point}"
+        assert world.keys("jobs/") == []
+        assert any("Cancelled" in text for text in world.phone.texts())
