@@ -38,14 +38,15 @@ def pytest_report_header() -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Name a group for the tests that share something expensive: `--dist loadgroup` keeps a group in one process.
+    """Group the tests that share something expensive: `--dist loadgroup` runs a group in one process.
 
-    Runs before pytest-xdist's own hook, which reads the mark.
+    This runs before pytest-xdist's own hook, which reads the mark.
     """
     for item in items:
-        if isinstance(item, pytest.Function) and not item.get_closest_marker("xdist_group"):
-            if group := xdist_group(item):
-                item.add_marker(pytest.mark.xdist_group(group))
+        if item.get_closest_marker("xdist_group") or not isinstance(item, pytest.Function):
+            continue
+        if group := xdist_group(item):
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 def xdist_group(item: pytest.Function) -> str | None:
