@@ -38,7 +38,7 @@ def pytest_report_header() -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group the tests that share something expensive: `--dist loadgroup` runs a group in one process.
+    """Group tests that share something expensive: `--dist loadgroup` runs a group in one process.
 
     This runs before pytest-xdist's own hook, which reads the mark.
     """
