@@ -8,6 +8,11 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
+case ${1:-} in
+  "" | --upgrade) ;;
+  *) sed -n '2,/^set/{s/^# \{0,1\}//p;}' "$0" && exit ;;
+esac
+
 # The settings of one machine (an index, a folder of wheels, constraints) must not get into the locks.
 for name in "${!UV_@}"; do unset "$name"; done
 compile=(.venv/bin/uv pip compile --no-config --quiet --universal --python-version 3.10
