@@ -14,7 +14,7 @@ case ${1:-} in
   demo) module=local.demo && shift ;;
   *) module=local.stack ;;
 esac
-"$root/setup.sh" local/requirements.txt
+"$root/setup.sh" local
 export PYTHONPATH=$root
 python=$root/.venv/bin/python
 [ -e "$root"/.venv/weights ] || {

@@ -1,9 +1,43 @@
 #!/usr/bin/env bash
-# Runs all tests in .venv, which it makes the first time. Arguments go to pytest: ./test.sh -k images
+# Check the code and run the tests in .venv, which is made the first time.
+#
+# usage: ./test.sh [--all] [--coverage] [PYTEST ARGUMENTS]
+#   --all        add tests/soak: half an hour in all. Fails if bot.py or containers/serving has less than 90 % of its
+#                branches covered
+#   --coverage   measure the coverage and print it
+#
+# Everything else goes to pytest: ./test.sh -k images, ./test.sh -n 0 tests/unit/test_nst.py
 set -euo pipefail
 cd "$(dirname "$0")"
-./setup.sh tests/requirements.txt
-.venv/bin/ruff check .
-.venv/bin/ruff format --check .
-.venv/bin/mypy bot.py deploy.py containers local examples benchmarks
-exec .venv/bin/python -m pytest "$@"
+
+all=
+coverage=
+arguments=()
+for argument in "$@"; do
+  case $argument in
+    --all) all=yes coverage=yes ;;
+    --coverage) coverage=yes ;;
+    -h | --help) sed -n '2,/^set/{s/^# \{0,1\}//p;}' "$0" && exit ;;
+    *) arguments+=("$argument") ;;
+  esac
+done
+
+./setup.sh test
+export PATH=$PWD/.venv/bin:$PATH
+
+ruff check .
+ruff format --check .
+mypy
+shellcheck ./*.sh .ci/*
+hadolint containers/*/Dockerfile
+
+pytest=(python -m pytest --numprocesses 2 --dist loadgroup)
+if [ -n "$all" ]; then
+  arguments=(tests "${arguments[@]}")
+fi
+if [ -z "$coverage" ]; then
+  exec "${pytest[@]}" "${arguments[@]}"
+fi
+
+"${pytest[@]}" --cov --cov-report= "${arguments[@]}"
+python -m tests.coverage_table ${all:+--require 90}

@@ -1,10 +1,12 @@
-"""What several tests need: the real weights, fetched once by the project's own commands."""
+"""What several tests need, and how they are shared among the processes of pytest-xdist."""
 
 from __future__ import annotations
 
+import fcntl
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,35 +21,82 @@ if TYPE_CHECKING:
     from tests.fakes.storage import Storage
     from tests.fakes.world import World
 
-collect_ignore = [] if sys.version_info >= (3, 11) else ["soak", "system"]
+# The Bot API emulator needs Python 3.11.
+collect_ignore: list[str] = []
+if sys.version_info < (3, 11):
+    collect_ignore = ["soak", "system"]
 
 
 def pytest_report_header() -> str:
-    return (
-        f"{', '.join(collect_ignore)} left out: the Bot API emulator needs Python 3.11"
-        if collect_ignore
-        else ""
-    )
+    if not collect_ignore:
+        return ""
+    return f"{', '.join(collect_ignore)} left out: the Bot API emulator needs Python 3.11"
+
+
+# ---- which tests run in the same process ----
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group tests that share something expensive: `--dist loadgroup` runs a group in one process.
+
+    This runs before pytest-xdist's own hook, which reads the mark.
+    """
+    for item in items:
+        if item.get_closest_marker("xdist_group") or not isinstance(item, pytest.Function):
+            continue
+        if group := xdist_group(item):
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+def xdist_group(item: pytest.Function) -> str | None:
+    """Return the name of the test's group, or None if it may run anywhere."""
+    # One engine builds the images, once, and its tests remove them in the end.
+    if "engine" in item.fixturenames:
+        return "docker"
+    # A module's fixture is made once in each process that runs one of the module's tests.
+    for definitions in item._fixtureinfo.name2fixturedefs.values():
+        if definitions[-1].scope == "module":
+            return item.path.stem
+    return None
+
+
+# ---- the real weights, fetched once by the project's own commands ----
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock among processes: the file `path`, which is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="session")
 def nst_weights() -> Path:
-    assert nst_weights_command.main() == 0
+    """Return the path of VGG-19's weights."""
+    with locked(nst_weights_command.DIRECTORY / ".lock"):
+        assert nst_weights_command.main() == 0
     return nst_weights_command.PATH
 
 
 @pytest.fixture(scope="session")
 def cyclegan_weights() -> Path:
-    """A folder with at least the style vintage."""
+    """Return a folder with at least the style vintage."""
     directory = cyclegan_weights_command.DIRECTORY
-    if not (directory / "style_vintage.pth").exists():
-        assert cyclegan_weights_command.fetch(directory)["vintage"] is None
+    with locked(directory / ".lock"):
+        if not (directory / "style_vintage.pth").exists():
+            assert cyclegan_weights_command.fetch(directory)["vintage"] is None
     return directory
+
+
+# ---- the services around the tested code ----
 
 
 @pytest.fixture
 def store() -> Iterator[RecordingStore]:
-    """Stands where S3 would, by http."""
+    """An HTTP server in the place of S3, which remembers what was PUT."""
     with RecordingStore() as running:
         yield running
         running.shutdown()
@@ -55,6 +104,7 @@ def store() -> Iterator[RecordingStore]:
 
 @pytest.fixture(scope="session")
 def storage() -> Iterator[Storage]:
+    """A SeaweedFS; one for each process of pytest-xdist."""
     from tests.fakes.storage import Storage
 
     storage = Storage()

@@ -78,7 +78,7 @@ def client_that_builds() -> str:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a docker command that builds small images for the two models; all else is Docker's."""
     folder = tmp_path_factory.mktemp("small")
-    (folder / "Dockerfile").write_text("FROM scratch\nCOPY requirements.txt /\nARG BASE_IMAGE\n")
+    (folder / "Dockerfile").write_text("FROM scratch\nCOPY locks/bot.txt /\nARG BASE_IMAGE\n")
     script = f"""#!/bin/bash
 arguments=()
 for argument in "$@"; do
