@@ -1,13 +1,14 @@
-"""An AWS account on this machine: moto's server, over HTTP, taught what it lacks and what SageMaker refuses.
+"""An AWS account on this machine: moto's server, with additions that make it more like AWS.
 
 moto 5.2.5 lacks, and this adds:
 - UpdateEndpoint;
-- InvokeEndpointAsync as it is: the request read from S3, the picture and the answer written there;
-- a transform job that paints its rows;
-- statuses that take their time (Creating, Updating, Deleting), FailureReason, and SageMaker's refusals: what exists
-  already, an endpoint on its way, an update of the instance type under a scaling target;
+- InvokeEndpointAsync that reads the request from S3 and writes picture and answer there;
+- a transform job that stylizes its rows;
+- statuses that take their time (Creating, Updating, Deleting) and FailureReason;
+- SageMaker's errors: the name exists already, the endpoint is being changed, the instance type of a
+  scaling target cannot be changed;
 - instance types newer than moto (ml.g5, ml.g6);
-- conditions in bucket policies. Only aws:SecureTransport occurs here, and every call counts as TLS.
+- conditions in bucket policies. Only aws:SecureTransport occurs here; every call counts as TLS.
 """
 
 import csv
@@ -18,249 +19,334 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from unittest import mock
 
 import boto3
 import requests
+from botocore.exceptions import ClientError
 from moto.applicationautoscaling.models import applicationautoscaling_backends
 from moto.core.responses import ActionResult
 from moto.ecr.models import ecr_backends
 from moto.s3.models import FakeBucket, s3_backends
 from moto.sagemaker.exceptions import ValidationError
-from moto.sagemaker.models import FakeEndpoint, FakeEndpointConfig, SageMakerModelBackend
+from moto.sagemaker.models import (
+    FakeEndpoint,
+    FakeEndpointConfig,
+    SageMakerModelBackend,
+    sagemaker_backends,
+)
 from moto.sagemaker.responses import SageMakerResponse
 from moto.sagemakerruntime.responses import SageMakerRuntimeResponse
 from moto.server import ThreadedMotoServer
 
-ACCOUNT, REGION = "123456789012", "eu-west-1"
-BUSY_LOOKS = 2  # how often an endpoint is looked at before it has become what it was asked to be
+from tests.fakes.asynchronous_inference import Answer, Invocation, Request, work_on
+
+# Whatever moto and boto3 take and return
 Json = Any
-failures: dict[str, str] = {}  # an endpoint's name: the reason why it will fail
+
+ACCOUNT = "123456789012"
+REGION = "eu-west-1"
+BUCKET = f"stylebot-{ACCOUNT}-{REGION}"
+MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
+# How many times an endpoint is described before it has its new status
+DESCRIPTIONS_UNTIL_SETTLED = 2
+BUSY = ("Creating", "Updating", "Deleting")
 
 
-# ---------------------------------------------------------------- what moto is taught
+@dataclass
+class Transition:
+    """A change of an endpoint that is under way."""
+
+    # "InService", "Failed" or "Deleted"
+    goal: str
+    failure_reason: str = ""
+    # The configuration before an update, to which a failure returns
+    previous_config: str | None = None
+    descriptions_left: int = DESCRIPTIONS_UNTIL_SETTLED
 
 
-def refuse_existing(create: Callable[..., Json], kind: str, shelf: str) -> Callable[..., Json]:
-    def checked(self: SageMakerModelBackend, *positional: Json, **arguments: Json) -> Json:
+# What a test may set: why an endpoint will fail, and which endpoints only accept requests.
+failures: dict[str, str] = {}
+asleep: set[str] = set()
+
+transitions: dict[str, Transition] = {}
+failure_reasons: dict[str, str] = {}
+
+
+# ---------------------------------------------------------------- endpoints
+
+moto_create_endpoint = SageMakerModelBackend.create_endpoint
+moto_describe_endpoint = SageMakerModelBackend.describe_endpoint
+
+
+def refuse_existing(create: Callable[..., Json], kind: str, attribute: str) -> Callable[..., Json]:
+    """Return a create method that fails if the name exists, as SageMaker's does."""
+
+    def create_new(self: SageMakerModelBackend, *positional: Json, **arguments: Json) -> Json:
         name = arguments[f"{kind}_name"]
-        if name in getattr(self, shelf):
+        if name in getattr(self, attribute):
             raise ValidationError(message=f"Cannot create already existing {kind} {name}")
         return create(self, *positional, **arguments)
 
-    return checked
+    return create_new
 
 
-def set_off(endpoint: FakeEndpoint, status: str) -> None:
-    endpoint.endpoint_status, endpoint.looks, endpoint.goal = status, BUSY_LOOKS, "InService"
-    if reason := failures.get(endpoint.endpoint_name):
-        endpoint.goal, endpoint.failure_reason = "Failed", reason
-    if status == "Deleting":
-        endpoint.goal = "gone"
+def start_transition(endpoint: FakeEndpoint, status: str, transition: Transition) -> None:
+    endpoint.endpoint_status = status
+    transitions[endpoint.endpoint_name] = transition
 
 
-create_endpoint, describe_endpoint = (
-    SageMakerModelBackend.create_endpoint,
-    SageMakerModelBackend.describe_endpoint,
-)
+def succeed_or_fail(name: str, previous_config: str | None = None) -> Transition:
+    """Return how a creation or an update will end, which the test decides by `failures`."""
+    if name in failures:
+        return Transition("Failed", failures[name], previous_config)
+    return Transition("InService")
 
 
-def create_slowly(self: SageMakerModelBackend, **arguments: Json) -> FakeEndpoint:
-    endpoint = refuse_existing(create_endpoint, "endpoint", "endpoints")(self, **arguments)
-    set_off(endpoint, "Creating")
+def create_endpoint(self: SageMakerModelBackend, **arguments: Json) -> FakeEndpoint:
+    create = refuse_existing(moto_create_endpoint, "endpoint", "endpoints")
+    endpoint: FakeEndpoint = create(self, **arguments)
+    start_transition(endpoint, "Creating", succeed_or_fail(endpoint.endpoint_name))
     return endpoint
 
 
-def describe_on_its_way(self: SageMakerModelBackend, endpoint_name: str) -> Json:
+def describe_endpoint(self: SageMakerModelBackend, endpoint_name: str) -> Json:
     endpoint = self.endpoints.get(endpoint_name)
-    if endpoint and endpoint.endpoint_status in ("Creating", "Updating", "Deleting"):
-        endpoint.looks -= 1
-        if endpoint.looks < 0:
-            endpoint.endpoint_status = endpoint.goal
-            if endpoint.goal == "gone":
-                del self.endpoints[endpoint_name]
-            elif endpoint.goal == "Failed" and hasattr(
-                endpoint, "before"
-            ):  # an update is rolled back
-                endpoint.endpoint_status, endpoint.endpoint_config_name = (
-                    "InService",
-                    endpoint.before,
-                )
-    answer = describe_endpoint(self, endpoint_name)
-    return {key: value for key, value in answer.items() if key not in ("Looks", "Goal", "Before")}
+    transition = transitions.get(endpoint_name)
+    if endpoint and transition:
+        transition.descriptions_left -= 1
+        if transition.descriptions_left < 0:
+            end_transition(self, endpoint, transition)
+
+    answer = moto_describe_endpoint(self, endpoint_name)
+    if endpoint_name in failure_reasons:
+        answer["FailureReason"] = failure_reasons[endpoint_name]
+    return answer
 
 
-def delete_slowly(self: SageMakerModelBackend, endpoint_name: str) -> None:
+def end_transition(
+    backend: SageMakerModelBackend, endpoint: FakeEndpoint, transition: Transition
+) -> None:
+    name = endpoint.endpoint_name
+    del transitions[name]
+    failure_reasons.pop(name, None)
+    if transition.goal == "Deleted":
+        del backend.endpoints[name]
+        return
+
+    endpoint.endpoint_status = transition.goal
+    if transition.goal == "Failed":
+        failure_reasons[name] = transition.failure_reason
+    if transition.goal == "Failed" and transition.previous_config:
+        # SageMaker rolls a failed update back.
+        endpoint.endpoint_status = "InService"
+        endpoint.endpoint_config_name = transition.previous_config
+
+
+def delete_endpoint(self: SageMakerModelBackend, endpoint_name: str) -> None:
     endpoint = self.endpoints.get(endpoint_name)
     if endpoint is None:
         raise ValidationError(message=f'Could not find endpoint "{endpoint_name}".')
-    if endpoint.endpoint_status in ("Creating", "Updating", "Deleting"):
+    if endpoint.endpoint_status in BUSY:
         raise ValidationError(message=f"Cannot update in-progress endpoint {endpoint_name}")
-    set_off(endpoint, "Deleting")
+    start_transition(endpoint, "Deleting", Transition("Deleted"))
 
 
 def update_endpoint(self: SageMakerResponse) -> ActionResult:
-    backend, asked = self.sagemaker_backend, json.loads(self.body)
-    endpoint = backend.endpoints.get(asked["EndpointName"])
+    backend = self.sagemaker_backend
+    asked = json.loads(self.body)
+    name = asked["EndpointName"]
+    endpoint = backend.endpoints.get(name)
     if endpoint is None or endpoint.endpoint_status != "InService":
-        raise ValidationError(
-            message=f"Cannot update endpoint {asked['EndpointName']}: it is not in service"
-        )
-    old, new = (
-        backend.endpoint_configs[name]
-        for name in (endpoint.endpoint_config_name, asked["EndpointConfigName"])
-    )
-    types = [config.production_variants[0]["InstanceType"] for config in (old, new)]
-    if types[0] != types[1] and any(
-        asked["EndpointName"] in target for target in scaling_targets()
-    ):
+        raise ValidationError(message=f"Cannot update endpoint {name}: it is not in service")
+
+    old_config = backend.endpoint_configs[endpoint.endpoint_config_name]
+    new_config = backend.endpoint_configs[asked["EndpointConfigName"]]
+    old_type = old_config.production_variants[0]["InstanceType"]
+    new_type = new_config.production_variants[0]["InstanceType"]
+    if old_type != new_type and is_scaling_target(name):
         raise ValidationError(
             message="Cannot change the instance type of a variant that is a scaling target"
         )
     assert asked["RetainAllVariantProperties"], "an update resets the number of instances"
-    endpoint.before, endpoint.endpoint_config_name = (
-        endpoint.endpoint_config_name,
-        new.endpoint_config_name,
-    )
-    set_off(endpoint, "Updating")
+
+    endpoint.endpoint_config_name = new_config.endpoint_config_name
+    transition = succeed_or_fail(name, previous_config=old_config.endpoint_config_name)
+    start_transition(endpoint, "Updating", transition)
     return ActionResult({"EndpointArn": endpoint.arn})
 
 
-def scaling_targets() -> list[str]:
+def is_scaling_target(endpoint: str) -> bool:
     backend = applicationautoscaling_backends[ACCOUNT][REGION]
-    return [resource for targets in backend.targets.values() for resource in targets]
+    for targets in backend.targets.values():
+        if any(endpoint in resource for resource in targets):
+            return True
+    return False
 
 
-def read(address: str) -> bytes:
-    bucket, _, key = address.removeprefix("s3://").partition("/")
-    return s3_backends[ACCOUNT]["aws"].get_object(bucket, key).value  # type: ignore[union-attr]
+# ---------------------------------------------------------------- requests and transform jobs
 
 
-def write(address: str, data: bytes) -> None:
-    bucket, _, key = address.removeprefix("s3://").partition("/")
-    s3_backends[ACCOUNT]["aws"].put_object(bucket, key, value=data)
+class MotoStorage:
+    """moto's objects in S3, read and written past HTTP."""
+
+    def read(self, url: str) -> bytes:
+        bucket, key = split_url(url)
+        found = s3_backends[ACCOUNT]["aws"].get_object(bucket, key)
+        assert found is not None, f"{url} does not exist"
+        data: bytes = found.value
+        return data
+
+    def write(self, url: str, data: bytes) -> None:
+        bucket, key = split_url(url)
+        s3_backends[ACCOUNT]["aws"].put_object(bucket, key, value=data)
 
 
-def paint(request: dict[str, str]) -> dict[str, Json]:
-    """What a container answers."""
-    if "broken" in request["content_url"]:
-        return {
-            "error": {
-                "code": "image_unreadable",
-                "message": "The photograph is not a readable image.",
-            }
-        }
-    if request["content_url"].startswith("s3://"):
-        write(request["result_url"], read(request["content_url"]))
+storage = MotoStorage()
+
+
+def split_url(url: str) -> tuple[str, str]:
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
+def stylize(request: Request) -> Answer:
+    """Return a container's answer. The result is a copy of the content picture."""
+    content_url = request["content_url"]
+    if "broken" in content_url:
+        message = "The photograph is not a readable image."
+        return {"error": {"code": "image_unreadable", "message": message}}
+    if content_url.startswith("s3://"):
+        storage.write(request["result_url"], storage.read(content_url))
     return {"result_url": request["result_url"], "seconds": 1.5}
 
 
 def invoke_endpoint_async(self: SageMakerRuntimeResponse) -> Json:
-    name, asked = self.path.split("/")[2], self.headers["X-Amzn-SageMaker-InputLocation"]
-    backend = SageMakerModelBackend_of(REGION)
-    config: FakeEndpointConfig = backend.endpoint_configs[
-        backend.endpoints[name].endpoint_config_name
-    ]
-    places = config.async_inference_config["OutputConfig"]
-    key = asked.rsplit("/", 2)[1]
-    output, failure = (
-        f"{places['S3OutputPath']}{key}.out",
-        f"{places['S3FailurePath']}{key}-error.out",
+    name = self.path.split("/")[2]
+    backend = sagemaker_backends[ACCOUNT][REGION]
+    endpoint = backend.endpoints[name]
+    config = backend.endpoint_configs[endpoint.endpoint_config_name]
+    folders = config.async_inference_config["OutputConfig"]
+
+    input_url = self.headers["X-Amzn-SageMaker-InputLocation"]
+    # The folder of the request is unique.
+    request_name = input_url.rsplit("/", 2)[1]
+    invocation = Invocation(
+        input_url=input_url,
+        output_url=f"{folders['S3OutputPath']}{request_name}.out",
+        failure_url=f"{folders['S3FailurePath']}{request_name}-error.out",
     )
-    answer = paint(json.loads(read(asked)))
-    if name in failures:
-        answer = {"error": {"code": "internal", "message": failures[name]}}
-    write(failure if "error" in answer else output, json.dumps(answer).encode())
-    headers = {
-        "X-Amzn-SageMaker-OutputLocation": output,
-        "X-Amzn-SageMaker-FailureLocation": failure,
-    }
-    return 202, headers, json.dumps({"InferenceId": "1"})
+
+    def stylize_or_fail(request: Request) -> Answer:
+        if name in failures:
+            return {"error": {"code": "internal", "message": failures[name]}}
+        return stylize(request)
+
+    if name not in asleep:
+        work_on(invocation, storage, stylize_or_fail)
+    return 202, invocation.headers, json.dumps({"InferenceId": "1"})
 
 
-def SageMakerModelBackend_of(region: str) -> SageMakerModelBackend:  # noqa: N802
-    from moto.sagemaker.models import sagemaker_backends
-
-    return sagemaker_backends[ACCOUNT][region]
-
-
-def run_transform_job(create: Callable[..., Json]) -> Callable[..., Json]:
-    """A job that has painted all its rows when it is created."""
+def finish_transform_job(create: Callable[..., Json]) -> Callable[..., Json]:
+    """Return a CreateTransformJob that has stylized all rows when it returns."""
 
     def create_transform_job(self: SageMakerModelBackend, **arguments: Json) -> Json:
         job = create(self, **arguments)
         assert arguments["model_name"] in self._models
+
         source = arguments["transform_input"]["DataSource"]["S3DataSource"]["S3Uri"]
-        text = read(source).decode()
-        rows: list[dict[str, str]]
-        if arguments["transform_input"]["ContentType"] == "text/csv":
-            names = ("content_url", "style", "result_url")
-            rows = [dict(zip(names, row, strict=False)) for row in csv.reader(io.StringIO(text))]
-        else:
-            rows = [json.loads(line) for line in text.splitlines()]
+        content_type = arguments["transform_input"]["ContentType"]
+        rows = read_rows(storage.read(source).decode(), content_type)
         assert all(row["result_url"] for row in rows)
-        answers = [json.dumps(paint(row)) + "\n" for row in rows]
-        place = arguments["transform_output"]["S3OutputPath"]
-        write(f"{place}/{source.rsplit('/', 1)[1]}.out", "\n".join(answers).encode())
+        answers = [json.dumps(stylize(row)) + "\n" for row in rows]
+
+        folder = arguments["transform_output"]["S3OutputPath"]
+        name = source.rsplit("/", 1)[1]
+        # AssembleWith=Line adds another line break.
+        storage.write(f"{folder}/{name}.out", "\n".join(answers).encode())
         return job
 
     return create_transform_job
 
 
-def permission_under_tls(decide: Callable[..., Json]) -> Callable[..., Json]:
-    def get_permission(self: FakeBucket, action: str, resource: str) -> Json:
-        policy = json.loads(self.policy or b"{}")
-        tls = {"Bool": {"aws:SecureTransport": "false"}}
-        left = [one for one in policy.get("Statement", []) if one.get("Condition") != tls]
-        whole, self.policy = (
-            self.policy,
-            json.dumps({**policy, "Statement": left}).encode() if left else None,
-        )
-        try:
-            return decide(self, action, resource)
-        finally:
-            self.policy = whole
+def read_rows(text: str, content_type: str) -> list[Request]:
+    if content_type != "text/csv":
+        return [json.loads(line) for line in text.splitlines()]
+    names = ("content_url", "style", "result_url")
+    return [dict(zip(names, cells, strict=False)) for cells in csv.reader(io.StringIO(text))]
 
-    return get_permission
+
+# ---------------------------------------------------------------- bucket policies
+
+
+def evaluate_with_tls(get_permission: Callable[..., Json]) -> Callable[..., Json]:
+    """Return a get_permission that leaves out the statements about requests without TLS."""
+    without_tls = {"Bool": {"aws:SecureTransport": "false"}}
+
+    def get_permission_with_tls(self: FakeBucket, action: str, resource: str) -> Json:
+        whole_policy = self.policy
+        policy = json.loads(whole_policy or b"{}")
+        statements = []
+        for statement in policy.get("Statement", []):
+            if statement.get("Condition") != without_tls:
+                statements.append(statement)
+
+        self.policy = None
+        if statements:
+            self.policy = json.dumps({**policy, "Statement": statements}).encode()
+        try:
+            return get_permission(self, action, resource)
+        finally:
+            self.policy = whole_policy
+
+    return get_permission_with_tls
+
+
+# ---------------------------------------------------------------- the account
+
+
+def accept_any_instance_type(self: FakeEndpointConfig, instance_type: str) -> None:
+    """Replace moto's check, whose list is older than ml.g5 and ml.g6."""
 
 
 @contextmanager
-def taught_moto() -> Iterator[None]:
+def patched_moto() -> Iterator[None]:
+    """Make moto behave as this module's docstring says."""
     backend = SageMakerModelBackend
-    changes: list[tuple[Json, str, Json]] = [
-        (FakeBucket, "get_permission", permission_under_tls(FakeBucket.get_permission)),
-        (FakeEndpointConfig, "validate_instance_type", lambda self, name: None),
-        (backend, "create_model", refuse_existing(backend.create_model, "model", "_models")),
-        (
-            backend,
-            "create_endpoint_config",
-            refuse_existing(backend.create_endpoint_config, "endpoint_config", "endpoint_configs"),
-        ),
-        (backend, "create_endpoint", create_slowly),
-        (backend, "describe_endpoint", describe_on_its_way),
-        (backend, "delete_endpoint", delete_slowly),
-        (backend, "create_transform_job", run_transform_job(backend.create_transform_job)),
-        (SageMakerResponse, "update_endpoint", update_endpoint),
-        (SageMakerRuntimeResponse, "invoke_endpoint_async", invoke_endpoint_async),
-    ]
-    patches = [mock.patch.object(where, name, new, create=True) for where, name, new in changes]
-    for patch in patches:
-        patch.start()
-    try:
+    create_model = refuse_existing(backend.create_model, "model", "_models")
+    create_config = refuse_existing(
+        backend.create_endpoint_config, "endpoint_config", "endpoint_configs"
+    )
+    create_transform_job = finish_transform_job(backend.create_transform_job)
+    get_permission = evaluate_with_tls(FakeBucket.get_permission)
+    with ExitStack() as stack:
+
+        def replace(owner: type, name: str, method: Callable[..., Json]) -> None:
+            stack.enter_context(mock.patch.object(owner, name, method, create=True))
+
+        replace(FakeBucket, "get_permission", get_permission)
+        replace(FakeEndpointConfig, "validate_instance_type", accept_any_instance_type)
+        replace(backend, "create_model", create_model)
+        replace(backend, "create_endpoint_config", create_config)
+        replace(backend, "create_endpoint", create_endpoint)
+        replace(backend, "describe_endpoint", describe_endpoint)
+        replace(backend, "delete_endpoint", delete_endpoint)
+        replace(backend, "create_transform_job", create_transform_job)
+        # moto has no UpdateEndpoint.
+        replace(SageMakerResponse, "update_endpoint", update_endpoint)
+        replace(SageMakerRuntimeResponse, "invoke_endpoint_async", invoke_endpoint_async)
         yield
-    finally:
-        for patch in patches:
-            patch.stop()
 
 
 @contextmanager
 def account(port: int = 0) -> Iterator[str]:
-    """The address of the taught moto's server."""
+    """Run the server and yield its URL."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    with taught_moto():
+    with patched_moto():
         server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
         server.start()
         host, port = server.get_host_and_port()
@@ -271,130 +357,167 @@ def account(port: int = 0) -> Iterator[str]:
 
 
 def environment(url: str) -> dict[str, str]:
-    """What makes boto3 use that account."""
-    keys = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "testing")
+    """Return the environment variables that make boto3 use the account."""
     return {
-        **keys,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
         "AWS_DEFAULT_REGION": REGION,
         "AWS_ENDPOINT_URL": url,
         "AWS_EC2_METADATA_DISABLED": "true",
     }
 
 
-def forget_everything(url: str) -> None:
+def clear(url: str) -> None:
+    """Make the account empty."""
     failures.clear()
+    asleep.clear()
+    transitions.clear()
+    failure_reasons.clear()
     requests.post(f"{url}/moto-api/reset", timeout=10).raise_for_status()
 
 
-# ---------------------------------------------------------------- what a test asks of it
+def push(image: str, tag: str, content: str = "", prefix: str = "stylebot") -> str:
+    """Put an image into ECR, as `build.sh --push` does, and return its digest.
 
-
-def push(kind: str, tag: str, content: str = "", prefix: str = "stylebot") -> str:
-    """An image in ECR, as build.sh --push leaves one. Gives its digest."""
-    ecr = boto3.client("ecr")
+    Images with the same `content`, by default the tag, have the same digest.
+    """
     config = {"digest": f"sha256:{(content or tag).encode().hex():0>64.64}"}
-    kind_of_manifest = "application/vnd.docker.distribution.manifest.v2+json"
     manifest = {
         "schemaVersion": 2,
-        "mediaType": kind_of_manifest,
+        "mediaType": MANIFEST_TYPE,
         "config": config,
         "layers": [{**config, "size": 1}],
     }
-    image = ecr.put_image(
-        repositoryName=f"{prefix}-{kind}", imageManifest=json.dumps(manifest), imageTag=tag
+    repository = f"{prefix}-{image}"
+    answer = boto3.client("ecr").put_image(
+        repositoryName=repository, imageManifest=json.dumps(manifest), imageTag=tag
     )
-    pushed = ecr_backends[ACCOUNT][REGION].repositories[f"{prefix}-{kind}"].images
-    pushed[-1].image_pushed_at -= 100 - len(pushed)  # moto knows whole seconds only
-    return image["image"]["imageId"]["imageDigest"]
+
+    # moto knows whole seconds only: keep the images' order apart.
+    images = ecr_backends[ACCOUNT][REGION].repositories[repository].images
+    images[-1].image_pushed_at -= 100 - len(images)
+    digest: str = answer["image"]["imageId"]["imageDigest"]
+    return digest
+
+
+# ---------------------------------------------------------------- snapshots
 
 
 def snapshot() -> dict[str, Json]:
-    """All that is in the account, without times and random ids."""
-    iam, s3, sagemaker = boto3.client("iam"), boto3.client("s3"), boto3.client("sagemaker")
-    scaling, watch, logs = (
-        boto3.client("application-autoscaling"),
-        boto3.client("cloudwatch"),
-        boto3.client("logs"),
-    )
+    """Return everything in the account, without times and random ids, to compare two accounts."""
+    iam = boto3.client("iam")
+    scaling = boto3.client("application-autoscaling")
+    targets = scaling.describe_scalable_targets(ServiceNamespace="sagemaker")
+    policies = scaling.describe_scaling_policies(ServiceNamespace="sagemaker")
     found: dict[str, Json] = {
-        "roles": iam.get_account_authorization_details(Filter=["Role", "User"])
+        "roles": iam.get_account_authorization_details(Filter=["Role", "User"]),
+        "profiles": iam.list_instance_profiles()["InstanceProfiles"],
+        "targets": targets["ScalableTargets"],
+        "policies": policies["ScalingPolicies"],
+        "repositories": boto3.client("ecr").describe_repositories()["repositories"],
+        **snapshot_buckets(),
+        **snapshot_sagemaker(),
+        **snapshot_alarms(),
+        **snapshot_logs(),
     }
-    found["profiles"] = iam.list_instance_profiles()["InstanceProfiles"]
-    for bucket in (one["Name"] for one in s3.list_buckets()["Buckets"]):
-        questions = ("tagging", "encryption", "lifecycle_configuration", "policy")
-        found[bucket] = [
-            ask(getattr(s3, f"get_bucket_{question}"), Bucket=bucket) for question in questions
+    comparable: dict[str, Json] = without_random_parts(found)
+    return comparable
+
+
+def snapshot_buckets() -> dict[str, Json]:
+    s3 = boto3.client("s3")
+    found = {}
+    for bucket in s3.list_buckets()["Buckets"]:
+        name = bucket["Name"]
+        objects = s3.list_objects_v2(Bucket=name).get("Contents", [])
+        keys = [item["Key"] for item in objects]
+        found[name] = [
+            answer_or_error(s3.get_bucket_tagging, Bucket=name),
+            answer_or_error(s3.get_bucket_encryption, Bucket=name),
+            answer_or_error(s3.get_bucket_lifecycle_configuration, Bucket=name),
+            answer_or_error(s3.get_bucket_policy, Bucket=name),
+            answer_or_error(s3.get_public_access_block, Bucket=name),
+            # What is under async/ expires after a day.
+            [key for key in keys if not key.startswith("async/")],
         ]
-        found[bucket].append(ask(s3.get_public_access_block, Bucket=bucket))
-        keys = [item["Key"] for item in s3.list_objects_v2(Bucket=bucket).get("Contents", [])]
-        found[bucket].append(
-            [key for key in keys if not key.startswith("async/")]
-        )  # which goes after a day
-    for kind in ("Model", "EndpointConfig", "Endpoint"):
-        snake = {"EndpointConfig": "endpoint_config"}.get(kind, kind.lower())
-        for one in getattr(sagemaker, f"list_{snake}s")(MaxResults=100)[f"{kind}s"]:
-            name, tags = (
-                one[f"{kind}Name"],
-                sagemaker.list_tags(ResourceArn=one[f"{kind}Arn"])["Tags"],
-            )
-            found[f"{kind} {name}"] = [
-                getattr(sagemaker, f"describe_{snake}")(**{f"{kind}Name": name}),
-                tags,
-            ]
-    found["targets"] = scaling.describe_scalable_targets(ServiceNamespace="sagemaker")[
-        "ScalableTargets"
-    ]
-    found["policies"] = scaling.describe_scaling_policies(ServiceNamespace="sagemaker")[
-        "ScalingPolicies"
-    ]
-    for alarm in watch.describe_alarms()["MetricAlarms"]:
-        found[f"alarm {alarm['AlarmName']}"] = [
-            alarm,
-            ask(watch.list_tags_for_resource, ResourceARN=alarm["AlarmArn"]),
-        ]
+    return found
+
+
+def snapshot_sagemaker() -> dict[str, Json]:
+    sagemaker = boto3.client("sagemaker")
+    found = {}
+    for item in sagemaker.list_models(MaxResults=100)["Models"]:
+        name = item["ModelName"]
+        tags = sagemaker.list_tags(ResourceArn=item["ModelArn"])["Tags"]
+        found[f"Model {name}"] = [sagemaker.describe_model(ModelName=name), tags]
+
+    for item in sagemaker.list_endpoint_configs(MaxResults=100)["EndpointConfigs"]:
+        name = item["EndpointConfigName"]
+        tags = sagemaker.list_tags(ResourceArn=item["EndpointConfigArn"])["Tags"]
+        config = sagemaker.describe_endpoint_config(EndpointConfigName=name)
+        found[f"EndpointConfig {name}"] = [config, tags]
+
+    for item in sagemaker.list_endpoints(MaxResults=100)["Endpoints"]:
+        name = item["EndpointName"]
+        tags = sagemaker.list_tags(ResourceArn=item["EndpointArn"])["Tags"]
+        found[f"Endpoint {name}"] = [sagemaker.describe_endpoint(EndpointName=name), tags]
+    return found
+
+
+def snapshot_alarms() -> dict[str, Json]:
+    cloudwatch = boto3.client("cloudwatch")
+    found = {}
+    for alarm in cloudwatch.describe_alarms()["MetricAlarms"]:
+        arn = alarm["AlarmArn"]
+        tags = answer_or_error(cloudwatch.list_tags_for_resource, ResourceARN=arn)
+        found[f"alarm {alarm['AlarmName']}"] = [alarm, tags]
+    return found
+
+
+def snapshot_logs() -> dict[str, Json]:
+    logs = boto3.client("logs")
+    found = {}
     for group in logs.describe_log_groups()["logGroups"]:
-        found[f"log {group['logGroupName']}"] = [
-            group,
-            logs.list_tags_for_resource(resourceArn=group["logGroupArn"]),
-        ]
-    found["repositories"] = boto3.client("ecr").describe_repositories()["repositories"]
-    return without_chance(found)
+        tags = logs.list_tags_for_resource(resourceArn=group["logGroupArn"])
+        found[f"log {group['logGroupName']}"] = [group, tags]
+    return found
 
 
-def ask(call: Callable[..., Json], **arguments: Json) -> Json:
+def answer_or_error(call: Callable[..., Json], **arguments: Json) -> Json:
+    """Return what the call returns, or the name of its error."""
     try:
         return call(**arguments)
-    except Exception as error:
+    except ClientError as error:
         return type(error).__name__
 
 
-def without_chance(value: Json) -> Json:
-    """A copy without what differs between two equal accounts, lists of things in order of their text."""
+RANDOM_KEYS = r"(?i)(role|user|instanceprofile)id|.*(time|date|timestamp|metadata|created)$|creat.*"
+RANDOM_TEXT = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?<=scalable-target/)\w+"
 
-    chance = (
-        r"(?i)(role|user|instanceprofile)id|.*(time|date|timestamp|metadata|looks|created)$|creat.*"
-    )
+
+def without_random_parts(value: Json) -> Json:
+    """Return a copy without what differs between two equal accounts. Lists are sorted."""
     if isinstance(value, dict):
-        left = {
-            key: without_chance(one) for key, one in value.items() if not re.fullmatch(chance, key)
-        }
-        return {key: one for key, one in left.items() if not isinstance(one, datetime)}
+        kept = {}
+        for key, item in value.items():
+            if not re.fullmatch(RANDOM_KEYS, key) and not isinstance(item, datetime):
+                kept[key] = without_random_parts(item)
+        return kept
     if isinstance(value, list):
-        return sorted((without_chance(one) for one in value), key=str)
-    random = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?<=scalable-target/)\w+"
-    return re.sub(random, "RANDOM", value) if isinstance(value, str) else value
+        return sorted((without_random_parts(item) for item in value), key=str)
+    if isinstance(value, str):
+        return re.sub(RANDOM_TEXT, "RANDOM", value)
+    return value
 
 
 def main() -> None:
-    """`python -m tests.fakes.aws`: such an account with images in it, to try deploy.py by hand, until Ctrl-C."""
+    """Run an account with images in it until Ctrl-C, to try deploy.py by hand."""
     with account() as url, mock.patch.dict(os.environ, environment(url)):
-        for kind in ("nst", "cyclegan", "bot"):
-            boto3.client("ecr").create_repository(repositoryName=f"stylebot-{kind}")
-            push(kind, "abc1234", content=kind)
-        print(
-            "\n".join(f"export {name}={value}" for name, value in environment(url).items()),
-            flush=True,
-        )
+        for image in ("nst", "cyclegan", "bot"):
+            boto3.client("ecr").create_repository(repositoryName=f"stylebot-{image}")
+            push(image, "abc1234", content=image)
+        for name, value in environment(url).items():
+            print(f"export {name}={value}", flush=True)
         threading.Event().wait()
 
 

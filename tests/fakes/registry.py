@@ -1,7 +1,8 @@
-"""An ECR on this machine: moto has its API, Debian's docker-registry takes the layers, by TLS, under ECR's own name.
+"""An ECR on this machine: moto answers its API, Debian's docker-registry takes the layers by TLS.
 
-Docker and build.sh are unmodified. While it runs, /etc/hosts leads ECR's name here, and Docker trusts its certificate
-(/etc/docker/certs.d is read at each request); both are put back in the end. That takes root.
+Docker and build.sh are unmodified, and use ECR's own host name: while the registry runs, /etc/hosts
+resolves that name to this machine, and Docker trusts the registry's certificate (Docker reads
+/etc/docker/certs.d at each request). Both are restored in the end. This needs root.
 """
 
 import shutil
@@ -15,62 +16,70 @@ import boto3
 import requests
 from moto.ecr.models import ecr_backends
 
-from tests.fakes.aws import ACCOUNT, REGION
+from tests.fakes.aws import ACCOUNT, MANIFEST_TYPE, REGION
 from tests.fakes.servers import wait_until
 
 HOST = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
-PASSWORD = f"{ACCOUNT}-auth-token"  # what moto's GetAuthorizationToken gives
+# What moto's GetAuthorizationToken returns
+PASSWORD = f"{ACCOUNT}-auth-token"
 CONFIGURATION = """\
 version: 0.1
 log: {{level: warn, accesslog: {{disabled: true}}}}
 storage: {{filesystem: {{rootdirectory: {folder}/data}}}}
-http: {{addr: "127.0.0.1:443", secret: any, tls: {{certificate: {folder}/cert.pem, key: {folder}/key.pem}}}}
+http:
+  addr: "127.0.0.1:443"
+  secret: any
+  tls: {{certificate: {folder}/cert.pem, key: {folder}/key.pem}}
 auth: {{htpasswd: {{realm: ecr, path: {folder}/htpasswd}}}}
 """
-MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
 
 @dataclass
 class Registry:
+    """The running registry, asked over HTTPS."""
+
     certificate: Path
 
     def get(self, path: str) -> requests.Response:
-        options = {
-            "auth": ("AWS", PASSWORD),
-            "verify": str(self.certificate),
-            "headers": {"Accept": MANIFEST},
-        }
-        answer = requests.get(f"https://{HOST}/v2/{path}", timeout=10, **options)  # type: ignore[arg-type]
+        answer = requests.get(
+            f"https://{HOST}/v2/{path}",
+            timeout=10,
+            auth=("AWS", PASSWORD),
+            verify=str(self.certificate),
+            headers={"Accept": MANIFEST_TYPE},
+        )
         answer.raise_for_status()
         return answer
 
     def digest(self, repository: str, tag: str) -> str:
         return self.get(f"{repository}/manifests/{tag}").headers["Docker-Content-Digest"]
 
-    def tell_ecr(self) -> None:
-        """ECR's API learns of what was pushed, as ECR itself would know it."""
-        ecr, backend = boto3.client("ecr", region_name=REGION), ecr_backends[ACCOUNT][REGION]
+    def copy_images_to_ecr(self) -> None:
+        """Make moto know what was pushed, as ECR itself does."""
         for repository in self.get("_catalog").json()["repositories"]:
-            known = {
-                tag for image in backend.repositories[repository].images for tag in image.image_tags
-            }
-            for tag in set(self.get(f"{repository}/tags/list").json()["tags"]) - known:
-                manifest = self.get(f"{repository}/manifests/{tag}")
-                ecr.put_image(repositoryName=repository, imageManifest=manifest.text, imageTag=tag)
-                image = backend.repositories[repository].images[-1]
-                image._image_digest = manifest.headers[
-                    "Docker-Content-Digest"
-                ]  # moto has digests of its own
+            images = ecr_backends[ACCOUNT][REGION].repositories[repository].images
+            known_tags = {tag for image in images for tag in image.image_tags}
+            for tag in self.get(f"{repository}/tags/list").json()["tags"]:
+                if tag not in known_tags:
+                    self.copy_image_to_ecr(repository, tag)
+
+    def copy_image_to_ecr(self, repository: str, tag: str) -> None:
+        manifest = self.get(f"{repository}/manifests/{tag}")
+        ecr = boto3.client("ecr", region_name=REGION)
+        ecr.put_image(repositoryName=repository, imageManifest=manifest.text, imageTag=tag)
+        image = ecr_backends[ACCOUNT][REGION].repositories[repository].images[-1]
+        # moto computes digests of its own.
+        image._image_digest = manifest.headers["Docker-Content-Digest"]
 
 
 @contextmanager
 def edited_hosts() -> Iterator[None]:
+    """Resolve ECR's host name to this machine."""
     hosts = Path("/etc/hosts")
     before = hosts.read_bytes()
     try:
-        hosts.write_bytes(
-            before.rstrip(b"\n") + f"\n127.0.0.1 {HOST}\n".encode()
-        )  # in place: it may be a mount
+        # Written in place: in a container the file may be a mount.
+        hosts.write_bytes(before.rstrip(b"\n") + f"\n127.0.0.1 {HOST}\n".encode())
         yield
     finally:
         hosts.write_bytes(before)
@@ -78,68 +87,61 @@ def edited_hosts() -> Iterator[None]:
 
 @contextmanager
 def trusted(certificate: Path) -> Iterator[None]:
-    folder = Path("/etc/docker/certs.d")
-    made = next(
-        (path for path in (Path("/etc/docker"), folder, folder / HOST) if not path.exists()), None
-    )
-    assert made is not None, f"{folder / HOST} is there already"
-    (folder / HOST).mkdir(parents=True)
+    """Make Docker trust the certificate for ECR's host name."""
+    folder = Path("/etc/docker/certs.d") / HOST
+    assert not folder.exists(), f"{folder} exists already"
+    # The topmost folder that is created here, and deleted in the end
+    created = folder
+    while not created.parent.exists():
+        created = created.parent
+    folder.mkdir(parents=True)
     try:
-        shutil.copy(certificate, folder / HOST / "ca.crt")
+        shutil.copy(certificate, folder / "ca.crt")
         yield
     finally:
-        shutil.rmtree(made)
+        shutil.rmtree(created)
 
 
 def write_certificate(folder: Path) -> Path:
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        f"/CN={HOST}",
-    ]
-    command += [
-        "-addext",
-        f"subjectAltName=DNS:{HOST}",
-        "-keyout",
-        folder / "key.pem",
-        "-out",
-        folder / "cert.pem",
-    ]
+    """Write a self-signed certificate and its key, and return the certificate's path."""
+    certificate = folder / "cert.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    command += ["-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST}"]
+    command += ["-keyout", str(folder / "key.pem"), "-out", str(certificate)]
     subprocess.run(command, check=True, capture_output=True)
-    return folder / "cert.pem"
+    return certificate
 
 
 def write_password(folder: Path) -> None:
-    """In the only form that the registry takes, bcrypt; perl is on every Debian."""
+    """Write the password's bcrypt hash, the only form that the registry takes.
+
+    Python's standard library has no bcrypt; perl, which every Debian has, uses the one of libc.
+    """
     salt = "$2y$05$" + "stylebotstylebotstyle."
     program = ["perl", "-e", "print crypt($ARGV[0], $ARGV[1])", PASSWORD, salt]
-    (folder / "htpasswd").write_text(f"AWS:{subprocess.check_output(program, text=True)}\n")
+    hashed = subprocess.check_output(program, text=True)
+    (folder / "htpasswd").write_text(f"AWS:{hashed}\n")
 
 
 @contextmanager
 def registry(folder: Path) -> Iterator[Registry]:
+    """Run the registry with its files in a folder."""
     certificate = write_certificate(folder)
     write_password(folder)
-    (folder / "config.yml").write_text(CONFIGURATION.format(folder=folder))
-    with edited_hosts(), trusted(certificate), open(folder / "log", "w") as log:
-        process = subprocess.Popen(
-            ["docker-registry", "serve", folder / "config.yml"], stdout=log, stderr=log
-        )
+    configuration = folder / "config.yml"
+    configuration.write_text(CONFIGURATION.format(folder=folder))
+    log_file = folder / "log"
+    command = ["docker-registry", "serve", str(configuration)]
+    with edited_hosts(), trusted(certificate), log_file.open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
         running = Registry(certificate)
+
+        def has_started_or_ended() -> bool:
+            return process.poll() is not None or answers(running)
+
         try:
-            wait_until(
-                lambda: process.poll() is not None or answers(running),
-                20,
-                "the registry did not start",
-            )
-            assert process.poll() is None, (folder / "log").read_text()
+            wait_until(has_started_or_ended, 20, "the registry did not start")
+            assert process.poll() is None, log_file.read_text()
             yield running
         finally:
             process.terminate()

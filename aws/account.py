@@ -1,0 +1,150 @@
+"""One deployment: an AWS account, a region and a prefix, with its clients, names and tags."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from boto3 import Session
+from botocore.config import Config
+
+from aws.calls import Client
+from aws.clock import Clock
+from aws.endpoint_settings import endpoint_name
+from aws.messages import DeployError
+
+ROOT = Path(__file__).resolve().parents[1]
+POLICIES = Path(__file__).resolve().parent / "policies"
+# Everything that `up` creates has the tag stylebot=PREFIX. `down` removes nothing without it.
+TAG = "stylebot"
+
+
+@dataclass(frozen=True)
+class Account:
+    """The clients of one account and region, and the names and tags of one deployment in it."""
+
+    id: str
+    partition: str
+    region: str
+    prefix: str
+    tags: dict[str, str]
+    clock: Clock
+
+    s3: Client
+    iam: Client
+    ecr: Client
+    logs: Client
+    sagemaker: Client
+    sagemaker_runtime: Client
+    scaling: Client
+    cloudwatch: Client
+
+    @property
+    def bucket(self) -> str:
+        return f"{self.prefix}-{self.id}-{self.region}"
+
+    @property
+    def execution_role(self) -> str:
+        """Name the role that SageMaker assumes. It has the region in it, as IAM has no regions."""
+        return f"{self.prefix}-execution-{self.region}"
+
+    @property
+    def execution_role_arn(self) -> str:
+        return f"arn:{self.partition}:iam::{self.id}:role/{self.execution_role}"
+
+    @property
+    def bot_identity(self) -> str:
+        """Name the bot's IAM user, role and instance profile."""
+        return f"{self.prefix}-bot-{self.region}"
+
+    @property
+    def tag_list(self) -> list[dict[str, str]]:
+        """Return the tags in the shape that most services take."""
+        return [{"Key": key, "Value": value} for key, value in self.tags.items()]
+
+    def endpoint_name(self, model: str) -> str:
+        return endpoint_name(self.prefix, model)
+
+    def repository_name(self, image: str) -> str:
+        return f"{self.prefix}-{image}"
+
+    def policy_document(self, name: str) -> str:
+        """Return policies/NAME.json with this deployment's names filled in."""
+        template = Template((POLICIES / f"{name}.json").read_text())
+        return template.substitute(
+            partition=self.partition,
+            account=self.id,
+            region=self.region,
+            prefix=self.prefix,
+            bucket=self.bucket,
+            role=self.execution_role,
+            bot=self.bot_identity,
+        )
+
+    def is_ours(self, tags: list[dict[str, str]] | None) -> bool:
+        """Return whether the tags of a resource say that `up` created it for this prefix."""
+        return {"Key": TAG, "Value": self.prefix} in (tags or [])
+
+
+def open_account(
+    prefix: str,
+    region: str | None = None,
+    extra_tags: dict[str, str] | None = None,
+    session: Any = None,  # noqa: ANN401 - boto3 has no types
+    clock: Clock | None = None,
+) -> Account:
+    """Connect to AWS with the credentials that boto3 finds.
+
+    Raises DeployError if no region is set or SageMaker is not in that region.
+    """
+    session = session or Session(region_name=region)
+    region = region or session.region_name
+    region = check_region(session, region)
+    config = Config(
+        retries={"mode": "standard", "total_max_attempts": 8},
+        connect_timeout=10,
+        read_timeout=60,
+    )
+
+    def client(service: str) -> Client:
+        return session.client(service, region_name=region, config=config)
+
+    return Account(
+        id=client("sts").get_caller_identity()["Account"],
+        partition=session.get_partition_for_region(region),
+        region=region,
+        prefix=prefix,
+        tags={**(extra_tags or {}), TAG: prefix},
+        clock=clock or Clock(),
+        s3=client("s3"),
+        iam=client("iam"),
+        ecr=client("ecr"),
+        logs=client("logs"),
+        sagemaker=client("sagemaker"),
+        sagemaker_runtime=client("sagemaker-runtime"),
+        scaling=client("application-autoscaling"),
+        cloudwatch=client("cloudwatch"),
+    )
+
+
+def check_region(session: Any, region: str | None) -> str:  # noqa: ANN401 - boto3 has no types
+    """Return the region. Raises DeployError if it is missing or has no SageMaker."""
+    if not region:
+        raise DeployError(
+            "No region is set. Set one: --region eu-west-1, or AWS_DEFAULT_REGION, or "
+            "aws configure."
+        )
+
+    known: list[str] = []
+    for partition in session.get_available_partitions():
+        known += session.get_available_regions("sagemaker", partition)
+    if region not in known:
+        similar = difflib.get_close_matches(region, known, 3) or ["eu-west-1"]
+        raise DeployError(
+            f"There is no SageMaker in a region {region}. Choose another with --region, such as "
+            f"{' or '.join(similar)}."
+        )
+    return region

@@ -1,0 +1,248 @@
+"""The command line of ./deploy.py."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from aws.account import Account, open_account
+from aws.batch import batch
+from aws.clock import Clock
+from aws.down import down
+from aws.endpoint_settings import EndpointSettings, endpoint_name
+from aws.messages import DeployError, explain_error, output, say
+from aws.push import login_password, repositories
+from aws.status import status
+from aws.up import up
+from bot import MODELS
+
+DEFAULT_INSTANCE_TYPE = "ml.g4dn.xlarge"
+DEFAULT_MAX_INSTANCES = 2
+# A GPU works on one request at a time; a second one for cyclegan is read and decoded meanwhile.
+DEFAULT_CONCURRENCY = {"nst": 1, "cyclegan": 2}
+DEFAULT_AMI = "al2023-ami-sagemaker-inference-gpu-4-1"
+
+Value = TypeVar("Value")
+
+
+def main(
+    arguments: list[str] | None = None,
+    session: Any = None,  # noqa: ANN401 - boto3 has no types
+    clock: Clock | None = None,
+) -> int:
+    """Run one command and return its exit code. Tests give a boto3 session and a clock."""
+    options = parse_arguments(arguments)
+    try:
+        settings = []
+        if options.command == "up":
+            settings = endpoint_settings(options)
+        account = open_account(
+            options.prefix, options.region, getattr(options, "tags", {}), session, clock
+        )
+        return run_command(account, options, settings)
+    except (DeployError, BotoCoreError, ClientError) as error:
+        say(f"deploy.py: {explain_error(error)}")
+        return 1
+
+
+def run_command(
+    account: Account, options: argparse.Namespace, settings: list[EndpointSettings]
+) -> int:
+    if options.command == "up":
+        return up(account, settings, options.image_tag, options.bot, options.plan)
+    if options.command == "down":
+        return down(account, options.purge, options.yes)
+    if options.command == "batch":
+        return batch(account, options.input, options.style, options.output, options.instance_type)
+    if options.command == "policy":
+        output(account.policy_document(options.name))
+        return 0
+    if options.command == "repositories":
+        return repositories(account, options.tag)
+    if options.command == "login-password":
+        return login_password(account)
+    return status(account)
+
+
+# ---------------------------------------------------------------- arguments
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="stylebot on AWS", epilog="docs/aws.md has more about each command."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--region", help="the AWS region; default: from the environment or ~/.aws/config"
+    )
+    common.add_argument(
+        "--prefix",
+        type=parse_prefix,
+        default="stylebot",
+        help="the prefix of all names (default: %(default)s)",
+    )
+
+    def add_command(name: str, description: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name, help=description, description=description, parents=[common]
+        )
+
+    add_up_arguments(
+        add_command("up", "Create or update everything, and print the bot's environment.")
+    )
+    add_command("status", "Print each endpoint's instances, backlog, image and last errors.")
+    add_down_arguments(
+        add_command("down", "Remove what up created, after asking; keep images and bucket.")
+    )
+    add_batch_arguments(
+        add_command("batch", "Stylize a list of pictures with a batch transform job.")
+    )
+
+    policy = add_command("policy", "Print an IAM policy with all names filled in.")
+    policy.add_argument("name", choices=("bot", "deployer", "execution"))
+    push = add_command(
+        "repositories", "For build.sh --push: create the repositories and print what they have."
+    )
+    push.add_argument("tag")
+    add_command("login-password", "For build.sh --push: print the password for docker login.")
+    return parser.parse_args(arguments)
+
+
+def add_up_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--plan", action="store_true", help="print every change and make none")
+    for_each = "; one value, or nst=...,cyclegan=..."
+    parser.add_argument(
+        "--instance-type",
+        type=for_each_model(str),
+        default={},
+        help=f"default: {DEFAULT_INSTANCE_TYPE}{for_each}",
+    )
+    parser.add_argument(
+        "--min-instances",
+        type=for_each_model(int),
+        default={},
+        help=f"default: 0, no instance while no request waits{for_each}",
+    )
+    parser.add_argument(
+        "--max-instances",
+        type=for_each_model(int),
+        default={},
+        help=f"default: {DEFAULT_MAX_INSTANCES}{for_each}",
+    )
+    parser.add_argument(
+        "--concurrency",
+        type=for_each_model(int),
+        default={},
+        help=f"requests at the same time for one instance; default: nst=1,cyclegan=2{for_each}",
+    )
+    parser.add_argument(
+        "--ami",
+        default=DEFAULT_AMI,
+        help="InferenceAmiVersion of GPU instances, which decides their NVIDIA driver "
+        "(default: %(default)s)",
+    )
+    parser.add_argument("--image-tag", help="the tag of the images; default: the newest image")
+    parser.add_argument(
+        "--tags",
+        type=parse_tags,
+        default={},
+        help="more tags for everything that is created: team=art,stage=test",
+    )
+    parser.add_argument(
+        "--bot", choices=("user", "role"), help="also create an IAM user or role for the bot"
+    )
+
+
+def add_down_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--purge", action="store_true", help="also remove the images and the bucket"
+    )
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--input",
+        required=True,
+        help="s3://bucket/list.csv or list.jsonl; docs/aws.md describes the columns",
+    )
+    parser.add_argument(
+        "--style",
+        required=True,
+        help="for rows without a style: a style's name, or a picture's URL for nst",
+    )
+    parser.add_argument(
+        "--output", help="s3://bucket/folder for the results of rows that name no place"
+    )
+    parser.add_argument(
+        "--instance-type",
+        default="ml.c5.4xlarge",
+        help="default: %(default)s; docs/aws.md explains why it has no GPU",
+    )
+
+
+def for_each_model(convert: Callable[[str], Value]) -> Callable[[str], dict[str, Value]]:
+    """Return a parser of "2", a value for both models, or "nst=2,cyclegan=1", a value for each."""
+
+    def parse(text: str) -> dict[str, Value]:
+        if "=" not in text:
+            return {model: convert(text) for model in MODELS}
+
+        values = {}
+        for part in text.split(","):
+            model, _, value = part.partition("=")
+            if model not in MODELS:
+                raise argparse.ArgumentTypeError(f"{text!r}: the models are {' and '.join(MODELS)}")
+            values[model] = convert(value)
+        return values
+
+    return parse
+
+
+def parse_tags(text: str) -> dict[str, str]:
+    tags = {}
+    for part in text.split(","):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise argparse.ArgumentTypeError(f"{text!r} is not like team=art,stage=test")
+        tags[key] = value
+    return tags
+
+
+def parse_prefix(text: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,18}[a-z0-9]", text):
+        raise argparse.ArgumentTypeError(
+            "use 2 to 20 lower case letters, digits and hyphens, beginning with a letter"
+        )
+    return text
+
+
+def endpoint_settings(options: argparse.Namespace) -> list[EndpointSettings]:
+    """Return the settings of both endpoints. Raises DeployError for limits that make no sense."""
+    settings = []
+    for model in MODELS:
+        smallest = options.min_instances.get(model, 0)
+        largest = options.max_instances.get(model, max(DEFAULT_MAX_INSTANCES, smallest))
+        if not 0 <= smallest <= largest or largest < 1:
+            raise DeployError(
+                f"{model}: from {smallest} to {largest} instances is no range. "
+                "--min-instances must be at least 0, and --max-instances at least 1."
+            )
+        settings.append(
+            EndpointSettings(
+                model=model,
+                name=endpoint_name(options.prefix, model),
+                instance_type=options.instance_type.get(model, DEFAULT_INSTANCE_TYPE),
+                min_instances=smallest,
+                max_instances=largest,
+                concurrency=options.concurrency.get(model, DEFAULT_CONCURRENCY[model]),
+                ami=options.ami,
+            )
+        )
+    return settings

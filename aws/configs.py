@@ -1,0 +1,90 @@
+"""SageMaker endpoint configurations. Like models, they are named after a hash of their contents."""
+
+from dataclasses import dataclass
+
+from aws.account import Account
+from aws.calls import Answer, delete_if_present, find
+from aws.changes import Change, Changes
+from aws.endpoint_settings import VARIANT, EndpointSettings
+from aws.models import find_sagemaker_tags, has_hashed_name, name_after_contents
+from bot import FAILURE_PREFIX, OUTPUT_PREFIX
+
+GPU_INSTANCES = ("ml.g", "ml.p")
+# How long a container may take to answer /ping: it loads PyTorch and its weights first.
+STARTUP_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class EndpointConfig:
+    """An endpoint configuration that is wanted."""
+
+    name: str
+    settings: EndpointSettings
+    # The arguments of CreateEndpointConfig, without name and tags
+    contents: Answer
+
+
+def describe_wanted_config(
+    account: Account, settings: EndpointSettings, model: str
+) -> EndpointConfig:
+    """Return the configuration of an asynchronous endpoint that runs the SageMaker model."""
+    variant: Answer = {
+        "VariantName": VARIANT,
+        "ModelName": model,
+        "InstanceType": settings.instance_type,
+        # SageMaker takes no 0 here; the scaling goes down to 0 later.
+        "InitialInstanceCount": max(1, settings.min_instances),
+        "ContainerStartupHealthCheckTimeoutInSeconds": STARTUP_SECONDS,
+    }
+    if settings.instance_type.startswith(GPU_INSTANCES):
+        # The driver of this AMI must be as new as the image's CUDA.
+        variant["InferenceAmiVersion"] = settings.ami
+
+    asynchronous = {
+        "ClientConfig": {"MaxConcurrentInvocationsPerInstance": settings.concurrency},
+        "OutputConfig": {
+            "S3OutputPath": f"s3://{account.bucket}/{OUTPUT_PREFIX}",
+            "S3FailurePath": f"s3://{account.bucket}/{FAILURE_PREFIX}",
+        },
+    }
+    contents = {"ProductionVariants": [variant], "AsyncInferenceConfig": asynchronous}
+    return EndpointConfig(name_after_contents(settings.name, contents), settings, contents)
+
+
+def find_config(account: Account, name: str) -> Answer | None:
+    return find(account.sagemaker.describe_endpoint_config, EndpointConfigName=name)
+
+
+def ensure_config(account: Account, config: EndpointConfig) -> Changes:
+    """Yield the creation of the endpoint configuration, if it does not exist."""
+    if find_config(account, config.name) is not None:
+        return
+    settings = config.settings
+    yield Change(
+        f"create the endpoint configuration {config.name} "
+        f"({settings.instance_type}, concurrency {settings.concurrency})",
+        lambda: account.sagemaker.create_endpoint_config(
+            EndpointConfigName=config.name, **config.contents, Tags=account.tag_list
+        ),
+    )
+
+
+def remove_configs(account: Account, endpoint: str, keep: str = "") -> Changes:
+    """Yield the deletion of each config that `up` created for the endpoint, except `keep`."""
+    paginator = account.sagemaker.get_paginator("list_endpoint_configs")
+    pages = paginator.paginate(NameContains=f"{endpoint}-")
+    found = [item for page in pages for item in page["EndpointConfigs"]]
+    for item in found:
+        name = item["EndpointConfigName"]
+        if name == keep or not has_hashed_name(endpoint, name):
+            continue
+        if account.is_ours(find_sagemaker_tags(account, item["EndpointConfigArn"])):
+            yield removal(account, name)
+
+
+def removal(account: Account, name: str) -> Change:
+    sagemaker = account.sagemaker
+    return Change(
+        f"delete the endpoint configuration {name}",
+        lambda: delete_if_present(sagemaker.delete_endpoint_config, EndpointConfigName=name),
+    )

@@ -1,0 +1,75 @@
+"""An estimate of what a deployment costs, with its date and every assumption."""
+
+from datetime import date
+
+from aws.endpoint_settings import EndpointSettings
+from aws.registry import Image
+
+# US dollars an hour in us-east-1, on demand, as AWS published them at that date.
+PRICES_DATE = "October 2025"
+PRICES = {
+    "ml.g4dn.xlarge": 0.736,
+    "ml.g4dn.2xlarge": 0.94,
+    "ml.g5.xlarge": 1.408,
+    "ml.g5.2xlarge": 1.515,
+    "ml.g6.xlarge": 1.127,
+    "ml.g6.2xlarge": 1.222,
+    "ml.c5.4xlarge": 0.816,
+    "ml.m5.4xlarge": 0.922,
+}
+# US dollars for a gigabyte of images in ECR in a month
+GIGABYTE_MONTH = 0.10
+HOURS_A_MONTH = 730
+
+# Assumed seconds for a picture, copying included, on an ml.g4dn.xlarge
+PICTURE_SECONDS = {"nst": 60, "cyclegan": 3}
+# Assumed minutes from zero instances to the first picture, and from the last picture to zero
+START_MINUTES = 5
+STOP_MINUTES = 30
+# What an image takes in ECR, where it is not pushed yet
+TYPICAL_IMAGE_GIGABYTES = 2.7
+
+
+def estimate_cost(
+    settings: list[EndpointSettings], images: list[Image], today: date | None = None
+) -> str:
+    """Return the estimate as lines of text."""
+    today = today or date.today()
+    storage = sum(image.gigabytes for image in images) * GIGABYTE_MONTH
+    lines = [
+        f"Estimate of {today:%Y-%m-%d}, with AWS's prices in us-east-1 of {PRICES_DATE} "
+        "(other regions differ):",
+        f"  at zero instances: ${storage:.2f} a month for the images in ECR, and cents for alarms, "
+        "logs and bucket",
+    ]
+    lines += [estimate_endpoint(endpoint) for endpoint in settings]
+    lines += [
+        f"  assumed: {START_MINUTES} minutes to start an instance and {STOP_MINUTES} to stop it, "
+        "both paid;",
+        "  pictures of the size that the bot asks for; their seconds were not measured on these "
+        "instances;",
+        "  no free tier, no tax",
+    ]
+    return "\n".join(lines)
+
+
+def estimate_endpoint(endpoint: EndpointSettings) -> str:
+    price = PRICES.get(endpoint.instance_type)
+    if price is None:
+        return (
+            f"  {endpoint.name}: the price of {endpoint.instance_type} is not known here; "
+            "see aws.amazon.com/sagemaker/pricing"
+        )
+
+    seconds = PICTURE_SECONDS[endpoint.model]
+    busy_price = price * seconds / 3600
+    single_price = price * (START_MINUTES + STOP_MINUTES + seconds / 60) / 60
+    always_on = ""
+    if endpoint.min_instances:
+        monthly_price = price * endpoint.min_instances * HOURS_A_MONTH
+        always_on = f", ${monthly_price:.0f} a month always on"
+    return (
+        f"  {endpoint.name}: ${price:.3f} an hour and instance{always_on}; "
+        f"${busy_price:.4f} a picture of {seconds} s in a busy hour, "
+        f"${single_price:.2f} a single one"
+    )

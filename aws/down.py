@@ -1,0 +1,91 @@
+"""The command down: list what `up` created, ask, and remove it."""
+
+import sys
+
+from aws import alarms, bucket, configs, endpoints, identity, logs, models, registry, scaling
+from aws.account import Account
+from aws.changes import Change, apply_in_parallel
+from aws.messages import DeployError, say
+from bot import MODELS
+
+
+def down(account: Account, purge: bool = False, yes: bool = False) -> int:
+    """Run the command down and return its exit code: 1 if the user did not agree.
+
+    With `purge`, the images and the bucket are removed too. With `yes`, nobody is asked.
+    """
+    steps = removal_steps(account)
+    if purge:
+        steps.append(purge_step(account))
+    if not any(steps):
+        exception = "" if purge else ", except what --purge removes"
+        say(f"Nothing of {account.prefix} exists in {account.region}{exception}.")
+        return 0
+
+    for step in steps:
+        for change in step:
+            say(f"will {change.words}")
+    if not yes and not is_confirmed():
+        say("Nothing was removed.")
+        return 1
+
+    for step in steps:
+        apply_in_parallel([[change] for change in step])
+    say("All of this is removed.")
+    if not purge:
+        say(
+            f"The images and the bucket {account.bucket} are kept; "
+            "`./deploy.py down --purge` removes them too."
+        )
+    return 0
+
+
+def removal_steps(account: Account) -> list[list[Change]]:
+    """Return the removals as steps, in the order that AWS needs.
+
+    The changes of one step may run in parallel.
+    """
+    names = [account.endpoint_name(model) for model in MODELS]
+
+    first: list[Change] = []
+    for name in names:
+        first += scaling.remove_scaling(account, name)
+        first += alarms.remove_all_alarms(account, name)
+
+    second: list[Change] = []
+    for name in names:
+        second += endpoints.remove_endpoint(account, name)
+
+    third: list[Change] = []
+    for name in names:
+        third += configs.remove_configs(account, name)
+
+    fourth: list[Change] = []
+    for name in names:
+        fourth += models.remove_models(account, name)
+    fourth += identity.remove_instance_profile(account)
+
+    fifth: list[Change] = []
+    for name in names:
+        fifth += logs.remove_log_group(account, name)
+    fifth += identity.remove_execution_role(account)
+    fifth += identity.remove_bot_role(account)
+    fifth += identity.remove_bot_user(account)
+
+    return [first, second, third, fourth, fifth]
+
+
+def purge_step(account: Account) -> list[Change]:
+    """Return the removal of what may be hard to get back: the images and the bucket."""
+    changes: list[Change] = []
+    for image in registry.IMAGES:
+        changes += registry.remove_repository(account, image)
+    changes += bucket.remove_bucket(account)
+    return changes
+
+
+def is_confirmed() -> bool:
+    """Ask whether to go on. Raises DeployError if there is no terminal."""
+    if not sys.stdin.isatty():
+        raise DeployError("There is no terminal to ask at. To remove all of this, add --yes.")
+    return input("Type yes to remove all of this: ").strip().lower() == "yes"

@@ -1,0 +1,100 @@
+"""SageMaker models.
+
+A model cannot be changed once it exists. So its name ends in a hash of its contents: a model with
+the right name has the right contents, and a new image makes a new model.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+
+from aws.account import Account
+from aws.calls import Answer, delete_if_present, find
+from aws.changes import Change, Changes
+from aws.identity import retry_until_role_is_known
+from aws.registry import Image
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that is wanted."""
+
+    name: str
+    image: Image
+    # The arguments of CreateModel, without name and tags
+    contents: Answer
+
+
+def describe_wanted_model(account: Account, endpoint: str, image: Image) -> Model:
+    """Return the model that the endpoint needs to run the image."""
+    contents = {
+        "PrimaryContainer": {
+            "Image": image.uri,
+            "Environment": {"AWS_DEFAULT_REGION": account.region},
+        },
+        "ExecutionRoleArn": account.execution_role_arn,
+    }
+    return Model(name_after_contents(endpoint, contents), image, contents)
+
+
+def name_after_contents(endpoint: str, contents: Answer) -> str:
+    """Return a name such as stylebot-nst-0123456789."""
+    text = json.dumps(contents, sort_keys=True)
+    return f"{endpoint}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+def has_hashed_name(endpoint: str, name: str) -> bool:
+    """Return whether `name_after_contents` could have made the name for that endpoint."""
+    return bool(re.fullmatch(rf"{re.escape(endpoint)}-[0-9a-f]{{10}}", name))
+
+
+def find_model(account: Account, name: str) -> Answer | None:
+    return find(account.sagemaker.describe_model, ModelName=name)
+
+
+def ensure_model(account: Account, model: Model) -> Changes:
+    """Yield the creation of the model, if it does not exist."""
+    if find_model(account, model.name) is not None:
+        return
+    yield Change(
+        f"create the model {model.name} of the image {model.image.short_name}",
+        lambda: create_model(account, model),
+    )
+
+
+def create_model(account: Account, model: Model) -> None:
+    retry_until_role_is_known(
+        account.clock,
+        lambda: account.sagemaker.create_model(
+            ModelName=model.name, **model.contents, Tags=account.tag_list
+        ),
+    )
+
+
+def remove_models(account: Account, endpoint: str, keep: str = "") -> Changes:
+    """Yield the deletion of each model that `up` created for the endpoint, except `keep`."""
+    pages = account.sagemaker.get_paginator("list_models").paginate(NameContains=f"{endpoint}-")
+    found = [item for page in pages for item in page["Models"]]
+    for item in found:
+        name = item["ModelName"]
+        if name == keep or not has_hashed_name(endpoint, name):
+            continue
+        if account.is_ours(find_sagemaker_tags(account, item["ModelArn"])):
+            yield removal(account, name)
+
+
+def removal(account: Account, name: str) -> Change:
+    return Change(
+        f"delete the model {name}",
+        lambda: delete_if_present(account.sagemaker.delete_model, ModelName=name),
+    )
+
+
+def find_sagemaker_tags(account: Account, arn: str) -> list[dict[str, str]]:
+    """Return the tags of any SageMaker resource; none if it is gone."""
+    found = find(account.sagemaker.list_tags, ResourceArn=arn)
+    if found is None:
+        return []
+    tags: list[dict[str, str]] = found["Tags"]
+    return tags

@@ -1,0 +1,32 @@
+"""What build.sh --push asks for: the commands repositories and login-password."""
+
+from aws.account import Account
+from aws.changes import apply
+from aws.messages import DeployError, output
+from aws.registry import IMAGES, docker_password, ensure_repository, find_digests, find_repository
+
+
+def repositories(account: Account, tag: str) -> int:
+    """Create the missing repositories, and print a line for each image.
+
+    A line has the image's name, the repository's address, and the digests of the manifest and the
+    configuration that ECR has under the tag, or "-" and "-" if it has none.
+    """
+    for image in IMAGES:
+        apply(ensure_repository(account, image))
+        repository = find_repository(account, image)
+        if repository is None:
+            raise DeployError(f"The repository of {image} was deleted meanwhile. Try again.")
+        digests = find_digests(account, image, tag)
+        line = f"{image} {repository['repositoryUri']}"
+        if digests is None:
+            output(f"{line} - -")
+        else:
+            output(f"{line} {digests.manifest} {digests.configuration}")
+    return 0
+
+
+def login_password(account: Account) -> int:
+    """Print the password for `docker login --username AWS --password-stdin`."""
+    output(docker_password(account))
+    return 0

@@ -1,0 +1,147 @@
+"""The repositories in ECR, and the images in them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from aws.account import Account
+from aws.calls import Answer, delete_if_present, find, is_subset
+from aws.changes import Change, Changes
+from bot import MODELS
+
+IMAGES = (*MODELS, "bot")
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image in ECR."""
+
+    # With the digest: REGISTRY/REPOSITORY@sha256:...
+    uri: str
+    gigabytes: float
+
+    @property
+    def short_name(self) -> str:
+        """Return the repository and the digest's first 12 digits."""
+        name, _, digest = self.uri.rpartition("/")[2].partition("@")
+        return f"{name}@{digest[:19]}"
+
+
+@dataclass(frozen=True)
+class Digests:
+    """What ECR has under a tag."""
+
+    manifest: str
+    configuration: str
+
+
+def find_repository(account: Account, image: str) -> Answer | None:
+    name = account.repository_name(image)
+    found = find(account.ecr.describe_repositories, repositoryNames=[name])
+    if found is None:
+        return None
+    repository: Answer = found["repositories"][0]
+    return repository
+
+
+def find_image(account: Account, image: str, tag: str | None) -> Image | None:
+    """Return the image with that tag or, without a tag, the newest. None if there is none."""
+    arguments: dict[str, Any] = {"repositoryName": account.repository_name(image)}
+    if tag:
+        arguments["imageIds"] = [{"imageTag": tag}]
+    found = find(account.ecr.describe_images, **arguments) or {"imageDetails": []}
+    tagged = [details for details in found["imageDetails"] if details.get("imageTags")]
+    repository = find_repository(account, image)
+    if not tagged or not repository:
+        return None
+
+    newest = max(tagged, key=pushed_at)
+    return Image(
+        uri=f"{repository['repositoryUri']}@{newest['imageDigest']}",
+        gigabytes=newest.get("imageSizeInBytes", 0) / 1e9,
+    )
+
+
+def pushed_at(details: Answer) -> datetime:
+    time: datetime = details["imagePushedAt"]
+    return time
+
+
+def find_image_details(account: Account, image: str, digest: str) -> Answer | None:
+    """Return ECR's description of an image: its tags and when it was pushed."""
+    found = find(
+        account.ecr.describe_images,
+        repositoryName=account.repository_name(image),
+        imageIds=[{"imageDigest": digest}],
+    )
+    if not found or not found["imageDetails"]:
+        return None
+    details: Answer = found["imageDetails"][0]
+    return details
+
+
+def find_digests(account: Account, image: str, tag: str) -> Digests | None:
+    """Return the digests of the image that has the tag."""
+    found = account.ecr.batch_get_image(
+        repositoryName=account.repository_name(image), imageIds=[{"imageTag": tag}]
+    )
+    if not found["images"]:
+        return None
+    tagged = found["images"][0]
+    manifest = json.loads(tagged.get("imageManifest", "{}"))
+    return Digests(
+        manifest=tagged["imageId"]["imageDigest"],
+        configuration=manifest.get("config", {}).get("digest", "-"),
+    )
+
+
+def ensure_repository(account: Account, image: str) -> Changes:
+    """Yield what is missing to have the repository, with a rule that deletes old images."""
+    ecr = account.ecr
+    name = account.repository_name(image)
+    if find_repository(account, image) is None:
+        yield Change(
+            f"create the repository {name}",
+            lambda: ecr.create_repository(
+                repositoryName=name,
+                imageScanningConfiguration={"scanOnPush": True},
+                imageTagMutability="IMMUTABLE",
+                tags=account.tag_list,
+            ),
+        )
+
+    wanted = account.policy_document("images")
+    found = find(ecr.get_lifecycle_policy, repositoryName=name)
+    if found and is_subset(json.loads(wanted), json.loads(found["lifecyclePolicyText"])):
+        return
+    yield Change(
+        f"keep only the last ten images of {name}",
+        lambda: ecr.put_lifecycle_policy(repositoryName=name, lifecyclePolicyText=wanted),
+    )
+
+
+def remove_repository(account: Account, image: str) -> Changes:
+    """Yield the deletion of the repository and its images, if `build.sh --push` created it."""
+    ecr = account.ecr
+    name = account.repository_name(image)
+    repository = find_repository(account, image)
+    if repository is None:
+        return
+    tags = ecr.list_tags_for_resource(resourceArn=repository["repositoryArn"])["tags"]
+    if not account.is_ours(tags):
+        return
+    yield Change(
+        f"delete the repository {name} with all its images",
+        lambda: delete_if_present(ecr.delete_repository, repositoryName=name, force=True),
+    )
+
+
+def docker_password(account: Account) -> str:
+    """Return the password of the user AWS for `docker login`. It is valid for twelve hours."""
+    data = account.ecr.get_authorization_token()["authorizationData"][0]
+    user_and_password = base64.b64decode(data["authorizationToken"]).decode()
+    return user_and_password.partition(":")[2]

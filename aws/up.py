@@ -1,0 +1,107 @@
+"""The command up: create or update everything, print the bot's environment, test the endpoints."""
+
+from functools import partial
+
+from aws import alarms, configs, endpoints, identity, logs, models, scaling
+from aws.account import Account
+from aws.bucket import ensure_bucket
+from aws.changes import Changes, apply_in_parallel, run_in_parallel
+from aws.cost import TYPICAL_IMAGE_GIGABYTES, estimate_cost
+from aws.endpoint_settings import EndpointSettings
+from aws.messages import DeployError, output, say
+from aws.registry import Image, find_image
+from aws.smoke import run_smoke_test
+
+
+def up(
+    account: Account,
+    settings: list[EndpointSettings],
+    image_tag: str | None = None,
+    bot_identity: str | None = None,
+    plan: bool = False,
+) -> int:
+    """Run the command up and return its exit code.
+
+    `bot_identity` is "user", "role" or None. With `plan` every change is printed and none is made.
+    Raises DeployError if an image is missing, or an endpoint does not work.
+    """
+    images = {}
+    for endpoint in settings:
+        images[endpoint.name] = require_image(account, endpoint.model, image_tag, plan)
+
+    sequences = [ensure_bucket(account), identity.ensure_execution_role(account)]
+    if bot_identity == "user":
+        sequences.append(identity.ensure_bot_user(account))
+    if bot_identity == "role":
+        sequences.append(identity.ensure_bot_role(account))
+    for endpoint in settings:
+        sequences.append(logs.ensure_log_group(account, endpoint.name))
+    count = apply_in_parallel(sequences, plan)
+
+    deployments = []
+    for endpoint in settings:
+        deployments.append(deploy_endpoint(account, endpoint, images[endpoint.name]))
+    count += apply_in_parallel(deployments, plan)
+
+    cost = estimate_cost(settings, list(images.values()))
+    if plan:
+        output(f"{count} changes; nothing was changed." if count else "Nothing to change.")
+        say(cost)
+        return 0
+
+    say("Everything is in place." if count else "Everything was in place already.")
+    print_environment(account, settings)
+    if bot_identity == "user":
+        say(
+            "To create an access key for the bot: "
+            f"aws iam create-access-key --user-name {account.bot_identity}"
+        )
+    say(cost)
+    run_in_parallel([partial(run_smoke_test, account, endpoint) for endpoint in settings])
+    return 0
+
+
+def require_image(account: Account, model: str, tag: str | None, plan: bool) -> Image:
+    """Return the image to run. If it is missing, a plan says so, and anything else fails."""
+    image = find_image(account, model, tag)
+    if image is not None:
+        return image
+
+    repository = account.repository_name(model)
+    command = f"./build.sh --push --region {account.region} --prefix {account.prefix}"
+    if tag:
+        command += f" --tag {tag}"
+    if not plan:
+        raise DeployError(
+            f"{repository}:{tag or '(any tag)'} is not in ECR in {account.region}. "
+            f"Push it first: {command}"
+        )
+    output(f"first, push the image {repository}: {command}")
+    return Image(f"{repository}@(not pushed yet)", TYPICAL_IMAGE_GIGABYTES)
+
+
+def deploy_endpoint(account: Account, settings: EndpointSettings, image: Image) -> Changes:
+    """Yield what is missing to have the endpoint run the image, then delete what it used before."""
+    model = models.describe_wanted_model(account, settings.name, image)
+    config = configs.describe_wanted_config(account, settings, model.name)
+    yield from models.ensure_model(account, model)
+    yield from configs.ensure_config(account, config)
+    # The endpoint's update names this alarm.
+    yield from alarms.ensure_faults_alarm(account, settings.name)
+    yield from endpoints.ensure_endpoint(account, settings, config.name)
+    yield from scaling.ensure_scaling(account, settings)
+    yield from configs.remove_configs(account, settings.name, keep=config.name)
+    yield from models.remove_models(account, settings.name, keep=model.name)
+
+
+def print_environment(account: Account, settings: list[EndpointSettings]) -> None:
+    """Print the environment variables of bot.py, except TELEGRAM_TOKEN, which is not on AWS."""
+    say("The bot's environment; add the token of @BotFather as TELEGRAM_TOKEN:")
+    output(f"AWS_DEFAULT_REGION={account.region}")
+    output(f"BUCKET={account.bucket}")
+    for endpoint in settings:
+        output(f"{endpoint.model.upper()}_ENDPOINT={endpoint.name}")
+    say(
+        "The bot's permissions: `./deploy.py policy bot` prints them; --bot user or --bot role "
+        f"creates {account.bot_identity} with them."
+    )

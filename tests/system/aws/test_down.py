@@ -1,0 +1,121 @@
+"""The command down: what it removes, what it keeps, and whom it asks."""
+
+import sys
+
+import boto3
+import pytest
+
+from tests.fakes import aws as fake
+from tests.system.aws.helpers import BUCKET, Deploy, list_keys, push_images, without_bucket
+
+BOT_IDENTITY = f"stylebot-bot-{fake.REGION}"
+
+
+@pytest.mark.usefixtures("pushed")
+def test_down_takes_what_up_made_and_nothing_else(deploy: Deploy) -> None:
+    """Not what has the name without the tag, nor another prefix's tag, nor another deployment."""
+    create_what_others_made()
+    assert deploy("repositories", "--prefix", "other", "abc") == 0
+    push_images(prefix="other")
+    assert deploy("up", "--prefix", "other") == 0
+    before = fake.snapshot()
+
+    assert deploy("up") == 0
+    assert deploy("down", "--purge", "--yes") == 0
+    expected = before["repositories"]
+    before["repositories"] = [
+        repository for repository in expected if "stylebot" not in repository["repositoryName"]
+    ]
+    assert fake.snapshot() == before
+
+
+def create_what_others_made() -> None:
+    """Create resources that look like ours."""
+    sagemaker = boto3.client("sagemaker")
+    role = f"arn:aws:iam::{fake.ACCOUNT}:role/x"
+    sagemaker.create_model(
+        ModelName="stylebot-nst-0123456789", ExecutionRoleArn=role, PrimaryContainer={"Image": "i"}
+    )
+    sagemaker.create_model(
+        ModelName="stylebot-nst-0123456780",
+        ExecutionRoleArn=role,
+        PrimaryContainer={},
+        Tags=[{"Key": "stylebot", "Value": "other"}],
+    )
+    boto3.client("iam").create_user(UserName=BOT_IDENTITY)
+    boto3.client("s3").create_bucket(
+        Bucket="photos", CreateBucketConfiguration={"LocationConstraint": fake.REGION}
+    )
+    boto3.client("logs").create_log_group(logGroupName="/aws/sagemaker/Endpoints/stylebot-nst-mine")
+    boto3.client("cloudwatch").put_metric_alarm(
+        AlarmName="stylebot-nst-mine",
+        Namespace="x",
+        MetricName="x",
+        Statistic="Sum",
+        Period=60,
+        EvaluationPeriods=1,
+        Threshold=1,
+        ComparisonOperator="GreaterThanThreshold",
+    )
+
+
+@pytest.mark.usefixtures("pushed")
+def test_down_keeps_images_and_bucket_unless_told_to_purge(
+    deploy: Deploy, capfd: pytest.CaptureFixture[str]
+) -> None:
+    empty = fake.snapshot()
+    assert deploy("up") == 0
+    boto3.client("s3").put_object(Bucket=BUCKET, Key="chats/1.json", Body=b"{}")
+    assert deploy("down", "--yes") == 0
+    assert f"The images and the bucket {BUCKET} are kept" in capfd.readouterr().err
+    assert without_bucket(fake.snapshot()) == empty
+    assert list_keys("") == ["chats/1.json"]
+
+    assert deploy("down", "--purge", "--yes") == 0
+    after = fake.snapshot()
+    assert after["repositories"] == []
+    assert BUCKET not in after
+    assert deploy("down", "--purge", "--yes") == 0
+    assert "Nothing of stylebot exists" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("pushed")
+@pytest.mark.parametrize(("answer", "code"), [("yes", 0), ("y", 1), ("", 1)])
+def test_down_prints_what_it_removes_and_asks(
+    answer: str,
+    code: int,
+    deploy: Deploy,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert deploy("up") == 0
+    before = fake.snapshot()
+    capfd.readouterr()
+    monkeypatch.setattr("builtins.input", lambda question: answer)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    assert deploy("down") == code
+    printed = capfd.readouterr().err
+    assert "will delete the endpoint stylebot-nst" in printed
+    assert (fake.snapshot() == before) == bool(code)
+    assert ("Nothing was removed." in printed) == bool(code)
+
+
+@pytest.mark.usefixtures("pushed")
+def test_down_without_anybody_to_ask_removes_nothing(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert deploy("up") == 0
+    before = fake.snapshot()
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
+    assert deploy("down") == 1
+    assert "--yes" in capfd.readouterr().err
+    assert fake.snapshot() == before
+
+
+@pytest.mark.usefixtures("pushed")
+def test_down_takes_the_keys_that_the_bots_user_was_given(deploy: Deploy) -> None:
+    assert deploy("up", "--bot", "user") == 0
+    iam = boto3.client("iam")
+    iam.create_access_key(UserName=BOT_IDENTITY)
+    assert deploy("down", "--yes") == 0
+    assert iam.list_users()["Users"] == []

@@ -1,0 +1,62 @@
+"""Commands that are killed after any change, and run again."""
+
+import pytest
+
+from tests.fakes import aws as fake
+from tests.system.aws.helpers import (
+    Deploy,
+    KilledError,
+    Wire,
+    clear_and_push_images,
+    without_bucket,
+)
+
+
+def test_up_killed_after_any_change_and_run_again_ends_the_same(
+    url: str, deploy: Deploy, wire: Wire
+) -> None:
+    """A run killed after a call that only reads leaves what the change before it left."""
+    clear_and_push_images(url, wire, deploy)
+    empty = fake.snapshot()
+    assert deploy("up", "--bot", "role") == 0
+    changes = wire.changes_made
+    whole = fake.snapshot()
+    assert changes > 30
+
+    for count in range(1, changes):
+        clear_and_push_images(url, wire, deploy)
+        wire.kill_after = count
+        with pytest.raises(KilledError):
+            deploy("up", "--bot", "role")
+        wire.kill_after = None
+
+        if count % 10 == 0:
+            assert deploy("down", "--yes") == 0
+            left = without_bucket(fake.snapshot())
+            assert left == empty, f"killed after {count} changes and taken down"
+        assert deploy("up", "--bot", "role") == 0
+        assert fake.snapshot() == whole, f"killed after {count} changes and run again"
+
+    assert deploy("down", "--yes") == 0
+    assert without_bucket(fake.snapshot()) == empty
+
+
+def test_down_killed_after_any_change_and_run_again_leaves_nothing(
+    url: str, deploy: Deploy, wire: Wire
+) -> None:
+    empty = fake.snapshot()
+    for count in range(1, 100):
+        clear_and_push_images(url, wire, deploy)
+        assert deploy("up", "--bot", "user") == 0
+        wire.changes_made = 0
+        wire.kill_after = 5 * count
+        try:
+            assert deploy("down", "--purge", "--yes") == 0
+            break
+        except KilledError:
+            wire.kill_after = None
+        assert deploy("down", "--purge", "--yes") == 0
+        assert fake.snapshot() == empty, f"killed after {5 * count} changes"
+
+    assert count > 3
+    assert fake.snapshot() == empty

@@ -1,0 +1,58 @@
+"""The deployer's policy, compared with every call that deploy.py makes."""
+
+from tests.fakes import aws as fake
+from tests.fakes.policies import allowed_actions
+from tests.system.aws.helpers import (
+    BUCKET,
+    Deploy,
+    Wire,
+    clear_and_push_images,
+    put_list,
+)
+
+# Operations of S3 whose permission has another name
+S3_ACTIONS = {
+    "HeadBucket": "ListBucket",
+    "ListObjectsV2": "ListBucket",
+    "HeadObject": "GetObject",
+    "DeleteObjects": "DeleteObject",
+    "GetBucketEncryption": "GetEncryptionConfiguration",
+    "PutBucketEncryption": "PutEncryptionConfiguration",
+    "GetPublicAccessBlock": "GetBucketPublicAccessBlock",
+    "PutPublicAccessBlock": "PutBucketPublicAccessBlock",
+    "GetBucketLifecycleConfiguration": "GetLifecycleConfiguration",
+    "PutBucketLifecycleConfiguration": "PutLifecycleConfiguration",
+}
+# Everybody may call it.
+NEEDS_NO_PERMISSION = "sts:GetCallerIdentity"
+
+
+def test_the_deployers_policy_allows_every_call_that_is_made(
+    url: str, deploy: Deploy, wire: Wire
+) -> None:
+    clear_and_push_images(url, wire, deploy)
+    assert deploy("up", "--bot", "user") == 0
+    assert deploy("up", "--bot", "role") == 0
+    assert deploy("login-password") == 0
+    fake.push("nst", "def")
+    assert deploy("up", "--instance-type", "ml.g5.xlarge", "--min-instances", "1") == 0
+    put_list("list.csv", "https://example.com/a.jpg\n")
+    source = f"s3://{BUCKET}/batch/list.csv"
+    assert deploy("batch", "--input", source, "--style", "vintage") == 0
+    assert deploy("status") == 0
+    assert deploy("repositories", "abc") == 0
+    assert deploy("down", "--purge", "--yes") == 0
+
+    allowed = allowed_actions("deployer")
+    for call in sorted(set(wire.calls) - {NEEDS_NO_PERMISSION}):
+        assert action(call) in allowed, f"{call} is made, but not allowed"
+
+
+def action(call: str) -> str:
+    """Return the IAM action that allows a call such as "s3:HeadBucket"."""
+    service, operation = call.split(":")
+    if service == "sagemaker-runtime":
+        service = "sagemaker"
+    if service == "s3":
+        operation = S3_ACTIONS.get(operation, operation)
+    return f"{service}:{operation}"

@@ -1,0 +1,367 @@
+"""The command up: what it creates, what it updates, and what it leaves alone."""
+
+import json
+import re
+from typing import Any
+
+import boto3
+import pytest
+from botocore.stub import Stubber
+
+from aws.account import open_account
+from aws.changes import apply
+from aws.endpoint_settings import EndpointSettings
+from aws.endpoints import ensure_endpoint
+from aws.scaling import scalable_target
+from bot import INVOCATION_SECONDS, MODELS
+from tests.fakes import aws as fake
+from tests.fakes.clock import fake_clock
+from tests.system.aws.helpers import (
+    BUCKET,
+    Deploy,
+    Wire,
+    describe_config,
+    describe_endpoint,
+    push_images,
+)
+
+BOT_IDENTITY = f"stylebot-bot-{fake.REGION}"
+
+
+# ---------------------------------------------------------------- what it creates
+
+
+@pytest.mark.usefixtures("pushed")
+def test_up_prints_what_the_bot_needs_and_no_secret(
+    deploy: Deploy, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert deploy("up") == 0
+    printed = capfd.readouterr()
+    environment = dict(line.split("=") for line in printed.out.splitlines()[-4:])
+    assert environment == {
+        "AWS_DEFAULT_REGION": fake.REGION,
+        "BUCKET": BUCKET,
+        "NST_ENDPOINT": "stylebot-nst",
+        "CYCLEGAN_ENDPOINT": "stylebot-cyclegan",
+    }
+    assert "testing" not in printed.out + printed.err
+    for model in MODELS:
+        assert f"stylebot-{model}: Creating" in printed.err
+        assert f"stylebot-{model}: stylized the test picture in" in printed.err
+    assert re.search(r"Estimate of \d{4}-\d\d-\d\d", printed.err)
+    assert "assumed" in printed.err
+
+
+@pytest.mark.usefixtures("pushed")
+@pytest.mark.parametrize(("model", "concurrency"), [("nst", 1), ("cyclegan", 2)])
+def test_up_creates_asynchronous_endpoints_of_the_images_by_digest(
+    model: str, concurrency: int, deploy: Deploy
+) -> None:
+    assert deploy("up") == 0
+    config = describe_config(model)
+    [variant] = config["ProductionVariants"]
+    assert describe_endpoint(model)["EndpointStatus"] == "InService"
+    assert variant["InstanceType"] == "ml.g4dn.xlarge"
+    assert variant["InferenceAmiVersion"] == "al2023-ami-sagemaker-inference-gpu-4-1"
+
+    asynchronous = config["AsyncInferenceConfig"]
+    assert asynchronous["ClientConfig"]["MaxConcurrentInvocationsPerInstance"] == concurrency
+    assert asynchronous["OutputConfig"] == {
+        "S3OutputPath": f"s3://{BUCKET}/async/output/",
+        "S3FailurePath": f"s3://{BUCKET}/async/failure/",
+    }
+
+    sagemaker_model = boto3.client("sagemaker").describe_model(ModelName=variant["ModelName"])
+    container = sagemaker_model["PrimaryContainer"]
+    assert re.fullmatch(rf"\d+\.dkr\..*/stylebot-{model}@sha256:\w{{64}}", container["Image"])
+    assert container["Environment"] == {"AWS_DEFAULT_REGION": fake.REGION}
+
+
+@pytest.mark.usefixtures("pushed")
+@pytest.mark.parametrize("model", MODELS)
+def test_an_endpoint_sleeps_and_is_woken_by_the_first_picture(model: str, deploy: Deploy) -> None:
+    assert deploy("up") == 0
+    scaling = boto3.client("application-autoscaling")
+    arguments = scalable_target(f"stylebot-{model}")
+    [target] = scaling.describe_scalable_targets(
+        ServiceNamespace="sagemaker", ResourceIds=[arguments["ResourceId"]]
+    )["ScalableTargets"]
+    assert target["MinCapacity"] == 0
+    assert target["MaxCapacity"] == 2
+
+    found = scaling.describe_scaling_policies(**arguments)["ScalingPolicies"]
+    policies = {policy["PolicyType"]: policy for policy in found}
+    assert set(policies) == {"TargetTrackingScaling", "StepScaling"}
+    backlog = policies["TargetTrackingScaling"]["TargetTrackingScalingPolicyConfiguration"]
+    metric = backlog["CustomizedMetricSpecification"]["MetricName"]
+    assert metric == "ApproximateBacklogSizePerInstance"
+    assert backlog["ScaleInCooldown"] > INVOCATION_SECONDS
+    wake = policies["StepScaling"]["StepScalingPolicyConfiguration"]
+    assert wake["AdjustmentType"] == "ChangeInCapacity"
+    assert wake["StepAdjustments"] == [{"MetricIntervalLowerBound": 0.0, "ScalingAdjustment": 1}]
+
+    names = [f"stylebot-{model}-wake"]
+    [alarm] = boto3.client("cloudwatch").describe_alarms(AlarmNames=names)["MetricAlarms"]
+    assert alarm["MetricName"] == "HasBacklogWithoutCapacity"
+    assert alarm["AlarmActions"] == [policies["StepScaling"]["PolicyARN"]]
+    assert alarm["Period"] == 60
+    assert alarm["EvaluationPeriods"] == 2
+    assert alarm["DatapointsToAlarm"] == 2
+    assert alarm["Statistic"] == "Average"
+    assert alarm["Threshold"] == 1.0
+    assert alarm["TreatMissingData"] == "missing"
+
+
+@pytest.mark.usefixtures("pushed")
+def test_the_bucket_is_private_encrypted_and_forgets(deploy: Deploy) -> None:
+    assert deploy("up") == 0
+    s3 = boto3.client("s3")
+    assert all(s3.get_public_access_block(Bucket=BUCKET)["PublicAccessBlockConfiguration"].values())
+    [rule] = s3.get_bucket_encryption(Bucket=BUCKET)["ServerSideEncryptionConfiguration"]["Rules"]
+    assert rule["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
+    rules = s3.get_bucket_lifecycle_configuration(Bucket=BUCKET)["Rules"]
+    days = {rule["Filter"]["Prefix"]: rule["Expiration"]["Days"] for rule in rules}
+    assert days == {"jobs/": 1, "async/": 1, "chats/": 30}
+    [statement] = json.loads(s3.get_bucket_policy(Bucket=BUCKET)["Policy"])["Statement"]
+    assert statement["Effect"] == "Deny"
+    assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+@pytest.mark.usefixtures("pushed")
+def test_up_leaves_no_trace_of_its_test_pictures(deploy: Deploy) -> None:
+    assert deploy("up") == 0
+    assert "Contents" not in boto3.client("s3").list_objects_v2(Bucket=BUCKET)
+
+
+@pytest.mark.usefixtures("pushed")
+def test_the_bots_user_is_created_on_request(
+    deploy: Deploy, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert deploy("up", "--bot", "user") == 0
+    assert f"aws iam create-access-key --user-name {BOT_IDENTITY}" in capfd.readouterr().err
+    iam = boto3.client("iam")
+    policy = iam.get_user_policy(UserName=BOT_IDENTITY, PolicyName="bot")
+    assert deploy("policy", "bot") == 0
+    assert policy["PolicyDocument"] == json.loads(capfd.readouterr().out)
+
+
+@pytest.mark.usefixtures("pushed")
+def test_the_bots_role_is_created_on_request(
+    deploy: Deploy, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert deploy("up", "--bot", "role") == 0
+    iam = boto3.client("iam")
+    policy = iam.get_role_policy(RoleName=BOT_IDENTITY, PolicyName="bot")
+    capfd.readouterr()
+    assert deploy("policy", "bot") == 0
+    assert policy["PolicyDocument"] == json.loads(capfd.readouterr().out)
+    profile = iam.get_instance_profile(InstanceProfileName=BOT_IDENTITY)["InstanceProfile"]
+    assert [role["RoleName"] for role in profile["Roles"]] == [BOT_IDENTITY]
+
+
+# ---------------------------------------------------------------- plans and repetition
+
+
+@pytest.mark.usefixtures("pushed")
+def test_a_second_up_changes_nothing(
+    deploy: Deploy, wire: Wire, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert deploy("up", "--bot", "role") == 0
+    before = fake.snapshot()
+    wire.calls.clear()
+    assert deploy("up", "--bot", "role") == 0
+    test_pictures = {"s3:PutObject", "s3:DeleteObjects", "sagemaker-runtime:InvokeEndpointAsync"}
+    assert set(wire.changes()) == test_pictures
+    assert fake.snapshot() == before
+    assert "Everything was in place already." in capfd.readouterr().err
+    assert deploy("up", "--bot", "role", "--plan") == 0
+    assert capfd.readouterr().out == "Nothing to change.\n"
+
+
+@pytest.mark.parametrize("has_images", [True, False])
+def test_a_plan_prints_every_change_and_makes_none(
+    has_images: bool,
+    deploy: Deploy,
+    wire: Wire,
+    capfd: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
+) -> None:
+    if has_images:
+        request.getfixturevalue("pushed")
+    before = fake.snapshot()
+    wire.calls.clear()
+    capfd.readouterr()
+    assert deploy("up", "--plan", "--bot", "user") == 0
+    assert wire.changes() == []
+    assert fake.snapshot() == before
+
+    lines = capfd.readouterr().out.splitlines()
+    planned = {line.removeprefix("would ") for line in lines if line.startswith("would ")}
+    assert len(planned) == int(lines[-1].split()[0])
+    assert ("first, push the image stylebot-nst" in "\n".join(lines)) == (not has_images)
+    if has_images:
+        assert deploy("up", "--bot", "user") == 0
+        done = set(capfd.readouterr().err.splitlines())
+        # The bucket has its tags from its creation, where it was created.
+        planned.remove(f"tag the bucket {BUCKET}")
+        assert planned <= done, "what was planned was not done"
+
+
+@pytest.mark.usefixtures("pushed")
+def test_a_plan_does_not_wait_for_an_endpoint_that_is_being_updated(
+    deploy: Deploy, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert deploy("up") == 0
+    sagemaker = boto3.client("sagemaker")
+    config = describe_endpoint("nst")["EndpointConfigName"]
+    sagemaker.create_endpoint_config(
+        EndpointConfigName="other", ProductionVariants=describe_config("nst")["ProductionVariants"]
+    )
+    sagemaker.update_endpoint(
+        EndpointName="stylebot-nst", EndpointConfigName="other", RetainAllVariantProperties=True
+    )
+    capfd.readouterr()
+    assert deploy("up", "--plan") == 0
+    printed = capfd.readouterr()
+    assert "would wait for the endpoint stylebot-nst, which is Updating" in printed.out
+    assert f"would update the endpoint stylebot-nst to {config}" in printed.out
+    assert "stylebot-nst: Updating" not in printed.err, "the plan waited"
+
+
+# ---------------------------------------------------------------- options and updates
+
+
+@pytest.mark.usefixtures("pushed")
+def test_options_reach_the_endpoints(deploy: Deploy) -> None:
+    options = [
+        "--prefix=art",
+        "--instance-type=nst=ml.g5.xlarge,cyclegan=ml.c5.4xlarge",
+        "--concurrency=cyclegan=3",
+        "--min-instances=1",
+        "--max-instances=4",
+        "--ami=al2-ami-sagemaker-inference-gpu-3-1",
+    ]
+    assert deploy("up", *options, "--image-tag", "abc") == 1, "its own images are missing"
+    assert deploy("repositories", "--prefix", "art", "abc") == 0
+    push_images(prefix="art")
+    assert deploy("up", *options, "--tags", "team=paint") == 0
+
+    assert_endpoint("nst", "ml.g5.xlarge", "al2-ami-sagemaker-inference-gpu-3-1", concurrency=1)
+    assert_endpoint("cyclegan", "ml.c5.4xlarge", ami=None, concurrency=3)
+    scaling = boto3.client("application-autoscaling")
+    targets = scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
+    assert {(target["MinCapacity"], target["MaxCapacity"]) for target in targets} == {(1, 4)}
+
+
+def assert_endpoint(model: str, instance_type: str, ami: str | None, concurrency: int) -> None:
+    """Check an endpoint of the prefix art that never sleeps."""
+    sagemaker = boto3.client("sagemaker")
+    endpoint = sagemaker.describe_endpoint(EndpointName=f"art-{model}")
+    config = sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
+    [variant] = config["ProductionVariants"]
+    assert variant["InstanceType"] == instance_type
+    assert variant.get("InferenceAmiVersion") == ami
+    client = config["AsyncInferenceConfig"]["ClientConfig"]
+    assert client["MaxConcurrentInvocationsPerInstance"] == concurrency
+
+    tags = sagemaker.list_tags(ResourceArn=endpoint["EndpointArn"])["Tags"]
+    assert {"Key": "team", "Value": "paint"} in tags
+    assert {"Key": "stylebot", "Value": "art"} in tags
+    names = [f"art-{model}-wake"]
+    assert boto3.client("cloudwatch").describe_alarms(AlarmNames=names)["MetricAlarms"] == []
+
+
+@pytest.mark.usefixtures("pushed")
+def test_a_pair_that_no_longer_sleeps_needs_no_alarm_and_gets_it_back(deploy: Deploy) -> None:
+    assert deploy("up") == 0
+    asleep = fake.snapshot()
+    assert deploy("up", "--min-instances", "1") == 0
+    assert not [name for name in fake.snapshot() if name.endswith("-wake")]
+    assert deploy("up") == 0
+    assert fake.snapshot() == asleep
+
+
+@pytest.mark.usefixtures("pushed")
+def test_a_new_image_is_taken_without_downtime_and_the_old_model_goes(
+    deploy: Deploy, wire: Wire
+) -> None:
+    assert deploy("up") == 0
+    fake.push("nst", "def", content="new")
+    wire.calls.clear()
+    assert deploy("up") == 0
+    assert wire.changes().count("sagemaker:UpdateEndpoint") == 1
+    assert not {"sagemaker:DeleteEndpoint", "sagemaker:CreateEndpoint"} & set(wire.calls)
+    scaling_changes = [call for call in wire.changes() if "Scalable" in call]
+    assert not scaling_changes, "the scaling was to be left alone"
+    sagemaker = boto3.client("sagemaker")
+    assert len(sagemaker.list_models()["Models"]) == 2
+    assert len(sagemaker.list_endpoint_configs()["EndpointConfigs"]) == 2
+
+    # Back to the first image
+    assert deploy("up", "--image-tag", "abc") == 0
+    assert wire.changes().count("sagemaker:UpdateEndpoint") == 2
+
+
+@pytest.mark.usefixtures("pushed")
+def test_another_instance_type_is_taken_although_a_scaling_target_refuses_it(
+    deploy: Deploy,
+) -> None:
+    assert deploy("up") == 0
+    before = fake.snapshot()
+    assert deploy("up", "--instance-type", "ml.g6.xlarge") == 0
+    assert describe_config("nst")["ProductionVariants"][0]["InstanceType"] == "ml.g6.xlarge"
+    after = fake.snapshot()
+    assert after["policies"] == before["policies"]
+    assert after["targets"] == before["targets"]
+
+
+def test_an_update_keeps_the_number_of_instances_and_rolls_back_by_itself(
+    session: boto3.Session,
+) -> None:
+    """Against botocore's Stubber, which compares every argument: moto has no UpdateEndpoint."""
+    account = open_account("stylebot", session=session, clock=fake_clock())
+    settings = EndpointSettings("nst", "stylebot-nst", "ml.g4dn.xlarge", 0, 2, 1, "ami")
+    variant = {"VariantName": "AllTraffic", "InstanceType": "ml.g4dn.xlarge"}
+    old_config = {
+        "EndpointConfigName": "old",
+        "EndpointConfigArn": "arn:aws:sagemaker:::endpoint-config/old",
+        "CreationTime": 0,
+        "ProductionVariants": [variant],
+    }
+    expected_arguments = {
+        "EndpointName": "stylebot-nst",
+        "EndpointConfigName": "new",
+        "RetainAllVariantProperties": True,
+        "DeploymentConfig": {
+            "BlueGreenUpdatePolicy": {
+                "TrafficRoutingConfiguration": {
+                    "Type": "ALL_AT_ONCE",
+                    "WaitIntervalInSeconds": 300,
+                },
+                "TerminationWaitInSeconds": INVOCATION_SECONDS,
+                "MaximumExecutionTimeoutInSeconds": 3600,
+            },
+            "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "stylebot-nst-faults"}]},
+        },
+    }
+    by_name = {"EndpointName": "stylebot-nst"}
+    arn = "arn:aws:sagemaker:eu-west-1:1:endpoint/stylebot-nst"
+    with Stubber(account.sagemaker) as stub:
+        stub.add_response("describe_endpoint", endpoint_answer("InService", "old"), by_name)
+        stub.add_response("describe_endpoint_config", old_config, {"EndpointConfigName": "old"})
+        stub.add_response("update_endpoint", {"EndpointArn": arn}, expected_arguments)
+        stub.add_response("describe_endpoint", endpoint_answer("Updating", "old"), by_name)
+        stub.add_response("describe_endpoint", endpoint_answer("InService", "new"), by_name)
+        assert apply(ensure_endpoint(account, settings, "new")) == 1
+        stub.assert_no_pending_responses()
+
+
+def endpoint_answer(status: str, config: str) -> dict[str, Any]:
+    return {
+        "EndpointName": "stylebot-nst",
+        "EndpointArn": "arn:aws:sagemaker:eu-west-1:1:endpoint/stylebot-nst",
+        "EndpointConfigName": config,
+        "EndpointStatus": status,
+        "CreationTime": 0,
+        "LastModifiedTime": 0,
+    }
