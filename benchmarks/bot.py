@@ -68,7 +68,7 @@ def fill(world: World) -> None:
         user.photo()
     for user in users:
         user.press(user.sees("Choose", seconds=300), "Monet")
-    eventually(lambda: len(world.endpoint.invocations) == CHATS, "all jobs are with the model", 600)
+    eventually(lambda: len(world.endpoint.calls) == CHATS, "all jobs are with the model", 600)
 
 
 def measure(_: Settings) -> dict[str, Any]:

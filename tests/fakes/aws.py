@@ -43,7 +43,7 @@ from moto.sagemaker.responses import SageMakerResponse
 from moto.sagemakerruntime.responses import SageMakerRuntimeResponse
 from moto.server import ThreadedMotoServer
 
-from tests.fakes.asynchronous_inference import Answer, Invocation, Request, work_on
+from tests.fakes.sagemaker import Answer, Invocation, Request, work_on
 
 # Whatever moto and boto3 take and return
 Json = Any

@@ -1,4 +1,9 @@
-"""The runtime of asynchronous SageMaker endpoints as bot.py sees it, with models that pretend."""
+"""The one fake SageMaker runtime: asynchronous requests, and models that pretend.
+
+`work_on` is what an endpoint does with one request, apart from HTTP. The bot's tests reach it over
+HTTP (`Endpoint`), the tests of deploy.py through moto (tests/fakes/aws.py), and those that kill the
+bot in their own process by a call.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +13,87 @@ import json
 import queue
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.fakes.names import BUCKET
-from tests.fakes.storage import Storage
+
+if TYPE_CHECKING:
+    from tests.fakes.storage import Storage
+
+Request = dict[str, Any]
+Answer = dict[str, Any]
+
+
+class ObjectStorage(Protocol):
+    """Objects by their URLs, s3://BUCKET/KEY."""
+
+    def read(self, url: str) -> bytes: ...
+
+    def write(self, url: str, data: bytes) -> None: ...
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """One accepted request: where it is, and where its answer or its error goes."""
+
+    input_url: str
+    output_url: str
+    failure_url: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Return what InvokeEndpointAsync answers in its headers."""
+        return {
+            "X-Amzn-SageMaker-OutputLocation": self.output_url,
+            "X-Amzn-SageMaker-FailureLocation": self.failure_url,
+        }
+
+
+def work_on(
+    invocation: Invocation, storage: ObjectStorage, stylize: Callable[[Request], Answer]
+) -> None:
+    """Answer one request. An answer that has the key "error" goes to the failure location."""
+    request = json.loads(storage.read(invocation.input_url))
+    answer = stylize(request)
+    url = invocation.output_url
+    if "error" in answer:
+        url = invocation.failure_url
+    storage.write(url, json.dumps(answer).encode())
+
+
+@dataclass(frozen=True)
+class Objects:
+    """A bucket's objects by their URLs."""
+
+    s3: Any  # boto3's client
+
+    def read(self, url: str) -> bytes:
+        bucket, key = url.removeprefix("s3://").split("/", 1)
+        data: bytes = self.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+        return data
+
+    def write(self, url: str, data: bytes) -> None:
+        bucket, key = url.removeprefix("s3://").split("/", 1)
+        self.s3.put_object(Bucket=bucket, Key=key, Body=data)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of InvokeEndpointAsync."""
+
+    endpoint: str
+    inference_id: str
+    headers: dict[str, str]  # names in lower case
+    invocation: Invocation
 
 
 class Endpoint:
-    """SageMaker's runtime for tests: InvokeEndpointAsync as boto3 speaks it, and a pretended model.
+    """SageMaker's runtime over HTTP, as boto3 speaks it, with a pretended model behind.
 
     A "painting" is JSON that says what it was made of. `mode` is one of:
     ok; asleep (accepts requests and does nothing); missing, throttled or broken (HTTP 500), which
@@ -26,18 +101,18 @@ class Endpoint:
     """
 
     def __init__(self, storage: Storage) -> None:
-        self.storage = storage
+        self.objects = Objects(storage.client)
         self.mode = "ok"
         self.seconds = 0.0  # that a painting takes
         self.steps = 0  # in which it tells its progress
         reason = {"code": "image_unreadable", "message": "This is no picture."}
         self.error: str = json.dumps({"error": reason})
-        self.answer: dict[str, Any] = {"size": [800, 600], "seconds": 12.3, "notes": []}
+        self.answer: Answer = {"size": [800, 600], "seconds": 12.3, "notes": []}
         self.preview = base64.b64encode(b"\xff\xd8 preview").decode()
         self.padding = 0  # bytes added to a painting
-        self.invocations: list[dict[str, Any]] = []  # the calls
-        self.requests: list[dict[str, Any]] = []  # the JSON objects that they named
-        self.held: queue.Queue[dict[str, Any]] = queue.Queue()  # accepted while asleep
+        self.calls: list[Call] = []
+        self.requests: list[Request] = []  # the JSON objects that the calls named
+        self.held: queue.Queue[Call] = queue.Queue()  # accepted while asleep
         endpoint = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -65,6 +140,7 @@ class Endpoint:
     def accept(
         self, path: str, headers: dict[str, str]
     ) -> tuple[int, dict[str, Any], dict[str, str]]:
+        """Return the status, the body and the headers that answer InvokeEndpointAsync."""
         name = path.split("/")[2]
         refusals = {
             "missing": (400, "ValidationError", f"Endpoint {name} of account 123 not found."),
@@ -74,83 +150,76 @@ class Endpoint:
         if self.mode in refusals:
             status, kind, message = refusals[self.mode]
             return status, {"message": message}, {"x-amzn-ErrorType": kind}
+
         headers = {key.lower(): value for key, value in headers.items()}
-        number = f"{len(self.invocations)}-{time.monotonic_ns()}"
-        call = {
-            "endpoint": name,
-            "input": headers["x-amzn-sagemaker-inputlocation"],
-            "id": headers.get("x-amzn-sagemaker-inference-id", ""),
-            "headers": headers,
-            "output": f"async/output/{number}.out",
-            "failure": f"async/failure/{number}-error.out",
-        }
-        self.invocations.append(call)
+        number = f"{len(self.calls)}-{time.monotonic_ns()}"
+        invocation = Invocation(
+            input_url=headers["x-amzn-sagemaker-inputlocation"],
+            output_url=f"s3://{BUCKET}/async/output/{number}.out",
+            failure_url=f"s3://{BUCKET}/async/failure/{number}-error.out",
+        )
+        inference_id = headers.get("x-amzn-sagemaker-inference-id", "")
+        call = Call(name, inference_id, headers, invocation)
+        self.calls.append(call)
         if self.mode == "asleep":
             self.held.put(call)
         else:
-            threading.Thread(target=self.work, args=(call,), daemon=True).start()
-        places = {
-            f"X-Amzn-SageMaker-{n.title()}Location": f"s3://{BUCKET}/{call[n]}"
-            for n in ("output", "failure")
-        }
-        return 202, {"InferenceId": call["id"]}, places
+            self.start(call)
+        return 202, {"InferenceId": inference_id}, invocation.headers
 
     def wake(self) -> None:
         """The endpoint wakes, and takes up what has waited for it."""
         self.mode = "ok"
         while not self.held.empty():
-            threading.Thread(target=self.work, args=(self.held.get(),), daemon=True).start()
+            self.start(self.held.get())
 
-    def work(self, call: dict[str, Any]) -> None:
-        try:
-            self._paint(call)
-        except (ClientError, BotoCoreError) as error:
-            said = {
-                "error": {
-                    "code": "object_not_found",
-                    "message": f"An object is gone: {type(error).__name__}",
-                }
-            }
-            with contextlib.suppress(
-                ClientError, BotoCoreError
-            ):  # the storage is gone, at the end of the tests
-                self._write(call["failure"], json.dumps(said).encode())
+    def start(self, call: Call) -> None:
+        threading.Thread(target=self.work, args=(call,), daemon=True).start()
 
-    def _paint(self, call: dict[str, Any]) -> None:
-        if self.mode == "failing":
-            self._write(call["failure"], self.error.encode())
-            return
-        request = json.loads(self._read(call["input"]))
+    def work(self, call: Call) -> None:
+        # At the end of a test the storage may be gone.
+        with contextlib.suppress(ClientError, BotoCoreError):
+            if self.mode == "failing":
+                self.objects.write(call.invocation.failure_url, self.error.encode())
+                return
+            work_on(call.invocation, self.objects, lambda request: self.stylize(call, request))
+
+    def stylize(self, call: Call, request: Request) -> Answer:
+        """Write a painting to the request's result_url; an error if its pictures are gone."""
         self.requests.append(request)
-        made = {"job": call["id"], "endpoint": call["endpoint"], "style": request.get("style_name")}
-        for name in ("content", "style"):
-            if f"{name}_url" in request:
-                made[name] = self._read(request[f"{name}_url"]).decode(errors="replace")[:200]
+        made = {
+            "job": call.inference_id,
+            "endpoint": call.endpoint,
+            "style": request.get("style_name"),
+        }
+        try:
+            for name in ("content", "style"):
+                if f"{name}_url" in request:
+                    data = self.objects.read(request[f"{name}_url"])
+                    made[name] = data.decode(errors="replace")[:200]
+        except ClientError as error:
+            message = f"An object is gone: {type(error).__name__}"
+            return {"error": {"code": "object_not_found", "message": message}}
+
+        self.take_time(request)
+        picture = json.dumps(made).encode() + b" " * self.padding
+        self.objects.write(request["result_url"], picture)
+        return {"result_url": request["result_url"], **self.answer}
+
+    def take_time(self, request: Request) -> None:
+        """Wait for as long as a painting takes, and tell the progress."""
         for step in range(self.steps):
-            left = self.seconds * (1 - step / self.steps)
             progress = {
                 "step": step,
                 "steps": self.steps,
                 "seconds": 1.0,
-                "seconds_left": left,
+                "seconds_left": self.seconds * (1 - step / self.steps),
                 "preview": self.preview,
             }
-            self._write(request["progress_url"].split("/", 3)[3], json.dumps(progress).encode())
+            self.objects.write(request["progress_url"], json.dumps(progress).encode())
             time.sleep(self.seconds / self.steps)
         if not self.steps:
             time.sleep(self.seconds)
-        picture = json.dumps(made).encode() + b" " * self.padding
-        self._write(request["result_url"].split("/", 3)[3], picture)
-        self._write(
-            call["output"],
-            json.dumps({"result_url": request["result_url"], **self.answer}).encode(),
-        )
-
-    def _read(self, url: str) -> bytes:
-        return self.storage.read(url.split("/", 3)[3])
-
-    def _write(self, key: str, data: bytes) -> None:
-        self.storage.client.put_object(Bucket=BUCKET, Key=key, Body=data)
 
     def close(self) -> None:
         self.server.shutdown()

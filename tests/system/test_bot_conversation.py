@@ -123,7 +123,7 @@ def test_a_picture_of_ones_own_as_the_style(world: World) -> None:
         "result_url",
         "progress_url",
     }
-    headers = world.endpoint.invocations[0]["headers"]
+    headers = world.endpoint.calls[0].headers
     assert int(headers["x-amzn-sagemaker-requestttlseconds"]) >= 60
     assert int(headers["x-amzn-sagemaker-invocationtimeoutseconds"]) <= 3600
     assert headers["x-amzn-sagemaker-content-type"] == "application/json"
@@ -204,7 +204,7 @@ def test_cancel_during_a_job(world: World) -> None:
     anna.photo()
     anna.press(anna.sees(), "Monet")
     status = anna.sees("Painting")
-    eventually(lambda: world.endpoint.invocations, "the model is called")
+    eventually(lambda: world.endpoint.calls, "the model is called")
     began = time.monotonic()
     anna.write("/cancel")
     anna.sees("Cancelled", "send me the photo")

@@ -93,7 +93,7 @@ def test_telegram_is_gone_for_a_while(world: World) -> None:
     world.start(QUICK)
     anna = world.user()
     begin(anna)
-    eventually(lambda: world.endpoint.invocations, "the model is called")
+    eventually(lambda: world.endpoint.calls, "the model is called")
     world.to_telegram.cut()
     world.endpoint.wake()
     time.sleep(6)
@@ -151,7 +151,7 @@ def test_a_user_who_blocks_the_bot_loses_the_job(world: World, method: str) -> N
     world.start()
     anna = world.user()
     begin(anna)
-    eventually(lambda: world.endpoint.invocations, "the model is called")
+    eventually(lambda: world.endpoint.calls, "the model is called")
     blocked = times(10**6, method, lambda: refusal(403, "Forbidden: bot was blocked by the user"))
     world.telegram.faults.append(blocked)
     if method == "sendMessage":
@@ -298,9 +298,10 @@ def test_a_model_that_answers_without_a_picture(world: World) -> None:
     anna = world.user()
     world.endpoint.mode = "asleep"
     begin(anna)
-    eventually(lambda: world.endpoint.invocations, "the model is called")
-    call = world.endpoint.invocations[0]
-    world.endpoint._write(call["output"], b'{"result_url": "s3://nowhere"}')
+    eventually(lambda: world.endpoint.calls, "the model is called")
+    call = world.endpoint.calls[0]
+    answer = b'{"result_url": "s3://nowhere"}'
+    world.endpoint.objects.write(call.invocation.output_url, answer)
     anna.sees("did not work out")
 
 
@@ -342,7 +343,7 @@ def test_killed_while_the_model_works(world: World) -> None:
     anna.sees("Monet", kind="photo")
     is_clean(world)
     assert len([m for m in anna.messages() if m.kind == "photo"]) == 1
-    assert len(world.endpoint.invocations) == 1
+    assert len(world.endpoint.calls) == 1
     eventually(
         lambda: not [m for m in anna.messages() if "Painting" in m.text],
         "the status message is gone",
@@ -362,7 +363,7 @@ def test_an_update_that_comes_twice_makes_one_job(world: World) -> None:
         "the updates are taken",
     )
     time.sleep(3)
-    assert len(world.endpoint.invocations) == 1
+    assert len(world.endpoint.calls) == 1
     assert len([m for m in anna.messages() if m.kind == "photo"]) == 1
 
 

@@ -8,7 +8,6 @@ thrown away with it.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +18,7 @@ from moto import mock_aws
 
 import bot
 from tests.fakes.names import BUCKET
+from tests.fakes.sagemaker import Answer, Invocation, Objects, Request, work_on
 
 Json = Any  # whatever JSON can hold
 CHAT = 5
@@ -129,37 +129,34 @@ class Bucket:
 
 
 class Endpoint:
-    """A model that has painted before it has accepted the request."""
+    """A model that has painted before the bot learns that its request was accepted."""
 
     def __init__(self, s3: Json, fate: Fate) -> None:
-        self.s3 = s3
+        self.objects = Objects(s3)
         self.fate = fate
         self.calls = 0
         self.error: dict[str, Json] = {}
 
     def invoke_endpoint_async(self, **values: Json) -> Json:
         self.calls += 1
-        output = f"async/output/{self.calls}.out"
-        failure = f"async/failure/{self.calls}-error.out"
-        request = json.loads(self.read(values["InputLocation"]))
-        if self.error:
-            self.write(f"s3://{BUCKET}/{failure}", json.dumps({"error": self.error}).encode())
-        else:
-            self.write(request["result_url"], b"painted " + self.read(request["content_url"]))
-            answer = {"size": [800, 600], "seconds": 2.0}
-            self.write(f"s3://{BUCKET}/{output}", json.dumps(answer).encode())
+        invocation = Invocation(
+            input_url=values["InputLocation"],
+            output_url=f"s3://{BUCKET}/async/output/{self.calls}.out",
+            failure_url=f"s3://{BUCKET}/async/failure/{self.calls}-error.out",
+        )
+        work_on(invocation, self.objects, self.stylize)
         self.fate.happened("invoke")
         return {
-            "OutputLocation": f"s3://{BUCKET}/{output}",
-            "FailureLocation": f"s3://{BUCKET}/{failure}",
+            "OutputLocation": invocation.output_url,
+            "FailureLocation": invocation.failure_url,
         }
 
-    def read(self, url: str) -> bytes:
-        data: bytes = self.s3.get_object(Bucket=BUCKET, Key=bot.key_of(url))["Body"].read()
-        return data
-
-    def write(self, url: str, data: bytes) -> None:
-        self.s3.put_object(Bucket=BUCKET, Key=bot.key_of(url), Body=data)
+    def stylize(self, request: Request) -> Answer:
+        if self.error:
+            return {"error": self.error}
+        content = self.objects.read(request["content_url"])
+        self.objects.write(request["result_url"], b"painted " + content)
+        return {"size": [800, 600], "seconds": 2.0}
 
 
 @dataclass
