@@ -47,32 +47,25 @@ def removal_steps(account: Account) -> list[list[Change]]:
     """
     names = [account.endpoint_name(model) for model in MODELS]
 
-    first: list[Change] = []
+    scaling_step: list[Change] = []
+    endpoint_step: list[Change] = []
+    config_step: list[Change] = []
+    model_step: list[Change] = []
+    last_step: list[Change] = []
     for name in names:
-        first += scaling.remove_scaling(account, name)
-        first += alarms.remove_all_alarms(account, name)
+        scaling_step += scaling.remove_scaling(account, name)
+        scaling_step += alarms.remove_all_alarms(account, name)
+        endpoint_step += endpoints.remove_endpoint(account, name)
+        config_step += configs.remove_configs(account, name)
+        model_step += models.remove_models(account, name)
+        last_step += logs.remove_log_group(account, name)
 
-    second: list[Change] = []
-    for name in names:
-        second += endpoints.remove_endpoint(account, name)
-
-    third: list[Change] = []
-    for name in names:
-        third += configs.remove_configs(account, name)
-
-    fourth: list[Change] = []
-    for name in names:
-        fourth += models.remove_models(account, name)
-    fourth += identity.remove_instance_profile(account)
-
-    fifth: list[Change] = []
-    for name in names:
-        fifth += logs.remove_log_group(account, name)
-    fifth += identity.remove_execution_role(account)
-    fifth += identity.remove_bot_role(account)
-    fifth += identity.remove_bot_user(account)
-
-    return [first, second, third, fourth, fifth]
+    # The instance profile contains the bot's role, so it must go first.
+    model_step += identity.remove_instance_profile(account)
+    last_step += identity.remove_execution_role(account)
+    last_step += identity.remove_bot_role(account)
+    last_step += identity.remove_bot_user(account)
+    return [scaling_step, endpoint_step, config_step, model_step, last_step]
 
 
 def purge_step(account: Account) -> list[Change]:

@@ -25,10 +25,38 @@ def up(
     `bot_identity` is "user", "role" or None. With `plan` every change is printed and none is made.
     Raises DeployError if an image is missing, or an endpoint does not work.
     """
+    # Before anything is created: without an image there is nothing to deploy.
     images = {}
     for endpoint in settings:
         images[endpoint.name] = require_image(account, endpoint.model, image_tag, plan)
 
+    count = make_changes(account, settings, images, bot_identity, plan)
+
+    cost = estimate_cost(settings, list(images.values()))
+    if plan:
+        output(f"{count} changes; nothing was changed." if count else "Nothing to change.")
+        say(cost)
+        return 0
+
+    say("Everything is in place." if count else "Everything was in place already.")
+    print_environment(account, settings, bot_identity)
+    say(cost)
+    run_in_parallel([partial(run_smoke_test, account, endpoint) for endpoint in settings])
+    return 0
+
+
+def make_changes(
+    account: Account,
+    settings: list[EndpointSettings],
+    images: dict[str, Image],
+    bot_identity: str | None,
+    plan: bool,
+) -> int:
+    """Make every change, or with `plan` only print it. Return how many there were.
+
+    `images` has the image of each endpoint, by the endpoint's name.
+    """
+    # What the endpoints need
     sequences = [ensure_bucket(account), identity.ensure_execution_role(account)]
     if bot_identity == "user":
         sequences.append(identity.ensure_bot_user(account))
@@ -42,23 +70,7 @@ def up(
     for endpoint in settings:
         deployments.append(deploy_endpoint(account, endpoint, images[endpoint.name]))
     count += apply_in_parallel(deployments, plan)
-
-    cost = estimate_cost(settings, list(images.values()))
-    if plan:
-        output(f"{count} changes; nothing was changed." if count else "Nothing to change.")
-        say(cost)
-        return 0
-
-    say("Everything is in place." if count else "Everything was in place already.")
-    print_environment(account, settings)
-    if bot_identity == "user":
-        say(
-            "To create an access key for the bot: "
-            f"aws iam create-access-key --user-name {account.bot_identity}"
-        )
-    say(cost)
-    run_in_parallel([partial(run_smoke_test, account, endpoint) for endpoint in settings])
-    return 0
+    return count
 
 
 def require_image(account: Account, model: str, tag: str | None, plan: bool) -> Image:
@@ -94,7 +106,9 @@ def deploy_endpoint(account: Account, settings: EndpointSettings, image: Image) 
     yield from models.remove_models(account, settings.name, keep=model.name)
 
 
-def print_environment(account: Account, settings: list[EndpointSettings]) -> None:
+def print_environment(
+    account: Account, settings: list[EndpointSettings], bot_identity: str | None
+) -> None:
     """Print the environment variables of bot.py, except TELEGRAM_TOKEN, which is not on AWS."""
     say("The bot's environment; add the token of @BotFather as TELEGRAM_TOKEN:")
     output(f"AWS_DEFAULT_REGION={account.region}")
@@ -105,3 +119,8 @@ def print_environment(account: Account, settings: list[EndpointSettings]) -> Non
         "The bot's permissions: `./deploy.py policy bot` prints them; --bot user or --bot role "
         f"creates {account.bot_identity} with them."
     )
+    if bot_identity == "user":
+        say(
+            "To create an access key for the bot: "
+            f"aws iam create-access-key --user-name {account.bot_identity}"
+        )

@@ -1,0 +1,52 @@
+"""deploy.py itself: it creates .venv where boto3 is missing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import deploy
+
+
+class RestartedError(Exception):
+    """Stands for the program that os.execv starts."""
+
+
+def test_without_boto3_it_installs_the_packages_and_restarts_in_venv(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    python = tmp_path / ".venv/bin/python"
+    commands: list[list[str]] = []
+    restarted: list[list[str]] = []
+
+    def run(command: list[object], **_: object) -> None:
+        commands.append([str(part) for part in command])
+
+    def execv(program: Path, arguments: list[str]) -> None:
+        assert program == python
+        restarted.append(arguments)
+        raise RestartedError
+
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    monkeypatch.setattr(deploy, "ROOT", tmp_path)
+    monkeypatch.setattr(deploy, "VENV_PYTHON", python)
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(os, "execv", execv)
+    monkeypatch.setattr(sys, "argv", ["./deploy.py", "status"])
+    with pytest.raises(RestartedError):
+        deploy.main()
+
+    create, install = commands
+    assert create == [sys.executable, "-m", "venv", str(tmp_path / ".venv")]
+    assert install[:4] == [str(python), "-m", "pip", "install"]
+    assert restarted == [[str(python), "./deploy.py", "status"]]
+
+
+def test_a_boto3_that_is_too_old_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    import boto3
+
+    assert deploy.has_packages()
+    monkeypatch.setattr(boto3, "__version__", "1.43.9")
+    assert not deploy.has_packages()
