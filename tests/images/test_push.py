@@ -226,7 +226,8 @@ def test_another_image_under_a_tag_that_is_taken_is_refused(
     account: dict[str, str], small: Path, ecr: Registry
 ) -> None:
     before = ecr.digest("stylebot-nst", TAG)
-    (small / "Dockerfile").write_text("FROM scratch\nCOPY containers/__init__.py /\nARG BASE_IMAGE\n")
+    other = "FROM scratch\nCOPY containers/__init__.py /\nARG BASE_IMAGE\n"
+    (small / "Dockerfile").write_text(other)
     refused = push(account, small)
     assert refused.returncode == 1
     assert f"{HOST}/stylebot-nst:{TAG} exists already and is another image" in refused.stderr
