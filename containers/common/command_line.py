@@ -11,12 +11,12 @@ from typing import Any, NoReturn
 from containers.common.parameters import Parameter, parse_parameters
 
 BAR = "{percentage:3.0f}%|{bar}| {elapsed} so far, {remaining} left"
-GUNICORN_CONFIG = Path(__file__).parent / "serving" / "gunicorn.conf.py"
+GUNICORN_CONFIG = Path(__file__).parents[1] / "serving" / "gunicorn.conf.py"
 
 
 def serve(package: str) -> NoReturn:
     """Becomes gunicorn: as PID 1 of a container it is the one that SIGTERM reaches."""
-    root = str(Path(__file__).parents[1])
+    root = str(Path(__file__).parents[2])
     command = [
         "gunicorn",
         "--chdir",
