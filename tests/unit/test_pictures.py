@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from containers.serving import images
-from containers.serving.errors import RequestError
+from containers.serving.errors import ApiError
 
 
 def saved(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -26,8 +26,8 @@ def photograph(width: int = 64, height: int = 48) -> Image.Image:
     return Image.fromarray(np.stack([x, y, 255 - x], axis=2).astype(np.uint8))
 
 
-def refusal(data: bytes) -> RequestError:
-    with pytest.raises(RequestError) as caught:
+def refusal(data: bytes) -> ApiError:
+    with pytest.raises(ApiError) as caught:
         images.decode(data, 2048, "content image")
     assert "content image" in caught.value.message
     return caught.value
@@ -208,7 +208,7 @@ def test_a_damaged_file_is_read_or_refused_but_never_breaks(
         data[int(where * len(data))] = value
     try:
         outcome = images.decode(bytes(data[: int(kept * len(data))]), 2048).mode
-    except RequestError as error:
+    except ApiError as error:
         outcome = error.code
     assert outcome in ("RGB", "image_unreadable", "image_too_large", "image_too_small")
 

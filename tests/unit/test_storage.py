@@ -12,14 +12,14 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from containers.serving import storage
-from containers.serving.errors import RequestError
+from containers.serving.errors import ApiError
 
 SECRET = "X-Amz-Signature=very-secret"
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
-def refusal(function: Callable[..., Any], *arguments: Any) -> RequestError:  # noqa: ANN401
-    with pytest.raises(RequestError) as caught:
+def refusal(function: Callable[..., Any], *arguments: Any) -> ApiError:  # noqa: ANN401
+    with pytest.raises(ApiError) as caught:
         function(*arguments)
     assert "very-secret" not in str(caught.value)
     assert caught.value.__cause__ is None
@@ -58,7 +58,7 @@ def test_s3_reads_what_was_written_and_names_what_is_missing(s3: Any) -> None:  
 
 
 def test_an_s3_object_above_the_limit_is_not_read(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN401
-    monkeypatch.setattr(storage, "MEGABYTES", 1)
+    monkeypatch.setattr(storage, "MAX_FILE_MEGABYTES", 1)
     s3.put_object(Bucket="bucket", Key="large", Body=b"\0" * ((1 << 20) + 1))
     assert refusal(storage.read, "s3://bucket/large", "content_url").status == 413
 
@@ -148,7 +148,7 @@ def test_http_failures(
 def test_a_file_above_the_limit_is_given_up_however_it_comes(
     serve: Callable[[Answer], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "MEGABYTES", 1)
+    monkeypatch.setattr(storage, "MAX_FILE_MEGABYTES", 1)
     announced = serve(reply(200, b"", **{"X-Size": "large"}))
     assert storage.read(announced, "content_url") == b""
 
@@ -167,7 +167,7 @@ def test_a_file_above_the_limit_is_given_up_however_it_comes(
 def test_a_trickle_ends_at_the_time_limit(
     serve: Callable[[Answer], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "SECONDS", 1)
+    monkeypatch.setattr(storage, "TRANSFER_SECONDS", 1)
 
     def trickle(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)

@@ -232,7 +232,7 @@ def test_a_host_that_is_not_there_is_tried_twice_for_all_painters(
         )
     assert waits == [1.0]
     assert problems.pop("vintage") is None
-    assert set(problems) == set(cyclegan.PAINTERS)
+    assert set(problems) == set(cyclegan.OFFICIAL_STYLES)
     for problem in problems.values():
         assert problem is not None
         assert problem.unreachable
