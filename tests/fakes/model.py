@@ -29,7 +29,7 @@ BOT_PARAMETERS = (
 
 
 class Inverter:
-    """style_name: negative; or crash, fatal; or hold, which works until the file FAKE_GATE exists."""
+    """style_name: negative, crash, fatal, or hold, which works until the file FAKE_GATE exists."""
 
     def styles(self) -> list[str]:
         return ["negative"]

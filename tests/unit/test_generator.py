@@ -1,4 +1,4 @@
-"""CycleGAN's generator: which checkpoints it takes, and that what it paints is what the network says."""
+"""CycleGAN's generator: which checkpoints it takes, and that its pictures are the network's."""
 
 import pickle
 from collections.abc import Callable
@@ -60,12 +60,16 @@ def save(tmp_path: Path) -> Save:
 
 
 def plain_network(state: dict[str, Tensor], x: Tensor) -> Tensor:
-    """ResNet-9 of the paper written out with PyTorch's own functions, for x in -1..1; weights named as vintagify's."""
+    """Run the paper's ResNet-9 with PyTorch's own functions, on x in -1..1.
+
+    state: with the names of vintagify's checkpoints.
+    """
 
     def norm(x: Tensor, name: str) -> Tensor:
         layer = torch.nn.InstanceNorm2d(x.shape[1], affine=True)
         layer.load_state_dict({"weight": state[f"{name}.weight"], "bias": state[f"{name}.bias"]})
-        return layer(x)
+        normalized: Tensor = layer(x)
+        return normalized
 
     def conv(x: Tensor, name: str, **options: int) -> Tensor:
         return F.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], **options)
@@ -88,18 +92,18 @@ def plain_network(state: dict[str, Tensor], x: Tensor) -> Tensor:
     return conv(reflected(x, 3), "model.26").tanh()
 
 
-# --- the picture ------------------------------------------------------------------------------------------------------
+# --- the picture ---
 
 
 @pytest.mark.parametrize("strip", [64, 20, 4])
-def test_real_weights_paint_what_the_plain_network_paints(
+def test_real_weights_give_what_the_plain_network_gives(
     photo: Tensor,
     vintage: Generator,
     vintage_file: Path,
     strip: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whatever the height of the strips, so none of their seams shows: within a hundredth of a grey level."""
+    """Whatever the height of the strips: within a hundredth of a gray level, so no seam shows."""
     monkeypatch.setattr(generator_module, "STRIP", strip)
     with torch.inference_mode():
         expected = (
@@ -107,7 +111,7 @@ def test_real_weights_paint_what_the_plain_network_paints(
         )
     painted = stylize(vintage, photo)
     assert (painted - expected).abs().max() < 0.01 * LEVEL
-    assert (painted - photo).abs().mean() > 2 * LEVEL, "the photograph came back unpainted"
+    assert (painted - photo).abs().mean() > 2 * LEVEL, "the photograph came back unchanged"
 
 
 def test_half_precision_leaves_the_picture_within_a_grey_level(
@@ -122,7 +126,7 @@ def test_half_precision_leaves_the_picture_within_a_grey_level(
 def test_what_a_gpu_does_leaves_the_picture_within_a_grey_level_on_average(
     photo: Tensor, vintage: Generator, vintage_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its way through the network, on a CPU: all layers in half precision, and nothing in strips."""
+    """Its way through the network, on a CPU: all layers in half precision, no strips."""
     half = load_generator(vintage_file)
     for layer in half.modules():
         if isinstance(layer, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
@@ -134,7 +138,7 @@ def test_what_a_gpu_does_leaves_the_picture_within_a_grey_level_on_average(
     assert 0 < difference.mean() < LEVEL
 
 
-def test_official_weights_paint_what_the_plain_network_paints(
+def test_official_weights_give_what_the_plain_network_gives(
     official: dict[str, Tensor], save: Save
 ) -> None:
     image = torch.rand(1, 3, 100, 72, generator=torch.Generator().manual_seed(1))
@@ -143,7 +147,8 @@ def test_official_weights_paint_what_the_plain_network_paints(
         (n.rsplit(".", 1)[0], t.shape[0]) for n, t in official.items() if n.endswith("bias")
     ]:
         prefix, number = name.rsplit(".", 1)
-        norm = f"{prefix.replace('conv_block', 'block')}.{int(number) + 1}"  # each convolution's normalisation is next
+        # The normalization of each convolution comes next
+        norm = f"{prefix.replace('conv_block', 'block')}.{int(number) + 1}"
         state[f"{norm}.weight"], state[f"{norm}.bias"] = torch.ones(channels), torch.zeros(channels)
     with torch.inference_mode():
         expected = plain_network(state, image * 2 - 1) / 2 + 0.5
@@ -162,7 +167,7 @@ def test_any_size_comes_back_in_that_size(vintage: Generator, height: int, width
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
-def test_a_picture_of_one_colour_is_painted_too(vintage: Generator, value: float) -> None:
+def test_a_picture_of_one_color_is_stylized_too(vintage: Generator, value: float) -> None:
     assert stylize(vintage, torch.full((1, 3, 30, 30), value)).isfinite().all()
 
 
@@ -240,7 +245,7 @@ def test_no_picture_of_nan_is_returned(official: dict[str, Tensor], save: Save) 
         stylize(generator, torch.rand(1, 3, 32, 32))
 
 
-def test_what_leaves_the_range_of_half_precision_is_painted_in_float32(
+def test_what_leaves_the_range_of_half_precision_is_done_in_float32(
     official: dict[str, Tensor], save: Save
 ) -> None:
     path = save(
@@ -251,7 +256,7 @@ def test_what_leaves_the_range_of_half_precision_is_painted_in_float32(
     assert (half - stylize(load_generator(path), image)).abs().max() < 2 * LEVEL
 
 
-# --- checkpoints ------------------------------------------------------------------------------------------------------
+# --- checkpoints ---
 
 
 def test_the_layout_is_the_official_one(official: dict[str, Tensor]) -> None:
