@@ -29,8 +29,8 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.serving import make_server
 
-from containers.serving.errors import RequestError
-from containers.serving.images import decode, opened, shrunk
+from containers.serving.errors import ApiError
+from containers.serving.images import decode, open_image, shrink
 from local.chats import KINDS, Chats, File, Json, Message, Refusal, bad_request, shown
 
 UPLOAD_BYTES, DOWNLOAD_BYTES, PHOTO_BYTES = 50 * 2**20, 20 * 2**20, 10 * 2**20
@@ -118,13 +118,13 @@ def prepare(kind: str, upload: FileStorage, limited: bool = True) -> list[File]:
     if limited and len(data) > PHOTO_BYTES:
         raise bad_request(f"file of size {len(data)} bytes is too big for a photo")
     try:
-        width, height = opened(data, "photo").size
+        width, height = open_image(data, "photo").size
         if limited and (width + height > 10_000 or max(width, height) > 20 * min(width, height)):
             raise bad_request("PHOTO_INVALID_DIMENSIONS")
         full = decode(data, SIDES[-1], "photo")
-    except RequestError as error:
+    except ApiError as error:
         raise bad_request(f"IMAGE_PROCESS_FAILED. {error.message}") from None
-    images = [shrunk(full, side) for side in SIDES if side < max(full.size)] + [full]
+    images = [shrink(full, side) for side in SIDES if side < max(full.size)] + [full]
     return [File(as_jpeg(i), "photo.jpg", {"width": i.width, "height": i.height}) for i in images]
 
 

@@ -1,105 +1,133 @@
-"""What both images share as commands: `serve`, `weights`, and pictures from files without a server."""
+"""The commands that both images share: `serve`, `weights`, and one picture from files."""
 
 import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from containers.common.parameters import Parameter, parse_parameters
+from containers.common.errors import StylizeError
+from containers.common.parameters import Parameter, ParameterValues, parse_parameters
 
-BAR = "{percentage:3.0f}%|{bar}| {elapsed} so far, {remaining} left"
-GUNICORN_CONFIG = Path(__file__).parent / "serving" / "gunicorn.conf.py"
+if TYPE_CHECKING:
+    from containers.serving.model import Model, Progress
+
+PROGRESS_BAR = "{percentage:3.0f}%|{bar}| {elapsed} so far, {remaining} left"
+CONTAINERS = Path(__file__).parents[1]
+GUNICORN_CONFIG = CONTAINERS / "serving" / "gunicorn.conf.py"
+
+# Exit code for a mistake in the arguments or the files, as argparse uses it.
+USER_ERROR = 2
+
+
+def dispatch(
+    package: str, arguments: Sequence[str], stylize: Callable[[Sequence[str]], int]
+) -> int:
+    """Run `serve` or `weights` if the first argument says so, otherwise `stylize`.
+
+    Returns the exit code.
+    """
+    if not arguments:
+        return stylize(["--help"])
+    command, *rest = arguments
+    if command == "serve":
+        serve(package)
+    if command == "weights":
+        return fetch_weights(package, rest)
+    return stylize(arguments)
 
 
 def serve(package: str) -> NoReturn:
-    """Becomes gunicorn: as PID 1 of a container it is the one that SIGTERM reaches."""
-    root = str(Path(__file__).parents[1])
-    command = [
-        "gunicorn",
-        "--chdir",
-        root,
-        "--config",
-        str(GUNICORN_CONFIG),
-        f"{package}.service:app()",
-    ]
-    os.execv(sys.executable, [sys.executable, "-m", *command])
+    """Replace this process with gunicorn. In a container it is PID 1, which receives SIGTERM."""
+    gunicorn = [sys.executable, "-m", "gunicorn"]
+    gunicorn += ["--chdir", str(CONTAINERS.parent)]
+    gunicorn += ["--config", str(GUNICORN_CONFIG)]
+    gunicorn += [f"{package}.service:app()"]
+    os.execv(sys.executable, gunicorn)
 
 
-def dispatch(package: str, arguments: Sequence[str], paint: Any) -> int:  # noqa: ANN401 - a function of arguments
-    """`serve` and `weights` by their names; anything else is for `paint`. Gives the exit code."""
-    if not arguments:
-        arguments = ["--help"]
-    if list(arguments[:1]) == ["serve"]:
-        serve(package)
-    if list(arguments[:1]) == ["weights"]:
-        sys.argv = [f"{package} weights", *arguments[1:]]
-        return importlib.import_module(f"{package}.weights").main()
-    return paint(arguments)
+def fetch_weights(package: str, arguments: Sequence[str]) -> int:
+    sys.argv = [f"{package} weights", *arguments]
+    exit_code: int = importlib.import_module(f"{package}.weights").main()
+    return exit_code
 
 
 def add_parameters(parser: argparse.ArgumentParser, parameters: Sequence[Parameter]) -> None:
-    """An option for each parameter: max_epochs is --max-epochs."""
+    """Add an option for each parameter: max_epochs becomes --max-epochs."""
     for parameter in parameters:
-        kind = {"nargs": "?", "const": "true"} if parameter.kind is bool else {"metavar": "VALUE"}
-        meaning = f"{parameter.meaning}; {parameter.expected()} ({parameter.default})"
         option = "--" + parameter.name.replace("_", "-")
-        parser.add_argument(option, dest=parameter.name, help=meaning, **kind)  # type: ignore[arg-type]
+        meaning = f"{parameter.meaning}; {parameter.expected()} ({parameter.default})"
+        if parameter.kind is bool:
+            # `--preserve-color` alone means true
+            parser.add_argument(option, dest=parameter.name, help=meaning, nargs="?", const="true")
+        else:
+            parser.add_argument(option, dest=parameter.name, help=meaning, metavar="VALUE")
 
 
 def given_parameters(
     arguments: argparse.Namespace, parameters: Sequence[Parameter]
-) -> dict[str, Any]:
-    """Those that were given, checked. Raises ValueError with a sentence for the user."""
-    given = {parameter.name: getattr(arguments, parameter.name) for parameter in parameters}
-    return parse_parameters(
-        parameters, {name: value for name, value in given.items() if value is not None}
-    )
+) -> ParameterValues:
+    """Return the values of the options that were given. Raises InvalidParameterError."""
+    given = {}
+    for parameter in parameters:
+        value = getattr(arguments, parameter.name)
+        if value is not None:
+            given[parameter.name] = value
+    return parse_parameters(parameters, given)
 
 
-def paint_file(
-    load: Any,  # noqa: ANN401 - makes a Model; imported only now, as PyTorch takes seconds
+def stylize_file(
+    load: "Callable[[], Model]",
     photo: str,
     styles: Sequence[str],
     arguments: argparse.Namespace,
     parameters: Sequence[Parameter],
 ) -> int:
-    """Paints one file into another, with a progress bar on a terminal. Gives the exit code: 2 for a user's mistake."""
+    """Stylize one file and write another, with a progress bar on a terminal. Return the exit code.
+
+    load: makes the model. It is called after the cheap checks, as it takes seconds.
+    """
+    # Imported here, as `serve` and `--help` do not need them
     from tqdm import tqdm
 
     from containers.serving import images
-    from containers.serving.app import LONGEST_SIDE
-    from containers.serving.errors import RequestError
-    from containers.serving.model import Progress
+    from containers.serving.limits import LONGEST_SIDE
 
     output = Path(arguments.output)
     content_type = images.EXTENSIONS.get(output.suffix.lower())
     if content_type is None:
         return complain(f"{output} must end in .jpg, .png or .webp.")
+
     try:
         options = given_parameters(arguments, parameters)
-        pictures = [
-            images.decode(Path(path).read_bytes(), LONGEST_SIDE, path) for path in (photo, *styles)
+        content = images.decode(Path(photo).read_bytes(), LONGEST_SIDE, photo)
+        style_images = [
+            images.decode(Path(style).read_bytes(), LONGEST_SIDE, style) for style in styles
         ]
-        with tqdm(total=100, unit="%", disable=None, bar_format=BAR) as bar:
+        # disable=None hides the bar unless standard error is a terminal
+        with tqdm(total=100, unit="%", disable=None, bar_format=PROGRESS_BAR) as bar:
 
-            def report(progress: Progress) -> bool:
+            def report(progress: "Progress") -> bool:
                 bar.update(round(100 * progress.done) - bar.n)
                 return False
 
-            picture = load().paint(pictures[0], pictures[1:], options, report)
+            picture = load().stylize(content, style_images, options, report)
         output.write_bytes(images.encode(picture.image, content_type))
     except OSError as error:
-        return complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    except (ValueError, RequestError) as error:
+        if error.filename:
+            return complain(f"{error.filename}: {error.strerror}")
         return complain(str(error))
-    for line in (f"{output}: {picture.image.width}x{picture.image.height}", *picture.notes):
-        print(line)
+    except (ValueError, StylizeError) as error:
+        return complain(str(error))
+
+    print(f"{output}: {picture.image.width}x{picture.image.height}")
+    for note in picture.notes:
+        print(note)
     return 0
 
 
 def complain(message: str) -> int:
     print(message, file=sys.stderr)
-    return 2
+    return USER_ERROR

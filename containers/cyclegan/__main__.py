@@ -4,28 +4,34 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from containers.common.command_line import add_parameters, dispatch, paint_file
+from containers.common.command_line import add_parameters, dispatch, stylize_file
 
 from .parameters import PARAMETERS
 
+if TYPE_CHECKING:
+    from .service import CycleGanModel
+
 DESCRIPTION = """\
-CycleGAN: a photograph, painted by one of the painters that it has learnt.
+CycleGAN: a photograph in one of the styles that it has learnt.
 
   serve                                 the HTTP server of SageMaker's contract, on port 8080
-  weights                               fetch the painters' weights (45 MB each)
+  weights                               fetch the checkpoints of the styles (45 MB each)
   PHOTO --style NAME -o OUT             one picture from files, without a server
 
 in Docker:
   docker run --rm --gpus all -p 8080:8080 stylebot-cyclegan serve
   curl -F content=@photo.jpg -F style=monet localhost:8080/invocations -o result.jpg
-  docker run --rm --gpus all -v "$PWD:/pictures" -w /pictures stylebot-cyclegan photo.jpg --style monet -o result.jpg
+  docker run --rm --gpus all -v "$PWD:/pictures" -w /pictures \\
+      stylebot-cyclegan photo.jpg --style monet -o result.jpg
 
 Your own checkpoints: mount a folder with style_NAME.pth at /opt/ml/model, and NAME is a style.
 """
 
 
-def paint(arguments: Sequence[str]) -> int:
+def stylize(arguments: Sequence[str]) -> int:
+    """Stylize the file that the command line names. Return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m containers.cyclegan",
         description=DESCRIPTION,
@@ -36,21 +42,23 @@ def paint(arguments: Sequence[str]) -> int:
         "-o", "--output", metavar="OUT", required=True, help="a .jpg, .png or .webp file"
     )
     parser.add_argument(
-        "--style", dest="style_name", metavar="NAME", required=True, help="the painter"
+        "--style", dest="style_name", metavar="NAME", required=True, help="such as monet"
     )
     parser.add_argument("--models", metavar="DIR", help="a folder of checkpoints, style_NAME.pth")
-    add_parameters(
-        parser, [parameter for parameter in PARAMETERS if parameter.name != "style_name"]
-    )
+    others = [parameter for parameter in PARAMETERS if parameter.name != "style_name"]
+    add_parameters(parser, others)
     given = parser.parse_args(arguments)
 
-    def load() -> object:
-        from .service import Painters, model_directory
+    def load() -> "CycleGanModel":
+        # Imported here, as PyTorch takes seconds
+        from .service import CycleGanModel, model_directory
 
-        return Painters(Path(given.models) if given.models else model_directory())
+        if given.models:
+            return CycleGanModel(Path(given.models))
+        return CycleGanModel(model_directory())
 
-    return paint_file(load, given.photo, [], given, PARAMETERS)
+    return stylize_file(load, given.photo, [], given, PARAMETERS)
 
 
 if __name__ == "__main__":
-    sys.exit(dispatch("containers.cyclegan", sys.argv[1:], paint))
+    sys.exit(dispatch("containers.cyclegan", sys.argv[1:], stylize))

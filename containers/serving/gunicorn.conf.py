@@ -1,4 +1,4 @@
-"""How gunicorn runs a container: one worker, since a model has one GPU; many threads, so that /ping never waits."""
+"""gunicorn's settings: one worker, as there is one GPU; many threads, so that /ping never waits."""
 
 import os
 import pwd
@@ -9,9 +9,11 @@ from typing import Any
 bind = f"0.0.0.0:{os.environ.get('SAGEMAKER_BIND_TO_PORT', '8080')}"
 workers = 1
 worker_class = "gthread"
-threads = 64  # most of them wait: for an upload, for their turn, for S3
+# Most threads wait: for an upload, for their turn, for S3.
+threads = 64
 timeout = 120
-graceful_timeout = 25  # SageMaker and `docker stop -t 30` kill after 30 s
+# SageMaker and `docker stop --time 30` kill after 30 s.
+graceful_timeout = 25
 keepalive = 75
 control_socket_disable = True
 if os.access("/dev/shm", os.W_OK):
@@ -19,9 +21,15 @@ if os.access("/dev/shm", os.W_OK):
 
 
 def unprivileged_user() -> str | None:
-    """The image's user `model`, who reads strangers' files, while the master stays root, as SageMaker expects."""
+    """Return the image's user `model` if this process is root.
+
+    The worker, which reads files of strangers, runs as this user. The master stays root, as
+    SageMaker expects.
+    """
+    if os.geteuid() != 0:
+        return None
     try:
-        return pwd.getpwnam("model").pw_name if os.geteuid() == 0 else None
+        return pwd.getpwnam("model").pw_name
     except KeyError:
         return None
 
@@ -32,13 +40,13 @@ if unprivileged_user():
 
 
 def post_worker_init(worker: Any) -> None:  # noqa: ANN401 - gunicorn's worker
-    """On SIGTERM, the job that runs is asked for its best picture before gunicorn's own handler lets requests end."""
+    """On SIGTERM ask the running job for its best picture, then call gunicorn's own handler."""
     server = worker.wsgi.extensions["stylebot"]
-    gunicorns = signal.getsignal(signal.SIGTERM)
+    gunicorn_handler = signal.getsignal(signal.SIGTERM)
 
     def stop(number: int, frame: FrameType | None) -> None:
-        server.turns.stop()
-        if callable(gunicorns):
-            gunicorns(number, frame)
+        server.queue.stop()
+        if callable(gunicorn_handler):
+            gunicorn_handler(number, frame)
 
     signal.signal(signal.SIGTERM, stop)

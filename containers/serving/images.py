@@ -1,4 +1,7 @@
-"""Files of strangers in, RGB pictures out, and back: Pillow does the work, this module sets its limits."""
+"""Reading and writing image files.
+
+Pillow does the work; this module sets limits, as files come from strangers.
+"""
 
 import io
 import warnings
@@ -7,14 +10,16 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps
 from pillow_heif import register_heif_opener
 
-from .errors import RequestError
+from containers.common.errors import ErrorCode
+
+from .errors import ApiError
+from .limits import MAX_MEGAPIXELS, MIN_SIDE
 
 register_heif_opener()
-Image.MAX_IMAGE_PIXELS = None  # decode() has a stricter limit, and a clearer message
+# decode() has a stricter limit, with a clearer message.
+Image.MAX_IMAGE_PIXELS = None
 
-MEGAPIXELS = 40
-SMALLEST_SIDE = 16
-# Photographs' formats only: Pillow knows dozens more, some of which start other programs.
+# Only formats of photographs: Pillow knows dozens more, and some of them start other programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
 ENCODINGS = {
     "image/jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
@@ -27,83 +32,95 @@ EXTENSIONS = {
     ".png": "image/png",
     ".webp": "image/webp",
 }
+MODES_WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 SRGB = ImageCms.createProfile("sRGB")
 
 
 def decode(data: bytes, longest: int, what: str = "picture") -> Image.Image:
-    """The first picture of a file as upright sRGB on white, at most `longest` pixels on its longer side.
+    """Return the first frame of a file, upright, in sRGB, on white, as RGB.
 
-    what: how messages call it ("content image"). Raises RequestError: 422 where it is no readable image or is smaller
-    than 16 pixels on a side, 413 where it has more than 40 megapixels, which is checked before any pixel is decoded.
+    longest: the limit of the longer side in pixels; a larger image is shrunk.
+    what: the image's name in messages, such as "content image".
+    Raises ApiError: image_unreadable, image_too_small, or image_too_large. The size is checked
+    before any pixel is decoded.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        image = opened(data, what)
-        width, height = image.size
-        if width * height > MEGAPIXELS * 1_000_000:
-            raise RequestError(
-                413,
-                "image_too_large",
-                f"The {what} has {width * height / 1e6:.0f} megapixels ({width}x{height}); at most {MEGAPIXELS} are "
-                "taken. Send a smaller one.",
-            )
-        if min(width, height) < SMALLEST_SIDE:
-            raise RequestError(
-                422,
-                "image_too_small",
-                f"The {what} is {width}x{height}; at least {SMALLEST_SIDE} pixels are needed on each side.",
-            )
+        image = open_image(data, what)
+        check_size(image, what)
         try:
-            image.draft(
-                None, (longest, longest)
-            )  # a JPEG is decoded at a fraction of its size where that suffices
-            return shrunk(to_rgb(ImageOps.exif_transpose(image) or image), longest)
-        except Exception:  # a decoder can raise anything on a damaged file
+            # A JPEG can be decoded at a fraction of its size, where that suffices
+            image.draft(None, (longest, longest))
+            upright = ImageOps.exif_transpose(image) or image
+            return shrink(to_rgb(upright), longest)
+        except Exception:  # A decoder can raise anything on a damaged file
             raise unreadable(what) from None
 
 
-def opened(data: bytes, what: str) -> Image.Image:
+def open_image(data: bytes, what: str) -> Image.Image:
+    """Read a file's header only. Raises ApiError image_unreadable."""
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
-    except Exception:  # a decoder can raise anything on a damaged file
+    except Exception:  # A decoder can raise anything on a damaged file
         raise unreadable(what) from None
 
 
-def unreadable(what: str) -> RequestError:
-    return RequestError(
-        422,
-        "image_unreadable",
+def check_size(image: Image.Image, what: str) -> None:
+    width, height = image.size
+    if width * height > MAX_MEGAPIXELS * 1_000_000:
+        raise ApiError(
+            ErrorCode.IMAGE_TOO_LARGE,
+            f"The {what} has {width * height / 1e6:.0f} megapixels ({width}x{height}); "
+            f"at most {MAX_MEGAPIXELS} are taken. Send a smaller one.",
+        )
+    if min(width, height) < MIN_SIDE:
+        raise ApiError(
+            ErrorCode.IMAGE_TOO_SMALL,
+            f"The {what} is {width}x{height}; at least {MIN_SIDE} pixels are needed on each side.",
+        )
+
+
+def unreadable(what: str) -> ApiError:
+    return ApiError(
+        ErrorCode.IMAGE_UNREADABLE,
         f"The {what} could not be read as an image; it may be damaged or of another kind. "
         "JPEG, PNG, WebP, HEIC, AVIF, GIF, TIFF and BMP are understood.",
     )
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit sRGB without alpha, whatever the file held: profiles converted, 16 bits scaled, alpha over white."""
+    """Convert any mode to 8-bit sRGB: the profile applied, 16 bits scaled, alpha on white."""
     profile = image.info.get("icc_profile")
     if image.mode.startswith("I") or image.mode == "F":
         full_scale = 65535 if image.mode.startswith("I;16") else None
         image = Image.fromarray(to_8_bits(np.asarray(image), full_scale))
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+
+    if image.mode in MODES_WITH_ALPHA or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
-        return converted(Image.alpha_composite(white, image).convert("RGB"), profile)
-    if image.mode not in ("RGB", "L", "CMYK"):
+        image = Image.alpha_composite(white, image).convert("RGB")
+    elif image.mode not in ("RGB", "L", "CMYK"):
         image = image.convert("RGB")
-    return converted(image, profile)
+    return to_srgb(image, profile)
 
 
 def to_8_bits(pixels: np.ndarray, full_scale: float | None) -> np.ndarray:
-    """Grey levels of 16 or 32 bits or floats, as bytes; a scale that the file leaves open is told from its largest."""
+    """Scale gray levels of 16 or 32 bits, or floats, to bytes.
+
+    full_scale: the value of white. If the file leaves it open, the largest value decides.
+    """
     pixels = np.nan_to_num(pixels.astype(np.float32), posinf=0, neginf=0)
     if full_scale is None:
-        largest = pixels.max()
+        largest = float(pixels.max())
         full_scale = next((scale for scale in (1, 255, 65535) if largest <= scale), largest)
     return np.clip(pixels / full_scale * 255 + 0.5, 0, 255).astype(np.uint8)
 
 
-def converted(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """From the file's own colour profile to sRGB; a profile that is damaged or of another mode is left aside."""
+def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Convert from the file's color profile.
+
+    A damaged profile, or one of another mode, is ignored.
+    """
     if profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -113,17 +130,19 @@ def converted(image: Image.Image, profile: bytes | None) -> Image.Image:
     return image.convert("RGB")
 
 
-def shrunk(image: Image.Image, longest: int) -> Image.Image:
+def shrink(image: Image.Image, longest: int) -> Image.Image:
+    """Return `image` with at most `longest` pixels on its longer side."""
     if max(image.size) <= longest:
         return image
     scale = longest / max(image.size)
-    width, height = (max(1, round(side * scale)) for side in image.size)
+    width = max(1, round(image.width * scale))
+    height = max(1, round(image.height * scale))
     return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def encode(image: Image.Image, content_type: str) -> bytes:
-    """The picture as a file of one of `ENCODINGS`, without metadata."""
-    kind, options = ENCODINGS[content_type]
+    """Return the image as a file of one of `ENCODINGS`, without metadata."""
+    file_format, options = ENCODINGS[content_type]
     buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
+    image.save(buffer, file_format, **options)
     return buffer.getvalue()

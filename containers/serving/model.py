@@ -1,17 +1,21 @@
-"""What the HTTP server knows of a model, and all that a model must know of the server."""
+"""The interface between the HTTP server and a model."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol, TypedDict
 
 from PIL import Image
 
-from containers.common.parameters import Parameter
+from containers.common.parameters import Parameter, ParameterValues
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is. done: 0..1 of its work; preview() makes a picture of what there is so far, if anything."""
+    """How far a job is.
+
+    done: the share of the work that is done, 0..1.
+    preview: makes a picture of the current state, if the model can.
+    """
 
     step: int
     steps: int
@@ -20,42 +24,58 @@ class Progress:
     preview: Callable[[], Image.Image] | None = None
 
 
+class Facts(TypedDict, total=False):
+    """What a model tells about a picture. It becomes part of the answer and of the log."""
+
+    steps: int
+    loss: float
+    style_name: str
+    gpu_memory_mb: int
+
+
 @dataclass(frozen=True)
 class Picture:
-    """A result. facts: what the answer tells beside it (steps, loss, ...); notes: sentences for the user."""
+    """A result.
+
+    notes: sentences for the user, for example why the picture is smaller than expected.
+    """
 
     image: Image.Image
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
     notes: list[str] = field(default_factory=list)
 
 
-# Called after each step; an answer of True asks for the best picture there is, now.
+# Called after each step. True asks the model to stop and return the best picture so far.
 Report = Callable[[Progress], bool]
 
 
 class Model(Protocol):
-    """A loaded model that has proven on a tiny picture that it works."""
+    """A loaded model that has stylized a tiny picture as a test."""
 
     def styles(self) -> Iterable[str]:
-        """The styles it has; none for a model that takes pictures of a style."""
+        """Return the names of the model's styles; none if a request brings images of the style."""
 
-    def paint(
+    def stylize(
         self,
         content: Image.Image,
         styles: list[Image.Image],
-        options: dict[str, Any],
+        options: ParameterValues,
         report: Report,
     ) -> Picture:
-        """Stylises `content`. Raises RequestError for what cannot be done, FatalError for a fault that will stay."""
+        """Return `content` in the style.
+
+        Raises StylizeError if that is impossible, FatalError after a fault that will stay.
+        """
 
 
 @dataclass(frozen=True)
 class Service:
-    """One container.
+    """The description of one container.
 
-    styled_by_image: whether a request brings pictures of the style or names one of the model's own.
+    styled_by_image: whether a request brings images of the style, or names one of the model's
+        styles.
     batch_columns: the parameters of a CSV row, after content, style and result.
-    load: makes the model; what it raises is told by /ping.
+    load: makes the model. If it raises an error, /ping tells it.
     """
 
     name: str
@@ -64,7 +84,3 @@ class Service:
     parameters: tuple[Parameter, ...]
     batch_columns: tuple[str, ...]
     load: Callable[[], Model]
-
-
-class FatalError(Exception):
-    """A fault that no later request can recover from, such as a broken CUDA context."""

@@ -1,38 +1,49 @@
-"""From a request's body, in any of the content types that are taken, to jobs."""
+"""Parsing of a request's body, in each of the accepted content types, into jobs."""
 
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 from urllib.parse import parse_qsl
 
 from flask import Request
 from werkzeug.datastructures import MultiDict
 
-from containers.common.parameters import parse_parameters
+from containers.common.errors import ErrorCode, StylizeError
+from containers.common.parameters import ParameterValues, parse_parameters
 
-from .errors import RequestError, bad_request
+from .errors import ApiError, as_api_error, bad_request
 from .model import Service
 from .storage import check_url
 
 BATCH_TYPES = ("text/csv", "application/jsonlines", "application/x-ndjson", "application/jsonl")
 
+# Fields by name, as JSON, a form, a query or a CSV row brought them; not yet checked.
+Fields = dict[str, object]
+Row = TypeVar("Row")
+
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to make. content, styles: a file's bytes, or the address of one (checked, not yet read)."""
+    """One picture to make.
+
+    content, styles: the bytes of a file, or a URL, which is checked but not yet read.
+    """
 
     content: bytes | str
     styles: list[bytes | str] = field(default_factory=list)
-    options: dict[str, Any] = field(default_factory=dict)
+    options: ParameterValues = field(default_factory=dict)
     result_url: str | None = None
     progress_url: str | None = None
 
 
 def parse_job(service: Service, request: Request) -> Job:
-    """The one job of a request that is no batch. Raises RequestError 400, or 415 for a type that is not taken."""
+    """Return the job of a request that is not a batch.
+
+    Raises ApiError bad_request, unsupported_media_type, or private_address.
+    """
     mimetype = request.mimetype
     if mimetype == "application/json":
         return job_from_fields(service, parse_json(request.get_data()))
@@ -40,52 +51,66 @@ def parse_job(service: Service, request: Request) -> Job:
         return job_from_form(service, request)
     if mimetype.startswith("image/") and not service.styled_by_image:
         return job_from_image(service, request)
-    taken = ["application/json", "multipart/form-data", *BATCH_TYPES[:2]]
+
+    accepted = ["application/json", "multipart/form-data", *BATCH_TYPES[:2]]
     if not service.styled_by_image:
-        taken.append("image/*")
-    raise RequestError(
-        415,
-        "unsupported_media_type",
-        f"Content-Type {mimetype or 'none'!r} is not taken. Send {', '.join(taken)}.",
+        accepted.append("image/*")
+    raise ApiError(
+        ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+        f"Content-Type {mimetype or 'none'!r} is not taken. Send {', '.join(accepted)}.",
     )
 
 
-def parse_batch(service: Service, request: Request) -> Iterator[Job | RequestError]:
-    """A job for each row, or the error that the row ends in. Raises RequestError 400 where there are no rows at all."""
+# --- batches ---
+
+
+def parse_batch(service: Service, request: Request) -> list[Job | ApiError]:
+    """Return a job for each row, or the error of that row. Blank rows are skipped.
+
+    Raises ApiError bad_request if the body cannot be split into rows.
+    """
     try:
         text = request.get_data().decode("utf-8-sig")
-        rows = (
-            list(csv.reader(io.StringIO(text, newline="")))
-            if request.mimetype == "text/csv"
-            else text.split("\n")
-        )
+        if request.mimetype == "text/csv":
+            rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
+            return [job_or_error(service, csv_fields, row) for row in rows]
     except (UnicodeDecodeError, csv.Error):
         raise bad_request(f"The body is not readable as {request.mimetype} in UTF-8.") from None
-    for row in rows:
-        if not row or (isinstance(row, str) and not row.strip()):
-            continue
-        try:
-            yield job_from_row(service, row)
-        except RequestError as error:
-            yield error
+
+    lines = [line for line in text.split("\n") if line.strip()]
+    return [job_or_error(service, json_fields, line) for line in lines]
 
 
-def job_from_row(service: Service, row: list[str] | str) -> Job:
-    if isinstance(row, str):
-        fields = parse_json(row.encode())
-    else:
-        style = "style_url" if service.styled_by_image else "style_name"
-        columns = ("content_url", style, "result_url", *service.batch_columns)
-        if len(row) > len(columns):
-            raise bad_request(f"A row has at most {len(columns)} columns: {', '.join(columns)}.")
-        fields = {name: cell.strip() for name, cell in zip(columns, row, strict=False)}
-    job = job_from_fields(service, fields)
-    if not job.result_url:
-        raise bad_request("result_url is missing; a row of a batch needs a place for its picture.")
+def job_or_error(
+    service: Service, read_fields: Callable[[Service, Row], Fields], row: Row
+) -> Job | ApiError:
+    try:
+        job = job_from_fields(service, read_fields(service, row))
+        if not job.result_url:
+            raise bad_request(
+                "result_url is missing; a row of a batch needs a place for its picture."
+            )
+    except StylizeError as error:
+        return as_api_error(error)
     return job
 
 
-def parse_json(data: bytes) -> dict[str, Any]:
+def csv_fields(service: Service, row: list[str]) -> Fields:
+    style = "style_url" if service.styled_by_image else "style_name"
+    columns = ["content_url", style, "result_url", *service.batch_columns]
+    if len(row) > len(columns):
+        raise bad_request(f"A row has at most {len(columns)} columns: {', '.join(columns)}.")
+    return {name: cell.strip() for name, cell in zip(columns, row, strict=False)}
+
+
+def json_fields(service: Service, line: str) -> Fields:
+    return parse_json(line.encode())
+
+
+# --- one picture ---
+
+
+def parse_json(data: bytes) -> Fields:
     try:
         fields = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError):
@@ -95,13 +120,16 @@ def parse_json(data: bytes) -> dict[str, Any]:
     return fields
 
 
-def job_from_fields(service: Service, fields: Mapping[str, Any]) -> Job:
-    """A job whose pictures are addresses."""
-    fields = dict(fields)
+def job_from_fields(service: Service, given: Fields) -> Job:
+    """Return a job whose images are URLs."""
+    fields = dict(given)
     content = fields.pop("content_url", None)
-    result = fields.pop("result_url", None) or None
-    progress = fields.pop("progress_url", None) or None
-    styles = as_list(fields.pop("style_url", None)) if service.styled_by_image else []
+    result = fields.pop("result_url", None)
+    progress = fields.pop("progress_url", None)
+    styles: list[object] = []
+    if service.styled_by_image:
+        styles = as_list(fields.pop("style_url", None))
+
     if not content:
         raise bad_request("content_url is missing: the address of the photograph.")
     return Job(
@@ -114,52 +142,61 @@ def job_from_fields(service: Service, fields: Mapping[str, Any]) -> Job:
 
 
 def job_from_form(service: Service, request: Request) -> Job:
-    """A job whose pictures are the files of a form."""
+    """Return a job whose images are the files of a form."""
     files = {name: [item.read() for item in request.files.getlist(name)] for name in request.files}
     contents = files.pop("content", [])
-    styles = files.pop("style", []) if service.styled_by_image else []
+    styles: list[bytes] = []
+    if service.styled_by_image:
+        styles = files.pop("style", [])
+
     if files:
         names = "content and style" if service.styled_by_image else "content"
         raise bad_request(f"There is no file field {sorted(files)[0]!r:.60}; send {names}.")
     if len(contents) != 1:
         raise bad_request(
-            "Send exactly one file as the field content, for example with curl -F content=@photo.jpg"
+            "Send exactly one file as the field content, for example with "
+            "curl -F content=@photo.jpg"
         )
-    return Job(
-        contents[0], list(styles), parse_options(service, single_values(request.form), len(styles))
-    )
+    options = parse_options(service, single_values(request.form), len(styles))
+    return Job(contents[0], list(styles), options)
 
 
 def job_from_image(service: Service, request: Request) -> Job:
-    """A job whose body is the photograph; the rest is in the query or in SageMaker's custom attributes."""
+    """Return a job whose body is the photograph.
+
+    The other fields are in the query or in SageMaker's custom attributes: "style=monet&size=640",
+    or only the style's name.
+    """
     attributes = request.headers.get("X-Amzn-SageMaker-Custom-Attributes", "")
     if attributes and "=" not in attributes:
         attributes = f"style={attributes}"
-    fields = dict(parse_qsl(attributes)) | single_values(request.args)
+    fields: Fields = {**dict(parse_qsl(attributes)), **single_values(request.args)}
     return Job(request.get_data(), options=parse_options(service, fields, 0))
 
 
-def parse_options(service: Service, fields: Mapping[str, Any], style_count: int) -> dict[str, Any]:
-    fields = dict(fields)
-    if service.styled_by_image:
-        if style_count == 0:
-            raise bad_request(
-                "A style picture is missing: style_url in JSON and CSV, the file field style in a form."
-            )
-    elif "style" in fields:
-        fields.setdefault("style_name", fields.pop("style"))
-    try:
-        return parse_parameters(service.parameters, fields)
-    except ValueError as error:
-        raise bad_request(str(error)) from None
+def parse_options(
+    service: Service, given: Mapping[str, object], style_count: int
+) -> ParameterValues:
+    fields = dict(given)
+    if service.styled_by_image and style_count == 0:
+        raise bad_request(
+            "A style picture is missing: style_url in JSON and CSV, the file field style in a form."
+        )
+    # `style` is the short form of style_name
+    if not service.styled_by_image and "style" in fields:
+        style = fields.pop("style")
+        fields.setdefault("style_name", style)
+    return parse_parameters(service.parameters, fields)
 
 
-def single_values(fields: MultiDict[str, str]) -> dict[str, str]:
-    """Each field's value; one that is repeated is a list, written with commas."""
+def single_values(fields: MultiDict[str, str]) -> Fields:
+    """Return the value of each field; the values of a repeated field are joined with commas."""
     return {name: ",".join(fields.getlist(name)) for name in fields}
 
 
-def as_list(value: object) -> list[Any]:
+def as_list(value: object) -> list[object]:
     if not value:
         return []
-    return value if isinstance(value, list) else [value]
+    if isinstance(value, list):
+        return value
+    return [value]

@@ -1,64 +1,101 @@
-"""What a job that is under way tells the world: one JSON object at its progress_url, rewritten as it goes."""
+"""The progress of a running job: one JSON object at its progress_url, rewritten while it works."""
 
 import base64
 import json
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any
+from typing import TypedDict
+
+from PIL import Image
 
 from . import images, storage
-from .errors import RequestError
+from .errors import ApiError
 from .model import Progress
 
 SECONDS_BETWEEN = 2.0
 PREVIEW_SIDE = 256
 
-# One thread, so that a slow store never holds up a model: what it has no time for is left out.
+# One thread for all jobs: a slow store never delays a model, it only gets fewer updates.
 writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="progress")
 
 
-class ProgressWriter:
-    """Writes progress at most every 2 s, and never two at a time. A store that fails costs the progress only."""
+class ProgressNumbers(TypedDict):
+    step: int
+    steps: int
+    done: float
+    loss: float | None
+    seconds: float
+    seconds_left: float | None
 
-    def __init__(self, url: str | None) -> None:
+
+class ProgressState(ProgressNumbers, total=False):
+    """The object at progress_url. preview: a JPEG in base64, if the model makes previews."""
+
+    preview: str
+
+
+class ProgressWriter:
+    """Writes the progress of one job, at most every two seconds and never twice at a time.
+
+    A store that fails costs only the progress.
+    """
+
+    def __init__(self, url: str | None, clock: Callable[[], float] = time.monotonic) -> None:
         self.url = url
-        self.started = time.monotonic()
-        self.last = -SECONDS_BETWEEN
+        self.clock = clock
+        self.started = clock()
+        self.last_write = -SECONDS_BETWEEN
         self.pending: Future[None] | None = None
 
-    def __call__(self, progress: Progress) -> None:
-        seconds = time.monotonic() - self.started
-        busy = self.pending is not None and not self.pending.done()
-        if self.url is None or busy or seconds - self.last < SECONDS_BETWEEN:
+    def update(self, progress: Progress) -> None:
+        """Write `progress` in the background, unless it is too early or a write is running."""
+        if self.url is None:
             return
-        self.last = seconds
-        # The picture is taken here and now: the model goes on changing it
+        seconds = self.clock() - self.started
+        if seconds - self.last_write < SECONDS_BETWEEN:
+            return
+        if self.pending is not None and not self.pending.done():
+            return
+
+        self.last_write = seconds
+        # The preview is made here and now, as the model goes on to change the picture
         preview = progress.preview() if progress.preview else None
         self.pending = writer.submit(self.write, progress, seconds, preview)
 
-    def write(self, progress: Progress, seconds: float, preview: images.Image.Image | None) -> None:
-        left = seconds / progress.done * (1 - progress.done) if progress.done > 0 else None
-        state: dict[str, Any] = {
-            "step": progress.step,
-            "steps": progress.steps,
-            "done": round(progress.done, 3),
-            "loss": progress.loss,
-            "seconds": round(seconds, 1),
-            "seconds_left": None if left is None else round(left, 1),
-        }
-        if preview is not None:
-            small = images.encode(images.shrunk(preview, PREVIEW_SIDE), "image/jpeg")
-            state["preview"] = base64.b64encode(small).decode()
+    def write(self, progress: Progress, seconds: float, preview: Image.Image | None) -> None:
+        state = progress_state(progress, seconds, preview)
+        data = json.dumps(state).encode()
         try:
-            storage.write(
-                str(self.url), json.dumps(state).encode(), "application/json", "progress_url"
-            )
-        except RequestError as error:
-            logging.getLogger(__name__).warning("progress not written: %s", error.code)
+            storage.write(str(self.url), data, "application/json", "progress_url")
+        except ApiError as error:
+            logging.getLogger(__name__).warning("progress not written: %s", error.code.value)
             self.url = None
 
     def finish(self) -> None:
-        """Lets a write that is under way end, so that no progress appears after the answer."""
+        """Wait for a write that is running, so that no progress appears after the answer."""
         if self.pending is not None:
             wait([self.pending], timeout=5)
+
+
+def progress_state(
+    progress: Progress, seconds: float, preview: Image.Image | None
+) -> ProgressState:
+    """Return the object to write. seconds: since the job began."""
+    seconds_left = None
+    if progress.done > 0:
+        seconds_left = round(seconds / progress.done * (1 - progress.done), 1)
+
+    state: ProgressState = {
+        "step": progress.step,
+        "steps": progress.steps,
+        "done": round(progress.done, 3),
+        "loss": progress.loss,
+        "seconds": round(seconds, 1),
+        "seconds_left": seconds_left,
+    }
+    if preview is not None:
+        jpeg = images.encode(images.shrink(preview, PREVIEW_SIDE), "image/jpeg")
+        state["preview"] = base64.b64encode(jpeg).decode()
+    return state

@@ -15,6 +15,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[2]
 PHOTO = ROOT / "examples" / "photos" / "chelsea.jpg"
 STYLE = ROOT / "examples" / "styles" / "mosaic.jpg"
+QUICK = ["--size", "64", "--max-epochs", "1", "--n-steps-in-epoch", "2"]
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -33,29 +34,19 @@ def test_a_bare_command_explains_itself(name: str) -> None:
     assert "--size" in bare.stdout
 
 
-def test_nst_paints_a_file_with_no_progress_bar_in_a_pipe(
+def test_nst_stylizes_a_file_with_no_progress_bar_in_a_pipe(
     tmp_path: Path, nst_weights: Path
 ) -> None:
-    out = tmp_path / "painted.png"
-    options = (
-        "--size",
-        64,
-        "--max-epochs",
-        1,
-        "--n-steps-in-epoch",
-        2,
-        "--preserve-color",
-        "--style-weights",
-        "2,1",
-    )
+    out = tmp_path / "stylized.png"
+    options = [*QUICK, "--preserve-color", "--style-weights", "2,1"]
     done = run("containers.nst", PHOTO, STYLE, STYLE, "-o", out, *options)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{out}: 64x43\n"
     assert (Image.open(out).format, Image.open(out).size) == ("PNG", (64, 43))
 
 
-def test_cyclegan_paints_a_file(tmp_path: Path, cyclegan_weights: Path) -> None:
-    out = tmp_path / "painted.jpg"
+def test_cyclegan_stylizes_a_file(tmp_path: Path, cyclegan_weights: Path) -> None:
+    out = tmp_path / "stylized.jpg"
     done = run("containers.cyclegan", PHOTO, "--style", "vintage", "-o", out, "--size", 64)
     assert (done.returncode, done.stderr) == (0, "")
     assert Image.open(out).size == (64, 43)
@@ -83,12 +74,8 @@ def test_a_mistake_is_told_in_one_sentence(
     tmp_path: Path, nst_weights: Path, cyclegan_weights: Path, arguments: list[object], said: str
 ) -> None:
     out = tmp_path / "out"
-    done = run(
-        *[
-            str(argument).replace("{out}", str(out))
-            for argument in [f"containers.{arguments[0]}", *arguments[1:]]
-        ]
-    )
+    package, *rest = [str(argument).replace("{out}", str(out)) for argument in arguments]
+    done = run(f"containers.{package}", *rest)
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
@@ -97,17 +84,8 @@ def test_a_mistake_is_told_in_one_sentence(
 
 def test_the_algorithms_import_where_only_pytorch_and_pillow_are() -> None:
     """On a GPU machine without Flask, boto3 and the rest."""
-    blocked = [
-        "flask",
-        "boto3",
-        "botocore",
-        "requests",
-        "gunicorn",
-        "tqdm",
-        "pillow_heif",
-        "werkzeug",
-        "urllib3",
-    ]
+    blocked = ["flask", "boto3", "botocore", "requests", "gunicorn", "tqdm", "pillow_heif"]
+    blocked += ["werkzeug", "urllib3", "containers.serving"]
     code = f"import sys\nfor name in {blocked}: sys.modules[name] = None\n"
     code += "import containers.nst.nst, containers.nst.vgg, containers.cyclegan.generator"
     done = subprocess.run(
@@ -119,22 +97,12 @@ def test_the_algorithms_import_where_only_pytorch_and_pillow_are() -> None:
 def test_a_progress_bar_is_shown_on_a_terminal(tmp_path: Path, nst_weights: Path) -> None:
     primary, secondary = pty.openpty()
     fcntl.ioctl(secondary, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    arguments = [
-        PHOTO,
-        STYLE,
-        "-o",
-        tmp_path / "a.jpg",
-        "--size",
-        64,
-        "--max-epochs",
-        1,
-        "--n-steps-in-epoch",
-        2,
-    ]
+    arguments = [PHOTO, STYLE, "-o", tmp_path / "a.jpg", *QUICK]
     command = [sys.executable, "-m", "containers.nst", *map(str, arguments)]
     with subprocess.Popen(command, cwd=ROOT, stdout=secondary, stderr=secondary) as process:
         assert process.wait(120) == 0
-    shown = os.read(primary, 1 << 16)  # what the terminal's buffer holds
+    # What the terminal's buffer holds
+    shown = os.read(primary, 1 << 16)
     os.close(primary)
     os.close(secondary)
     assert b"100%" in shown

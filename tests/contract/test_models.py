@@ -27,7 +27,7 @@ QUICK = {"size": "64", "max_epochs": "1", "n_steps_in_epoch": "2"}
 @pytest.fixture(scope="module")
 def nst(tmp_path_factory: pytest.TempPathFactory, nst_weights: Path) -> Iterator[Running]:
     with gunicorn(
-        "containers.nst.service:app()", tmp_path_factory.mktemp("nst"), **LOCAL
+        "containers.nst.service:app()", tmp_path_factory.mktemp("nst"), environment=LOCAL
     ) as running:
         yield running
 
@@ -36,7 +36,7 @@ def nst(tmp_path_factory: pytest.TempPathFactory, nst_weights: Path) -> Iterator
 def cyclegan(tmp_path_factory: pytest.TempPathFactory, cyclegan_weights: Path) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("cyclegan")
     with gunicorn(
-        "containers.cyclegan.service:app()", folder, MODEL_DIR=str(folder), **LOCAL
+        "containers.cyclegan.service:app()", folder, MODEL_DIR=str(folder), environment=LOCAL
     ) as running:
         yield running
 
@@ -46,7 +46,7 @@ def picture(answer: requests.Response) -> Image.Image:
     return Image.open(io.BytesIO(answer.content))
 
 
-def test_nst_paints_a_form_with_two_styles(nst: Running) -> None:
+def test_nst_stylizes_a_form_with_two_styles(nst: Running) -> None:
     files = [("content", PHOTO), ("style", STYLE), ("style", PHOTO)]
     answer = nst.post(files=files, data={**QUICK, "style_weights": ["2", "1"]})
     assert picture(answer).size == (64, 43)
@@ -90,7 +90,7 @@ def test_nst_tells_what_is_wrong(nst: Running, request_: dict[str, object], said
     assert said in answer.json()["error"]["message"]
 
 
-def test_ping_answers_at_once_while_nst_paints(nst: Running) -> None:
+def test_ping_answers_at_once_while_nst_works(nst: Running) -> None:
     with ThreadPoolExecutor(1) as pool:
         job = pool.submit(
             nst.post,
@@ -105,12 +105,13 @@ def test_ping_answers_at_once_while_nst_paints(nst: Running) -> None:
             time.sleep(0.05)
         assert picture(job.result()).size == (256, 170)
     assert len(seconds) > 10
-    assert max(seconds) < 2  # SageMaker's limit; the benchmarks tell how much faster it is
+    # SageMaker's limit; the benchmarks tell how much faster it is
+    assert max(seconds) < 2
 
 
 def test_on_sigterm_nst_gives_its_best_picture_so_far(tmp_path: Path, nst_weights: Path) -> None:
     with (
-        gunicorn("containers.nst.service:app()", tmp_path, **LOCAL) as running,
+        gunicorn("containers.nst.service:app()", tmp_path, environment=LOCAL) as running,
         ThreadPoolExecutor(1) as pool,
     ):
         data = {"size": "128", "max_epochs": "1000", "n_steps_in_epoch": "1000"}
@@ -121,7 +122,7 @@ def test_on_sigterm_nst_gives_its_best_picture_so_far(tmp_path: Path, nst_weight
         assert running.process.wait(25) == 0
 
 
-def test_a_painter_paints_the_same_in_every_content_type(
+def test_a_style_gives_the_same_in_every_content_type(
     cyclegan: Running, store: RecordingStore
 ) -> None:
     png = {"Accept": "image/png"}
@@ -148,10 +149,11 @@ def test_a_painter_paints_the_same_in_every_content_type(
     assert np.array_equal(np.asarray(form), np.asarray(put))
     photo = np.asarray(Image.open(io.BytesIO(PHOTO)).resize((96, 64)), float)
     difference = np.abs(np.asarray(form, float) - photo).mean()
-    assert 4 < difference < 60  # painted, and still the photograph
+    # Stylized, and still the photograph
+    assert 4 < difference < 60
 
 
-def test_a_painter_softens_with_strength(cyclegan: Running) -> None:
+def test_a_style_softens_with_strength(cyclegan: Running) -> None:
     def mean(strength: str) -> np.ndarray:
         data = {"style": "vintage", "size": "64", "strength": strength}
         answer = cyclegan.post(files={"content": PHOTO}, data=data, headers={"Accept": "image/png"})
@@ -161,7 +163,7 @@ def test_a_painter_softens_with_strength(cyclegan: Running) -> None:
     assert np.abs(half - (photo + full) / 2).max() <= 1.5
 
 
-def test_an_unknown_painter_is_told_with_those_there_are(cyclegan: Running) -> None:
+def test_an_unknown_style_is_told_with_those_there_are(cyclegan: Running) -> None:
     for data in ({"style": "rembrandt"}, {}):
         answer = cyclegan.post(files={"content": PHOTO}, data=data)
         assert answer.status_code == (404 if data else 400)
@@ -180,16 +182,13 @@ def test_a_checkpoint_dropped_in_is_a_style_and_a_bad_one_harms_no_other(
     )
     with gunicorn("containers.cyclegan.service:app()", tmp_path, MODEL_DIR=str(models)) as running:
         small = {"size": "32"}
-        assert picture(
-            running.post(files={"content": PHOTO}, data={"style": "sepia", **small})
-        ).size == (32, 21)
+        sepia = running.post(files={"content": PHOTO}, data={"style": "sepia", **small})
+        assert picture(sepia).size == (32, 21)
         torn = running.post(files={"content": PHOTO}, data={"style": "torn", **small})
         assert (torn.status_code, torn.json()["error"]["code"]) == (404, "unknown_style")
         assert "style_torn.pth" in torn.json()["error"]["message"]
-        assert (
-            running.post(files={"content": PHOTO}, data={"style": "vintage", **small}).status_code
-            == 404
-        )
+        vintage = running.post(files={"content": PHOTO}, data={"style": "vintage", **small})
+        assert vintage.status_code == 404
 
 
 def test_the_demo_leaves_its_pictures(
@@ -199,7 +198,10 @@ def test_the_demo_leaves_its_pictures(
     out, photo, style = tmp_path / "out", tmp_path / "photo.png", tmp_path / "style.png"
     Image.open(io.BytesIO(PHOTO)).resize((48, 32)).save(photo)
     Image.open(io.BytesIO(STYLE)).resize((40, 40)).save(style)
-    code = f"import pathlib, sys; from local import demo; demo.OUT = pathlib.Path({str(out)!r}); sys.exit(demo.main())"
+    code = (
+        "import pathlib, sys; from local import demo; "
+        f"demo.OUT = pathlib.Path({str(out)!r}); sys.exit(demo.main())"
+    )
     command = [sys.executable, "-c", code, str(photo), str(style)]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False

@@ -1,7 +1,8 @@
-"""A container that does as its request says: `python -m tests.fakes.container PORT`, or within a test.
+"""A container that obeys its requests: `python -m tests.fakes.container PORT`, or within a test.
 
-A request is JSON: "seconds" to work, "status" to answer with, "size" of the answer, "chunked" for one without
-Content-Length, "headers" to add, "half" to break off in the middle; whatever else it holds comes back.
+A request is JSON: "seconds" to work, "status" to answer with, "size" in bytes to add to the answer,
+"chunked" for an answer without Content-Length, "headers" to add, "half" to break off in the middle.
+The request itself comes back.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ class FakeContainer(ThreadingHTTPServer):
     def __init__(self, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), Handler)
         self.lock = threading.Lock()
-        self.healthy, self.ping_seconds = True, 0.0
+        self.healthy = True
+        self.ping_seconds = 0.0
+        # The next three are guarded by lock
         self.requests: list[tuple[dict[str, str], bytes]] = []
-        self.running = self.most = 0
+        self.running = 0
+        self.most = 0
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
@@ -40,9 +44,8 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         server = self.server
         with server.lock:
-            server.requests.append(
-                ({key.lower(): value for key, value in self.headers.items()}, body)
-            )
+            headers = {key.lower(): value for key, value in self.headers.items()}
+            server.requests.append((headers, body))
             server.running += 1
             server.most = max(server.most, server.running)
         try:
@@ -56,9 +59,9 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(
             wish.get("status", 200),
             data,
-            wish.get("headers", {}),
-            wish.get("chunked"),
-            wish.get("half"),
+            wish.get("headers"),
+            chunked=bool(wish.get("chunked")),
+            half=bool(wish.get("half")),
         )
 
     def answer(
@@ -66,8 +69,8 @@ class Handler(BaseHTTPRequestHandler):
         status: int,
         data: bytes,
         headers: dict[str, str] | None = None,
-        chunked: bool | None = False,
-        half: bool | None = False,
+        chunked: bool = False,
+        half: bool = False,
     ) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -78,10 +81,13 @@ class Handler(BaseHTTPRequestHandler):
             data = b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data)
         else:
             self.send_header("Content-Length", str(len(data)))
-        with contextlib.suppress(OSError):  # the other side has given up, or is dead
+        if half:
+            data = data[: len(data) // 2]
+        # The other side may have given up, or be dead
+        with contextlib.suppress(OSError):
             self.end_headers()
-            self.wfile.write(data[: len(data) // 2] if half else data)
-        self.close_connection = bool(half)
+            self.wfile.write(data)
+        self.close_connection = half
 
     def log_message(self, *_: object) -> None:
         pass

@@ -1,53 +1,73 @@
-"""A model that needs no PyTorch: it inverts the photograph, and does on request what models do on bad days."""
+"""A model without PyTorch: it inverts the photograph, or fails on request as models do."""
 
 import os
 import time
-from typing import Any
+from pathlib import Path
 
 from flask import Flask
 from PIL import Image, ImageOps
 
-from containers.common.parameters import Parameter
+from containers.common.errors import FatalError, UnknownStyleError
+from containers.common.parameters import Parameter, ParameterValues
 from containers.serving.app import create_app
-from containers.serving.errors import RequestError
-from containers.serving.model import FatalError, Picture, Progress, Report, Service
+from containers.serving.model import Picture, Progress, Report, Service
+
+SUMMARY = "a negative of a photograph"
 
 PARAMETERS = (
+    Parameter("style_name", str, "what to do", default="negative"),
+    Parameter("steps", int, "of 0.1 s each", 0, 1000, default="0"),
+)
+
+# What the bot sends to either endpoint.
+BOT_PARAMETERS = (
     Parameter("style_name", str, "what to do"),
-    Parameter("steps", int, "of 0.1 s each", 0, 1000),
+    Parameter("strength", float, "ignored"),
+    Parameter("time_budget", float, "ignored"),
+    Parameter("preserve_color", bool, "ignored"),
 )
 
 
 class Inverter:
+    """style_name: negative, crash, fatal, or hold, which works until the file FAKE_GATE exists."""
+
     def styles(self) -> list[str]:
         return ["negative"]
 
-    def paint(
+    def stylize(
         self,
         content: Image.Image,
         styles: list[Image.Image],
-        options: dict[str, Any],
+        options: ParameterValues,
         report: Report,
     ) -> Picture:
-        name, steps = (
-            options.get("style_name", "negative"),
-            options.get("steps", int(os.environ.get("FAKE_STEPS", "0"))),
-        )
+        name = options.get("style_name", "negative")
         if name == "crash":
             raise RuntimeError("a secret detail")
         if name == "fatal":
             raise FatalError("CUDA error: an illegal memory access was encountered")
-        if name != "negative":
-            raise RequestError(
-                404, "unknown_style", f"There is no style {name!r}. Choose one of: negative."
-            )
-        painted, taken = ImageOps.invert(content), 0
-        for step in range(steps):
+        if name not in ("negative", "hold"):
+            raise UnknownStyleError(f"There is no style {name!r}. Choose one of: negative.")
+
+        if name == "hold":
+            hold(report)
+        negative = ImageOps.invert(content)
+        steps = options.get("steps", int(os.environ.get("FAKE_STEPS", "0")))
+        taken = 0
+        for step in range(1, steps + 1):
             time.sleep(0.1)
-            taken = step + 1
-            if report(Progress(taken, steps, taken / steps, 0.5, lambda: painted)):
+            taken = step
+            if report(Progress(step, steps, step / steps, 0.5, lambda: negative)):
                 break
-        return Picture(painted, {"steps": taken}, ["It is a negative."])
+        return Picture(negative, {"steps": taken}, ["It is a negative."])
+
+
+def hold(report: Report) -> None:
+    """Wait until the gate is open or the server asks for a result."""
+    gate = Path(os.environ["FAKE_GATE"])
+    print("holding", flush=True)
+    while not gate.exists() and not report(Progress(0, 1, 0.0)):
+        time.sleep(0.02)
 
 
 def load() -> Inverter:
@@ -58,23 +78,14 @@ def load() -> Inverter:
 
 
 def app() -> Flask:
-    return create_app(
-        Service("fake", "a negative of a photograph", False, PARAMETERS, ("steps",), load)
-    )
-
-
-BOTS = (
-    Parameter("style_name", str, "what to do"),
-    *[Parameter(n, float, "ignored") for n in ("strength", "time_budget")],
-)
-BOTS += (Parameter("preserve_color", bool, "ignored"),)
+    return create_app(Service("fake", SUMMARY, False, PARAMETERS, ("steps",), load))
 
 
 def nst() -> Flask:
-    """In place of NST, as the bot calls it."""
-    return create_app(Service("fake", "a negative of a photograph", True, BOTS, (), load))
+    """Stand in for NST, as the bot calls it."""
+    return create_app(Service("fake", SUMMARY, True, BOT_PARAMETERS, (), load))
 
 
 def cyclegan() -> Flask:
-    """In place of the painters, as the bot calls them."""
-    return create_app(Service("fake", "a negative of a photograph", False, BOTS, (), load))
+    """Stand in for CycleGAN, as the bot calls it."""
+    return create_app(Service("fake", SUMMARY, False, BOT_PARAMETERS, (), load))

@@ -1,4 +1,4 @@
-"""Real gunicorns around any WSGI application, for tests that talk HTTP to them."""
+"""Real servers for tests that talk HTTP: gunicorn around any WSGI application, and a store."""
 
 import os
 import signal
@@ -6,29 +6,28 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import requests
 
 from local.processes import free_port
 
+T = TypeVar("T")
+
 ROOT = Path(__file__).parents[2]
 GUNICORN_CONFIG = ROOT / "containers" / "serving" / "gunicorn.conf.py"
 
-
-LOCAL = {
-    "ALLOW_HTTP": "1",
-    "ALLOW_PRIVATE_HOSTS": "1",
-}  # lets a server reach a store on this machine
+# Lets a server reach a store on this machine.
+LOCAL = {"ALLOW_HTTP": "1", "ALLOW_PRIVATE_HOSTS": "1"}
 
 
 class Store(ThreadingHTTPServer):
-    """Stands where S3 would, by http: models read their pictures from it, and put results and progress into it."""
+    """Stands in for S3, over HTTP: models read images there and put results and progress."""
 
     def __init__(self, handler: type[BaseHTTPRequestHandler] | None = None) -> None:
         super().__init__(("127.0.0.1", 0), handler or StoreHandler)
@@ -59,7 +58,7 @@ class StoreHandler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def log_message(self, *_: Any) -> None:  # noqa: ANN401 - the base class's own
+    def log_message(self, *_: object) -> None:
         pass
 
 
@@ -77,10 +76,10 @@ class RecordingHandler(StoreHandler):
     def do_PUT(self) -> None:
         if self.key() == "forbidden":
             self.rfile.read(int(self.headers["Content-Length"]))
-            return self.answer(403)
+            self.answer(403)
+            return
         super().do_PUT()
         self.server.puts.append((self.key(), self.server.objects[self.key()]))
-        return None
 
 
 @dataclass
@@ -104,26 +103,25 @@ class Running:
 
 @contextmanager
 def gunicorn(
-    application: str, folder: Path, wait: bool = True, **environment: str
+    application: str,
+    folder: Path,
+    wait: bool = True,
+    environment: Mapping[str, str] | None = None,
+    **more_environment: str,
 ) -> Iterator[Running]:
-    """`application` such as "containers.nst.service:app()", stopped in the end; `wait`: until /ping says 200."""
+    """Run an application such as "containers.nst.service:app()" and stop it in the end.
+
+    wait: until /ping answers 200, otherwise until it answers at all. Its log goes to `folder`.
+    """
     log = folder / "server.log"
     address = f"127.0.0.1:{free_port()}"
-    command = [
-        sys.executable,
-        "-m",
-        "gunicorn",
-        "--config",
-        str(GUNICORN_CONFIG),
-        "--bind",
-        address,
-        application,
-    ]
+    command = [sys.executable, "-m", "gunicorn", "--config", str(GUNICORN_CONFIG)]
+    command += ["--bind", address, application]
     with open(log, "w") as sink:
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=os.environ | environment,
+            env={**os.environ, **(environment or {}), **more_environment},
             stdout=sink,
             stderr=subprocess.STDOUT,
             text=True,
@@ -150,8 +148,8 @@ def answers(running: Running, healthy: bool) -> bool:
         return False
 
 
-def wait_until(check: Callable[[], Any], seconds: float, otherwise: str) -> Any:  # noqa: ANN401 - whatever it checks
-    """The first true value of check(); AssertionError with the words `otherwise` if there is none in time."""
+def wait_until(check: Callable[[], T], seconds: float, otherwise: str) -> T:
+    """Return the first true value of check(). Raises AssertionError(otherwise) after `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if value := check():

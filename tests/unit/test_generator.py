@@ -1,4 +1,4 @@
-"""CycleGAN's generator: which checkpoints it takes, and that what it paints is what the network says."""
+"""CycleGAN's generator: which checkpoints it takes, and that its pictures are the network's."""
 
 import pickle
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from containers.cyclegan.generator import (
     Generator,
     find_styles,
     load_generator,
-    paint,
+    stylize,
 )
 
 PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "coffee.jpg"
@@ -60,12 +60,16 @@ def save(tmp_path: Path) -> Save:
 
 
 def plain_network(state: dict[str, Tensor], x: Tensor) -> Tensor:
-    """ResNet-9 of the paper written out with PyTorch's own functions, for x in -1..1; weights named as vintagify's."""
+    """Run the paper's ResNet-9 with PyTorch's own functions, on x in -1..1.
+
+    state: with the names of vintagify's checkpoints.
+    """
 
     def norm(x: Tensor, name: str) -> Tensor:
         layer = torch.nn.InstanceNorm2d(x.shape[1], affine=True)
         layer.load_state_dict({"weight": state[f"{name}.weight"], "bias": state[f"{name}.bias"]})
-        return layer(x)
+        normalized: Tensor = layer(x)
+        return normalized
 
     def conv(x: Tensor, name: str, **options: int) -> Tensor:
         return F.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], **options)
@@ -88,33 +92,33 @@ def plain_network(state: dict[str, Tensor], x: Tensor) -> Tensor:
     return conv(reflected(x, 3), "model.26").tanh()
 
 
-# --- the picture ------------------------------------------------------------------------------------------------------
+# --- the picture ---
 
 
 @pytest.mark.parametrize("strip", [64, 20, 4])
-def test_real_weights_paint_what_the_plain_network_paints(
+def test_real_weights_give_what_the_plain_network_gives(
     photo: Tensor,
     vintage: Generator,
     vintage_file: Path,
     strip: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whatever the height of the strips, so none of their seams shows: within a hundredth of a grey level."""
+    """Whatever the height of the strips: within a hundredth of a gray level, so no seam shows."""
     monkeypatch.setattr(generator_module, "STRIP", strip)
     with torch.inference_mode():
         expected = (
             plain_network(torch.load(vintage_file, map_location="cpu"), photo * 2 - 1) / 2 + 0.5
         )
-    painted = paint(vintage, photo)
+    painted = stylize(vintage, photo)
     assert (painted - expected).abs().max() < 0.01 * LEVEL
-    assert (painted - photo).abs().mean() > 2 * LEVEL, "the photograph came back unpainted"
+    assert (painted - photo).abs().mean() > 2 * LEVEL, "the photograph came back unchanged"
 
 
 def test_half_precision_leaves_the_picture_within_a_grey_level(
     photo: Tensor, vintage: Generator, vintage_file: Path
 ) -> None:
     half = load_generator(vintage_file, precision=torch.bfloat16)
-    difference = (paint(half, photo) - paint(vintage, photo)).abs()
+    difference = (stylize(half, photo) - stylize(vintage, photo)).abs()
     assert 0 < difference.max() < 1.5 * LEVEL
     assert difference.mean() < 0.2 * LEVEL
 
@@ -122,19 +126,19 @@ def test_half_precision_leaves_the_picture_within_a_grey_level(
 def test_what_a_gpu_does_leaves_the_picture_within_a_grey_level_on_average(
     photo: Tensor, vintage: Generator, vintage_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its way through the network, on a CPU: all layers in half precision, and nothing in strips."""
+    """Its way through the network, on a CPU: all layers in half precision, no strips."""
     half = load_generator(vintage_file)
     for layer in half.modules():
         if isinstance(layer, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
             layer.to(torch.bfloat16)
-    expected = paint(vintage, photo)
-    monkeypatch.setattr(generator_module, "_in_strips", generator_module._at_once)
-    monkeypatch.setattr(generator_module, "_rows", lambda x: (x,))
-    difference = (paint(half, photo) - expected).abs()
+    expected = stylize(vintage, photo)
+    monkeypatch.setattr(generator_module, "run_in_strips", generator_module.run_at_once)
+    monkeypatch.setattr(generator_module, "split_rows", lambda x: [x])
+    difference = (stylize(half, photo) - expected).abs()
     assert 0 < difference.mean() < LEVEL
 
 
-def test_official_weights_paint_what_the_plain_network_paints(
+def test_official_weights_give_what_the_plain_network_gives(
     official: dict[str, Tensor], save: Save
 ) -> None:
     image = torch.rand(1, 3, 100, 72, generator=torch.Generator().manual_seed(1))
@@ -143,18 +147,19 @@ def test_official_weights_paint_what_the_plain_network_paints(
         (n.rsplit(".", 1)[0], t.shape[0]) for n, t in official.items() if n.endswith("bias")
     ]:
         prefix, number = name.rsplit(".", 1)
-        norm = f"{prefix.replace('conv_block', 'block')}.{int(number) + 1}"  # each convolution's normalisation is next
+        # The normalization of each convolution comes next
+        norm = f"{prefix.replace('conv_block', 'block')}.{int(number) + 1}"
         state[f"{norm}.weight"], state[f"{norm}.bias"] = torch.ones(channels), torch.zeros(channels)
     with torch.inference_mode():
         expected = plain_network(state, image * 2 - 1) / 2 + 0.5
-    assert (paint(load_generator(save(official)), image) - expected).abs().max() < 0.01 * LEVEL
+    assert (stylize(load_generator(save(official)), image) - expected).abs().max() < 0.01 * LEVEL
 
 
 @pytest.mark.parametrize(
     ("height", "width"), [(1, 1), (1, 40), (3, 2), (5, 7), (8, 8), (17, 300), (129, 31), (67, 101)]
 )
 def test_any_size_comes_back_in_that_size(vintage: Generator, height: int, width: int) -> None:
-    painted = paint(vintage, torch.rand(1, 3, height, width))
+    painted = stylize(vintage, torch.rand(1, 3, height, width))
     assert painted.shape == (1, 3, height, width)
     assert painted.isfinite().all()
     assert painted.min() >= 0
@@ -162,22 +167,22 @@ def test_any_size_comes_back_in_that_size(vintage: Generator, height: int, width
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
-def test_a_picture_of_one_colour_is_painted_too(vintage: Generator, value: float) -> None:
-    assert paint(vintage, torch.full((1, 3, 30, 30), value)).isfinite().all()
+def test_a_picture_of_one_color_is_stylized_too(vintage: Generator, value: float) -> None:
+    assert stylize(vintage, torch.full((1, 3, 30, 30), value)).isfinite().all()
 
 
 def test_strength_blends_with_the_photograph(vintage: Generator, photo: Tensor) -> None:
     small = photo[:, :, :60, :80]
-    painted = paint(vintage, small)
-    assert torch.equal(paint(vintage, small, strength=0), small)
+    painted = stylize(vintage, small)
+    assert torch.equal(stylize(vintage, small, strength=0), small)
     assert torch.allclose(
-        paint(vintage, small, strength=0.25), 0.75 * small + 0.25 * painted, atol=1e-6
+        stylize(vintage, small, strength=0.25), 0.75 * small + 0.25 * painted, atol=1e-6
     )
 
 
 def test_progress_rises_to_the_end(vintage: Generator) -> None:
     told: list[float] = []
-    paint(vintage, torch.rand(1, 3, 16, 16), on_progress=told.append)
+    stylize(vintage, torch.rand(1, 3, 16, 16), on_progress=told.append)
     assert len(told) > 9
     assert told == sorted(told)
     assert told[-1] == 1
@@ -186,8 +191,8 @@ def test_progress_rises_to_the_end(vintage: Generator) -> None:
 def test_the_photograph_itself_is_left_alone(vintage: Generator) -> None:
     image = torch.rand(1, 3, 16, 16)
     before = image.clone()
-    paint(vintage, image).add_(1)
-    paint(vintage, image, strength=0).add_(1)
+    stylize(vintage, image).add_(1)
+    stylize(vintage, image, strength=0).add_(1)
     assert torch.equal(image, before)
 
 
@@ -206,7 +211,7 @@ def test_channels_last_survives_every_layer(vintage_file: Path, precision: torch
     for name, module in generator.named_modules():
         if name:
             module.register_forward_hook(check(name))
-    paint(generator, torch.rand(1, 3, 96, 40))
+    stylize(generator, torch.rand(1, 3, 96, 40))
     assert not broken
 
 
@@ -223,13 +228,13 @@ def test_channels_last_survives_every_layer(vintage_file: Path, precision: torch
 )
 def test_an_unfit_image_is_refused(vintage: Generator, image: Tensor) -> None:
     with pytest.raises(ValueError, match=r"image must be floats of shape \(1, 3, H, W\)"):
-        paint(vintage, image)
+        stylize(vintage, image)
 
 
 @pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
 def test_an_unfit_strength_is_refused(vintage: Generator, strength: float) -> None:
     with pytest.raises(ValueError, match="strength must be within"):
-        paint(vintage, torch.rand(1, 3, 16, 16), strength=strength)
+        stylize(vintage, torch.rand(1, 3, 16, 16), strength=strength)
 
 
 def test_no_picture_of_nan_is_returned(official: dict[str, Tensor], save: Save) -> None:
@@ -237,21 +242,21 @@ def test_no_picture_of_nan_is_returned(official: dict[str, Tensor], save: Save) 
         save({**official, "model.4.weight": torch.full((128, 64, 3, 3), 3e38)})
     )
     with pytest.raises(FloatingPointError, match="no finite picture"):
-        paint(generator, torch.rand(1, 3, 32, 32))
+        stylize(generator, torch.rand(1, 3, 32, 32))
 
 
-def test_what_leaves_the_range_of_half_precision_is_painted_in_float32(
+def test_what_leaves_the_range_of_half_precision_is_done_in_float32(
     official: dict[str, Tensor], save: Save
 ) -> None:
     path = save(
         {**official, "model.10.conv_block.1.weight": 6e4 * torch.randn(256, 256, 3, 3).sign()}
     )
     image = torch.rand(1, 3, 24, 24)
-    half = paint(load_generator(path, precision=torch.float16), image)
-    assert (half - paint(load_generator(path), image)).abs().max() < 2 * LEVEL
+    half = stylize(load_generator(path, precision=torch.float16), image)
+    assert (half - stylize(load_generator(path), image)).abs().max() < 2 * LEVEL
 
 
-# --- checkpoints ------------------------------------------------------------------------------------------------------
+# --- checkpoints ---
 
 
 def test_the_layout_is_the_official_one(official: dict[str, Tensor]) -> None:
@@ -275,14 +280,14 @@ def test_old_running_statistics_are_left_out(official: dict[str, Tensor], save: 
         state[f"{norm}.num_batches_tracked"] = torch.tensor(5)
     image = torch.rand(1, 3, 24, 24)
     assert torch.equal(
-        paint(load_generator(save(state)), image), paint(load_generator(save(official)), image)
+        stylize(load_generator(save(state)), image), stylize(load_generator(save(official)), image)
     )
 
 
 def test_half_precision_is_widened(official: dict[str, Tensor], save: Save) -> None:
     generator = load_generator(save({name: tensor.half() for name, tensor in official.items()}))
     assert all(parameter.dtype == torch.float32 for parameter in generator.parameters())
-    paint(generator, torch.rand(1, 3, 24, 24))
+    stylize(generator, torch.rand(1, 3, 24, 24))
 
 
 def test_each_difference_is_named(

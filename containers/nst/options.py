@@ -1,0 +1,91 @@
+"""The options of neural style transfer, and the amount of work that they mean."""
+
+from dataclasses import dataclass
+
+# The smallest side that VGG-19 takes: relu5_1 halves an image four times.
+MIN_SIDE = 16
+# The longer side of the coarsest scale is at least this.
+COARSEST_SIDE = 64
+DEFAULT_BOX = (800, 600)
+
+MULTISCALE = "multiscale"
+GATYS_2015 = "gatys2015"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a request may ask for.
+
+    size: longer side of the result in pixels, 16..2048. None: fits 800x600; on a CPU what takes two
+        minutes.
+    strength: 0 (close to the photograph) .. 1 (style above all); 0.5 is the tuned balance.
+    preserve_color: use the style's strokes with the photograph's colors.
+    style_weights: one number for each style. None: all alike.
+    time_budget: seconds after which the best picture so far is returned.
+    seed: of the noise in the initial image.
+    max_epochs, n_steps_in_epoch: their product is the number of evaluations at full size.
+        max_epochs None: 6, for gatys2015 14.
+    patience: stop after so many epochs without a lower loss. None: never.
+    lr: Adam's learning rate; used only by gatys2015.
+    content_weight, style_weight: gatys2015 multiplies the losses by them. multiscale uses only how
+        far their ratio is from that of the defaults, so the defaults mean the tuned balance.
+    """
+
+    algorithm: str = MULTISCALE
+    size: int | None = None
+    strength: float = 0.5
+    preserve_color: bool = False
+    style_weights: list[float] | None = None
+    time_budget: float | None = None
+    seed: int = 0
+    max_epochs: int | None = None
+    n_steps_in_epoch: int = 10
+    patience: int | None = None
+    lr: float = 0.01
+    content_weight: float = 1e-5
+    style_weight: float = 1e4
+
+    def epochs(self) -> int:
+        if self.max_epochs is not None:
+            return self.max_epochs
+        if self.algorithm == GATYS_2015:
+            return 14
+        return 6
+
+    def evaluations(self) -> int:
+        """Return the number of evaluations of the loss at full size."""
+        return self.epochs() * self.n_steps_in_epoch
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One scale of the multiscale algorithm. share: of the full size."""
+
+    share: float
+    evaluations: int
+
+    def work(self) -> float:
+        """Return the cost of this scale in evaluations at full size."""
+        return self.evaluations * self.share**2
+
+
+def schedule(size: tuple[int, int], options: Options) -> list[Scale]:
+    """Return the scales, coarse to fine, each twice the size of the one before.
+
+    Coarse scales are cheap and make what is seen from a distance; they get as many evaluations as
+    the last.
+    """
+    shares = [1.0]
+    while True:
+        share = shares[0] / 2
+        if max(size) * share < COARSEST_SIDE or min(size) * share < MIN_SIDE:
+            break
+        shares.insert(0, share)
+    return [Scale(share, options.evaluations()) for share in shares]
+
+
+def total_work(options: Options) -> float:
+    """Return the cost of a picture of the default size, in evaluations at full size."""
+    if options.algorithm == GATYS_2015:
+        return options.evaluations()
+    return sum(scale.work() for scale in schedule(DEFAULT_BOX, options))

@@ -1,0 +1,95 @@
+"""A short queue in front of one GPU: first come, first served; when it is full, it refuses."""
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+from containers.common.errors import ErrorCode
+
+from .errors import ApiError
+
+T = TypeVar("T")
+
+
+class JobQueue:
+    """Runs one job at a time in a thread of its own; at most `limit` further requests may wait."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.stopping = threading.Event()
+        self.lock = threading.Lock()
+        self.admitted = 0  # guarded by lock
+        self.worker = ThreadPoolExecutor(
+            max_workers=1, thread_name_prefix="model", initializer=lower_priority
+        )
+
+    @contextmanager
+    def admission(self, seconds_each: float) -> Iterator[None]:
+        """Hold a place in the queue, from reading the inputs to storing the picture.
+
+        seconds_each: how long a job takes, for the advice when to come again.
+        Raises ApiError queue_full or stopping.
+        """
+        with self.lock:
+            if self.stopping.is_set():
+                raise stopping_error()
+            if self.admitted > self.limit:
+                raise self.full_error(seconds_each)
+            self.admitted += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.admitted -= 1
+
+    def full_error(self, seconds_each: float) -> ApiError:
+        wait = max(1, round(self.admitted * seconds_each))
+        return ApiError(
+            ErrorCode.QUEUE_FULL,
+            f"{self.admitted} pictures are being made or waiting already. Try again in {wait} s.",
+            retry_after=wait,
+        )
+
+    def run(self, job: Callable[[], T]) -> T:
+        """Run `job` in its turn and return its result.
+
+        Raises ApiError stopping if the server stops before that.
+        """
+        try:
+            future = self.worker.submit(job)
+        except RuntimeError:  # The worker has been shut down
+            raise stopping_error() from None
+        try:
+            return future.result()
+        except CancelledError:
+            raise stopping_error() from None
+
+    def stop(self) -> None:
+        """Accept no new jobs, cancel those that wait, and let the running one end early.
+
+        A signal handler calls this. It must not wait for a lock that its own thread may hold, so
+        another thread shuts the worker down.
+        """
+        self.stopping.set()
+        options = {"wait": False, "cancel_futures": True}
+        threading.Thread(target=self.worker.shutdown, kwargs=options, daemon=True).start()
+
+
+def lower_priority() -> None:
+    """Lower this thread's priority, and that of the threads that PyTorch starts for it.
+
+    The threads that answer /ping run first.
+    """
+    # Only Linux has a priority for each thread
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)
+
+
+def stopping_error() -> ApiError:
+    return ApiError(
+        ErrorCode.STOPPING, "This server is shutting down. Send the request again.", retry_after=10
+    )

@@ -1,0 +1,71 @@
+"""The queue in front of the model, without HTTP and without waiting."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+
+from containers.common.errors import ErrorCode
+from containers.serving.errors import ApiError
+from containers.serving.job_queue import JobQueue
+from tests.fakes.servers import wait_until
+
+
+def test_one_more_than_the_limit_is_admitted_and_the_next_is_told_when_to_come() -> None:
+    queue = JobQueue(limit=2)
+    with ExitStack() as places:
+        for _ in range(3):
+            places.enter_context(queue.admission(seconds_each=7.0))
+        with pytest.raises(ApiError) as refused, queue.admission(seconds_each=7.0):
+            pass
+        assert refused.value.code is ErrorCode.QUEUE_FULL
+        assert refused.value.retry_after == 21
+        assert "3 pictures" in refused.value.message
+    with queue.admission(seconds_each=7.0):
+        assert queue.admitted == 1
+    assert queue.admitted == 0
+
+
+def test_a_place_is_given_back_after_an_error() -> None:
+    queue = JobQueue(limit=0)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), queue.admission(1.0):
+            queue.run(lambda: 1 // 0)
+    assert queue.admitted == 0
+
+
+def test_jobs_run_in_order_in_one_thread() -> None:
+    queue = JobQueue(limit=8)
+    threads = {queue.run(threading.get_ident) for _ in range(5)}
+    assert len(threads) == 1
+    assert threads != {threading.get_ident()}
+
+
+def test_a_stop_lets_the_running_job_end_and_sends_the_others_away() -> None:
+    queue = JobQueue(limit=8)
+    running = threading.Event()
+    may_end = threading.Event()
+
+    def work_until_stopped() -> str:
+        running.set()
+        assert queue.stopping.wait(30)
+        assert may_end.wait(30)
+        return "the best picture so far"
+
+    with ThreadPoolExecutor(2) as clients:
+        first = clients.submit(queue.run, work_until_stopped)
+        assert running.wait(30)
+        # The only worker is taken, so this one waits in the queue
+        waiting = queue.worker.submit(lambda: "never")
+        queue.stop()
+        wait_until(waiting.cancelled, 30, "the waiting job was not cancelled")
+        may_end.set()
+        assert first.result(30) == "the best picture so far"
+
+    with pytest.raises(ApiError) as refused, queue.admission(1.0):
+        pass
+    assert refused.value.code is ErrorCode.STOPPING
+    with pytest.raises(ApiError) as refused:
+        queue.run(lambda: "too late")
+    assert refused.value.code is ErrorCode.STOPPING
