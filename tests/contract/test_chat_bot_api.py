@@ -11,7 +11,6 @@ import pytest
 import requests
 from PIL import Image
 
-from local.processes import free_port
 from tests.fakes.chat import TOKEN, Chat, Guest, running_chat
 from tests.fakes.servers import ROOT
 
@@ -22,7 +21,7 @@ KEYS = {"inline_keyboard": [[{"text": "Monet", "callback_data": "style:monet"}]]
 
 @pytest.fixture(scope="module")
 def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chat]:
-    with running_chat(tmp_path_factory.mktemp("chat") / "data", free_port()) as chat:
+    with running_chat(tmp_path_factory.mktemp("chat") / "data") as chat:
         yield chat
 
 
@@ -326,7 +325,7 @@ def test_commands_by_language(chat: Chat, anna: Guest) -> None:
 
 
 def test_killed_it_loses_nothing(tmp_path: Path) -> None:
-    with running_chat(tmp_path / "data", free_port()) as chat:
+    with running_chat(tmp_path / "data") as chat:
         anna = Guest(chat, 7)
         anna.write("before")
         seen = chat.call("getUpdates")[0]["update_id"]

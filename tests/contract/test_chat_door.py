@@ -17,7 +17,7 @@ from tests.fakes.servers import ROOT
 
 @pytest.fixture(scope="module")
 def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chat]:
-    with running_chat(tmp_path_factory.mktemp("chat") / "data", free_port()) as chat:
+    with running_chat(tmp_path_factory.mktemp("chat") / "data") as chat:
         yield chat
 
 

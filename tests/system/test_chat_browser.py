@@ -24,7 +24,6 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
-from local.processes import free_port
 from tests.fakes.chat import KEY, TOKEN, Chat, Guest, running_chat
 from tests.fakes.names import BUCKET, ROOT, eventually
 from tests.fakes.sagemaker import Endpoint
@@ -102,7 +101,7 @@ def chat(
 ) -> Iterator[Chat]:
     """The chat, with bot.py behind it."""
     folder = tmp_path_factory.mktemp("chat")
-    with running_chat(folder / "data", free_port()) as chat:
+    with running_chat(folder / "data") as chat:
         environment = os.environ | {
             "TELEGRAM_TOKEN": TOKEN,
             "TELEGRAM_API": chat.url,
