@@ -135,6 +135,8 @@ def create_app(service: Service) -> Flask:
     @app.get("/")
     def index() -> Response:
         styles = list(server.model.styles()) if server.model else []
+        if "application/json" in request.headers.get("Accept", ""):
+            return json_response({"name": service.name, "styles": styles})
         return Response(usage(service, styles), content_type="text/plain; charset=utf-8")
 
     @app.post("/invocations")
