@@ -1,4 +1,4 @@
-"""All of stylebot at once: the real bot, storage, runtime and chat, around models that only invert a picture."""
+"""All of stylebot at once, around models that only invert a picture."""
 
 from __future__ import annotations
 
