@@ -22,7 +22,7 @@ SOON_SECONDS = 60
 LONGEST_PAUSE_SECONDS = 60
 
 # Ports that this process was given lately: the server they are for may not have bound them yet.
-_recent_ports: deque[int] = deque(maxlen=100)
+recent_ports: deque[int] = deque(maxlen=100)
 
 
 class StackError(Exception):
@@ -37,10 +37,10 @@ def free_port() -> int:
     """Return a port of 127.0.0.1 that is free, as is the port 10000 above it."""
     while True:
         port = random.choice(PORTS)
-        if port in _recent_ports:
+        if port in recent_ports:
             continue
         if is_free(port) and is_free(port + 10000):
-            _recent_ports.append(port)
+            recent_ports.append(port)
             return port
 
 

