@@ -12,9 +12,9 @@ from pathlib import Path
 
 from local.processes import ManagedProcess, say
 
-# For a server's first good /ping: it may have to fetch its weights. For the next good one after
-# that.
+# A new server is killed if /ping does not answer 200 in this time: it may have to fetch weights.
 START_SECONDS = 480
+# A server that was healthy is killed if /ping does not answer 200 for this time.
 STALL_SECONDS = 30
 
 

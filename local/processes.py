@@ -14,14 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# Below the ephemeral ports, and so are the ports 10000 above, which SeaweedFS opens too.
+# These ports and those 10000 above them, which SeaweedFS opens too, are below the ephemeral ports.
 PORTS = range(20000, 22700)
 LOG_BYTES = 10 * 2**20
-# A process that dies sooner than this after its start has died "in a row" with the death before.
+# Deaths are "in a row" while each comes sooner than this after the start.
 SOON_SECONDS = 60
 LONGEST_PAUSE_SECONDS = 60
 
-# Ports that this process was given lately: the server they are for may not have bound them yet.
+# Ports that were returned lately. Their servers may not have bound them yet.
 recent_ports: deque[int] = deque(maxlen=100)
 
 
@@ -72,16 +72,16 @@ class ManagedProcess:
     log: Path
     folder: Path
     clean_up: Callable[[Sequence[str]], None] = leave_nothing
-    # How long it has to end after SIGTERM.
+    # It is killed if it has not ended so long after SIGTERM.
     stop_seconds: float = 12
 
-    # False while the program shall not run, because nobody needs it.
+    # False while nobody needs the program, so that it is stopped.
     wanted: bool = True
     process: subprocess.Popen[bytes] | None = None
     # The command line of the newest process.
     arguments: Sequence[str] = ()
     exit_code: int | None = None
-    # Deaths in a row, each soon after its start.
+    # The number of deaths in a row.
     deaths: int = 0
     # time.monotonic() of the newest start, and of the earliest next one.
     started_at: float = 0.0

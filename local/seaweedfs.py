@@ -14,7 +14,7 @@ from pathlib import Path
 
 from local.processes import ManagedProcess, StackError, free_port
 
-# A storage that stops by itself takes 15 s. It has to bear being killed anyway.
+# SeaweedFS takes 15 s to stop by itself. It loses nothing when it is killed.
 STOP_SECONDS = 1
 
 
@@ -24,8 +24,7 @@ def storage_process(
     """Return the storage with its objects in `data`/s3, as S3 at `port`; it is not started yet."""
     objects = data / "s3"
     objects.mkdir(exist_ok=True)
-    # Another program may take a port that SeaweedFS uses among its own servers: each start takes
-    # new ones.
+    # Each start uses new ports between SeaweedFS's own servers, in case another program took one.
     command = partial(storage_command, objects, credentials_file(data), port)
     return ManagedProcess(
         "storage",
@@ -105,7 +104,7 @@ def make_credentials(config: Path) -> None:
         "credentials": [keys],
         "actions": ["Admin", "Read", "Write", "List"],
     }
-    # Written beside it and then renamed: a kill in between leaves no half file.
+    # A file that is renamed is complete, even if this process is killed in between.
     new = config.with_suffix(".new")
     new.touch(mode=0o600)
     new.write_text(json.dumps({"identities": [identity]}))

@@ -84,7 +84,7 @@ class Options:
     idle_minutes: float = 0
     # The ports of chat, s3 and sagemaker that the user has chosen; 0 or none: a free one.
     ports: dict[str, int] = field(default_factory=dict)
-    # Returns the command of a model server; without Docker.
+    # Returns the command line of a model server, for use without Docker.
     model_command: Callable[[str], list[str]] = model_command
 
     def port(self, name: str) -> int:
@@ -112,15 +112,14 @@ class Stack:
         self.lock = self.take_lock()
         kill_leftovers(f"{MARK}={self.data}", remove_sockets)
 
-        # In the order of their start.
+        # All parts by their names, in the order of their start; and those that are model servers.
         self.parts: dict[str, ManagedProcess] = {}
         self.models: dict[str, ModelServer] = {}
         # The URL of each model server, by its name.
         self.model_urls: dict[str, str] = {}
         self.sagemaker_url = ""
         self.token = os.environ.get("TELEGRAM_TOKEN", "")
-        # The Bot API server, the page's address and its key; empty where the chat is Telegram's
-        # own.
+        # The URLs of the Bot API server and its page, and the page's key. Empty for Telegram's own.
         self.api = ""
         self.chat = ""
         self.key = ""

@@ -25,14 +25,14 @@ from local.sagemaker.errors import ApiError, constraint_error, validation_error
 from local.sagemaker.validation import Headers, Parameters, create_request, read_parameters
 
 VARIANT = "AllTraffic"
-# The headers of a real-time call that the model server gets, and those of its answer that the
-# caller gets.
+# The headers of a real-time call that the model server gets.
 REQUEST_HEADERS = (
     "Content-Type",
     "Accept",
     "X-Amzn-SageMaker-Custom-Attributes",
     "X-Amzn-SageMaker-Inference-Id",
 )
+# The headers of its answer that the caller gets.
 RESPONSE_HEADERS = ("Content-Type", "X-Amzn-SageMaker-Custom-Attributes")
 
 log = logging.getLogger("sagemaker")

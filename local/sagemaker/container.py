@@ -15,7 +15,7 @@ from urllib3.exceptions import NewConnectionError
 PING_SECONDS = 2.0
 CONNECT_SECONDS = 5.0
 CHUNK_BYTES = 2**16
-# Of the headers of an asynchronous answer.
+# The limit of all headers of an asynchronous answer.
 HEADER_BYTES = 4096
 
 
@@ -31,7 +31,7 @@ class DisconnectedError(Exception):
 class ContainerResponse:
     status: int
     headers: Mapping[str, str]
-    # At its beginning. Whoever has the response closes it.
+    # A file at its beginning, which the receiver of the response has to close.
     body: IO[bytes]
 
     def is_error(self) -> bool:

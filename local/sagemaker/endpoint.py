@@ -25,16 +25,15 @@ from local.sagemaker.errors import ApiError, unavailable
 from local.sagemaker.queue import AsyncRequest, RequestQueue
 
 ACCOUNT = "000000000000"
-# Of the body of a real-time call, and of its answer.
+# The limit of the body of a real-time call, and of its answer.
 PAYLOAD_BYTES = 6291456
 REALTIME_SECONDS = 60
-# How much of a model's error a real-time call is told.
+# So much of a model's error is in the answer of a real-time call.
 MESSAGE_BYTES = 1800
 PING_INTERVAL = 1.0
 # A new call waits this long for a healthy server.
 START_SECONDS = 2.0
-# After we said that no server is wanted, nothing is sent to it for this long, so that it can be
-# stopped.
+# After describe() wanted no instance, nothing is sent to the server for this long.
 REST_SECONDS = 5.0
 # A model server that dies this often over one request makes the request a failure.
 ATTEMPTS = 3
@@ -59,7 +58,7 @@ class Endpoint:
         self.name = name
         self.container = container
         self.ping_interval = ping_interval
-        # Guards what the next line and subclasses say, and is notified when one of them changes.
+        # Notified when something changes that it guards.
         self.changed = threading.Condition()
         self.in_service = False  # guarded by changed
 
@@ -114,7 +113,7 @@ class Endpoint:
 @dataclass
 class RealtimeAnswer:
     data: bytes
-    # Of the model server's answer.
+    # The headers of the model server's answer.
     headers: Mapping[str, str]
 
 
@@ -169,7 +168,7 @@ class RealtimeEndpoint(Endpoint):
 
 @dataclass
 class AsyncLimits:
-    # Requests that the model server gets at the same time.
+    # The number of requests that the model server gets at the same time.
     workers: int = 1
     # After so long without a request no server is wanted; 0: it is always wanted.
     idle_seconds: float = 0
@@ -194,9 +193,9 @@ class AsyncEndpoint(Endpoint):
         self.queue = queue
         self.limits = limits
         self.waiting = deque(queue.load(name))  # guarded by changed
-        # Requests that the model server has.
+        # The number of requests that the model server has.
         self.running = 0  # guarded by changed
-        # time.monotonic() of the last request's arrival or end, and of the end of the rest.
+        # time.monotonic() when a request last came or ended, and until when nothing is sent.
         self.used_at = time.monotonic()  # guarded by changed
         self.rests_until = 0.0  # guarded by changed
         if self.waiting:

@@ -26,7 +26,7 @@ from local.sagemaker.errors import unavailable
 
 QUEUE_PREFIX = "sagemaker/queue/"
 LONGEST_PAUSE_SECONDS = 10.0
-# Of the schema of AsyncRequest. A request without a version is of version 1.
+# The version of AsyncRequest's schema. A stored request without a version has version 1.
 VERSION = 1
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ class AsyncRequest:
 
     # Begins with the time, so that a listing of the queue is in the order of arrival.
     id: str
-    # For the model server.
+    # The headers for the model server.
     headers: dict[str, str]
     # s3:// URLs of the answer; only one of the two is written.
     output: str
@@ -50,9 +50,9 @@ class AsyncRequest:
     # Either the s3:// URL of the input, or the input itself in base64.
     input: str = ""
     body: str = ""
-    # time.time() of the call.
+    # time.time() when the call came.
     accepted: float = field(default_factory=time.time)
-    # How often a model server has died over this request.
+    # How often a model server died while it had this request.
     attempts: int = 0
     version: int = VERSION
 
@@ -174,7 +174,7 @@ class RequestQueue:
         return retry_forever(lambda: self.download_input(request, file))
 
     def download_input(self, request: AsyncRequest, file: IO[bytes]) -> str:
-        # A try before this one may have written a part.
+        # An attempt before this one may have written a part.
         file.seek(0)
         file.truncate()
         if not request.input:

@@ -18,7 +18,7 @@ from local.sagemaker.queue import AsyncRequest, split_s3_url
 
 # For requests that do not say how long they may wait.
 DEFAULT_TTL_SECONDS = 21600
-# The patterns are Java's. What Python's `re` does not know of them is translated.
+# The model's patterns are Java's. These parts of them are written differently in Python.
 JAVA_PATTERNS = {
     r"[\p{Print}]": "[ -~]",
     r"\p{ASCII}": r"[\x00-\x7f]",

@@ -21,7 +21,7 @@ from local.telegram.store import (
 )
 from local.telegram.uploads import prepare_document, prepare_photo
 
-# Of a file that a bot may download.
+# The largest file that a bot may download.
 DOWNLOAD_BYTES = 20 * 2**20
 POLL_SECONDS = 50
 UPDATES = 100
@@ -33,7 +33,7 @@ class BotMethods:
 
     def __init__(self, store: Store, token: str) -> None:
         self.store = store
-        # The newest call of getUpdates.
+        # Identifies the newest call of getUpdates.
         self.poll = object()  # guarded by store.changed
         self.me: User = {
             "id": int(token.partition(":")[0]),

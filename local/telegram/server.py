@@ -21,9 +21,9 @@ from local.telegram.store import Content, Store, StoredFile, brief_message
 from local.telegram.uploads import prepare_document, prepare_photo
 
 UPLOAD_BYTES = 50 * 2**20
-# For the other parts of a form with an upload.
+# The limit of all other parts of a form with an upload.
 FORM_BYTES = 2**20
-# How much of an upload that is too large is read before it is refused.
+# So much of an upload that is too large is read before the error is sent.
 DRAIN_BYTES = 2**30
 POLL_SECONDS = 50
 PAGE = Path(__file__).with_name("page.html")
@@ -167,7 +167,7 @@ def refuse_other_sites(port: int) -> None:
     site = request.headers.get("Sec-Fetch-Site", "same-origin")
 
     is_allowed = request.host in hosts and origin == own_origin
-    # Anybody may follow a link to the page itself, which holds no secret.
+    # A link on another site may lead to the page itself, which has no secret in it.
     if request.path != "/" and site not in ("same-origin", "none"):
         is_allowed = False
     if not is_allowed:

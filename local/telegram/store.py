@@ -144,10 +144,10 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.files = folder / "files"
         self.files.mkdir(parents=True, exist_ok=True)
-        # Guards `db`, and is notified after each change. It may be taken twice by one thread.
+        # Notified after each change of the database. A thread that holds it may take it again.
         self.changed = threading.Condition()
-        # guarded by changed
-        self.db = sqlite3.connect(folder / "chat.sqlite", check_same_thread=False)
+        path = folder / "chat.sqlite"
+        self.db = sqlite3.connect(path, check_same_thread=False)  # guarded by changed
         self.db.executescript(SCHEMA)
         if self.setting("n", None) is None:
             self.begin_numbering()
@@ -385,7 +385,7 @@ class Store:
         return sorted(events, key=lambda event: event["n"])
 
     def message_events(self, user: int, after: int) -> list[Event]:
-        # A message that came and was deleted since then is left out.
+        # A message that was both sent and deleted since then is left out.
         rows = self.rows(
             "SELECT id, created, changed, body FROM messages "
             "WHERE chat = ? AND changed > ? AND (created <= ? OR body NOT NULL)",

@@ -14,8 +14,8 @@ from containers.serving.images import decode, opened, shrunk
 from local.telegram.errors import bad_request
 from local.telegram.store import FileInfo, Upload
 
-# The limits of a photo that a bot sends: bytes, width + height in pixels, and the longer side by
-# the shorter one.
+# The limits of a photo that a bot sends: its bytes, width + height in pixels, and the ratio of its
+# sides.
 PHOTO_BYTES = 10 * 2**20
 PHOTO_SIDES = 10_000
 PHOTO_RATIO = 20
