@@ -15,7 +15,7 @@ import local.sagemaker
 from local.sagemaker.app import create_app
 from local.sagemaker.container import Container
 from local.sagemaker.endpoint import AsyncEndpoint, AsyncLimits, Endpoint, RealtimeEndpoint
-from local.sagemaker.queue import RequestQueue
+from local.sagemaker.queue import RequestQueue, create_s3_client
 
 NAME = r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}"
 
@@ -116,7 +116,7 @@ def create_endpoints(arguments: argparse.Namespace) -> list[Endpoint]:
     """Return the endpoints, not started. Waits for S3 where there are asynchronous ones."""
     endpoints: list[Endpoint] = []
     if arguments.endpoint:
-        queue = RequestQueue(arguments.output, failure_path(arguments))
+        queue = RequestQueue(create_s3_client(), arguments.output, failure_path(arguments))
         queue.wait_for_bucket()
         limits = AsyncLimits(max(1, arguments.max_concurrent), 60 * arguments.idle_minutes)
         for name, url in arguments.endpoint:

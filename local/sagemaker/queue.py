@@ -30,6 +30,9 @@ LONGEST_PAUSE_SECONDS = 10.0
 VERSION = 1
 
 T = TypeVar("T")
+# A client of boto3, which has no types. Threads may share it.
+S3Client = Any
+
 log = logging.getLogger("sagemaker")
 
 
@@ -90,17 +93,20 @@ def retry_forever(call: Callable[[], T], sleep: Callable[[float], None] = time.s
     raise AssertionError("count() does not end")
 
 
+def create_s3_client() -> S3Client:
+    config = Config(connect_timeout=5, read_timeout=20, max_pool_connections=50)
+    return boto3.client("s3", config=config)
+
+
 class RequestQueue:
     """The stored requests, and where their answers go. Used by many threads."""
 
-    def __init__(self, output_path: str, failure_path: str) -> None:
+    def __init__(self, s3: S3Client, output_path: str, failure_path: str) -> None:
         """The paths are s3:// URLs. The queue is in the bucket of `output_path`."""
         self.output_path = output_path.rstrip("/")
         self.failure_path = failure_path.rstrip("/")
         self.bucket, _ = split_s3_url(output_path)
-        # A client of boto3 may be shared by threads.
-        config = Config(connect_timeout=5, read_timeout=20, max_pool_connections=50)
-        self.s3 = boto3.client("s3", config=config)
+        self.s3 = s3
 
     def wait_for_bucket(self) -> None:
         """Wait until S3 answers, and create the bucket where there is none."""

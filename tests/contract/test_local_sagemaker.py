@@ -406,7 +406,8 @@ class InProcess(Runtime):
     def __init__(self, environment: dict[str, str], log: Path, container_url: str) -> None:
         super().__init__(environment, log)
         container = Container(container_url, ping_seconds=0.3)
-        queue = RequestQueue(f"s3://{BUCKET}/async/output", f"s3://{BUCKET}/async/failure")
+        folder = f"s3://{BUCKET}/async"
+        queue = RequestQueue(self.s3, f"{folder}/output", f"{folder}/failure")
         queue.wait_for_bucket()
         self.live = RealtimeEndpoint("live", container, ping_interval=0.05)
         self.queued = AsyncEndpoint("patient", container, queue, AsyncLimits(), ping_interval=0.05)
@@ -426,15 +427,9 @@ class InProcess(Runtime):
 
 @pytest.fixture
 def quick(
-    environment: dict[str, str],
-    container: FakeContainer,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str], container: FakeContainer, tmp_path: Path
 ) -> Iterator[InProcess]:
     """Not started."""
-    for name, value in environment.items():
-        if name.startswith("AWS_"):
-            monkeypatch.setenv(name, value)
     runtime = InProcess(environment, tmp_path / "log", container.url)
     yield runtime
     runtime.server.server_close()
