@@ -13,9 +13,7 @@ from werkzeug.exceptions import HTTPException
 
 from local.sagemaker.endpoint import (
     ACCOUNT,
-    ASYNC,
     PAYLOAD_BYTES,
-    REALTIME,
     AsyncEndpoint,
     Endpoint,
     EndpointDescription,
@@ -48,7 +46,7 @@ def create_app(endpoints: Mapping[str, Endpoint]) -> Flask:
         validate(name, "InvokeEndpoint")
         endpoint = find_endpoint(endpoints, name)
         if not isinstance(endpoint, RealtimeEndpoint):
-            raise wrong_call(name, ASYNC, "InvokeEndpointAsync")
+            raise wrong_call(name, "asynchronous", "InvokeEndpointAsync")
         answer = endpoint.invoke(request.get_data(), select(request.headers, REQUEST_HEADERS))
         headers = select(answer.headers, RESPONSE_HEADERS)
         headers["x-Amzn-Invoked-Production-Variant"] = VARIANT
@@ -59,7 +57,7 @@ def create_app(endpoints: Mapping[str, Endpoint]) -> Flask:
         parameters = validate(name, "InvokeEndpointAsync")
         endpoint = find_endpoint(endpoints, name)
         if not isinstance(endpoint, AsyncEndpoint):
-            raise wrong_call(name, REALTIME, "InvokeEndpoint")
+            raise wrong_call(name, "real-time", "InvokeEndpoint")
         queue = endpoint.queue
         accepted = create_request(parameters, queue.output_path, queue.failure_path)
         endpoint.accept(accepted)

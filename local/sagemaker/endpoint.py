@@ -37,8 +37,6 @@ START_SECONDS = 2.0
 REST_SECONDS = 5.0
 # A model server that dies this often over one request makes the request a failure.
 ATTEMPTS = 3
-ASYNC = "asynchronous"
-REALTIME = "real-time"
 
 log = logging.getLogger("sagemaker")
 

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from http import HTTPStatus
-from itertools import count
 from typing import IO, Any, TypeVar
 
 import boto3
@@ -82,15 +81,16 @@ def retry_forever(call: Callable[[], T], sleep: Callable[[float], None] = time.s
     An accepted request is not given up for a fault of S3.
     Raises NoCredentialsError, which no retry would help.
     """
-    for attempt in count():
+    attempt = 0
+    while True:
         try:
             return call()
         except NoCredentialsError:
             raise
         except (BotoCoreError, ClientError) as error:
             log.warning("S3: %s; trying again", error)
-            sleep(min(LONGEST_PAUSE_SECONDS, 0.2 * 2 ** min(attempt, 10)))
-    raise AssertionError("count() does not end")
+        sleep(min(LONGEST_PAUSE_SECONDS, 0.2 * 2 ** min(attempt, 10)))
+        attempt += 1
 
 
 def create_s3_client() -> S3Client:

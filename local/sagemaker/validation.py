@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypedDict, cast
 import botocore.session
 
 from bot import INVOCATION_SECONDS
-from local.sagemaker.errors import ApiError, constraint_error, validation_error
+from local.sagemaker.errors import constraint_error, validation_error
 from local.sagemaker.queue import AsyncRequest, split_s3_url
 
 # For requests that do not say how long they may wait.
@@ -149,7 +149,7 @@ def create_request(parameters: Parameters, output_path: str, failure_path: str) 
 
 
 def check_s3_url(name: str, url: str) -> None:
-    error: ApiError = constraint_error(
+    error = constraint_error(
         url, name, "be the address of an object in S3, such as s3://bucket/key"
     )
     if not url.startswith("s3://"):

@@ -28,7 +28,7 @@ DRAIN_BYTES = 2**30
 POLL_SECONDS = 50
 PAGE = Path(__file__).with_name("page.html")
 # A user id has at most 52 significant bits.
-USER = "/chat/<int(min=1,max=4503599627370495):user>"
+USER_PATH = "/chat/<int(min=1,max=4503599627370495):user>"
 
 log = logging.getLogger("telegram")
 
@@ -100,19 +100,19 @@ def create_app(store: Store, token: str, key: str, port: int) -> Flask:
     def show_page() -> Response:
         return Response(page, mimetype="text/html")
 
-    @app.post(f"{USER}/message")
+    @app.post(f"{USER_PATH}/message")
     def send_message(user: int) -> dict[str, Any]:
         language = request.form.get("language_code", "")[:10]
         message = store.send_as_user(user, read_content(), language)
         return brief_message(message)
 
-    @app.post(f"{USER}/press")
+    @app.post(f"{USER_PATH}/press")
     def press_button(user: int) -> dict[str, Any]:
         parameters = Parameters(request)
         store.press_button(user, parameters.number("message_id"), parameters.text("data"))
         return {"ok": True}
 
-    @app.get(f"{USER}/events")
+    @app.get(f"{USER_PATH}/events")
     def read_events(user: int) -> Response:
         """Answer what is new after the change `after`, or wait `timeout` seconds for it."""
         parameters = Parameters(request)
@@ -120,14 +120,14 @@ def create_app(store: Store, token: str, key: str, port: int) -> Flask:
         seconds = min(POLL_SECONDS, max(0, parameters.number("timeout")))
         return jsonify(store.wait_for(lambda: store.events(user, after), seconds))
 
-    @app.get(f"{USER}/commands")
+    @app.get(f"{USER_PATH}/commands")
     def show_commands(user: int) -> Response:
         """Answer the bot's commands in the language, or else those of no language."""
         language = request.args.get("language_code", "")[:2]
         default = store.setting("commands:", [])
         return jsonify(store.setting(f"commands:{language}", default))
 
-    @app.get(f"{USER}/file/<file_id>")
+    @app.get(f"{USER_PATH}/file/<file_id>")
     def show_file(user: int, file_id: str) -> Response:
         """Answer a file that a message of this user's chat shows."""
         chats = [message["chat"]["id"] for message in store.messages_with_file(file_id)]
