@@ -1,25 +1,34 @@
 #!/usr/bin/env bash
-# All of stylebot on this machine, without an account; what it needs goes into .venv, once.
-#   ./local.sh [OPTIONS]                        the bot: a chat in the browser, or in Telegram where TELEGRAM_TOKEN is set
-#   ./local.sh demo [--docker] [PHOTO STYLE]    plays a conversation through all of it; the pictures are in out/
+# All of stylebot on this machine, without an account. The first start sets up .venv with what it needs.
+#   ./local.sh [OPTIONS]                        the bot: with a chat in the browser, or in Telegram if TELEGRAM_TOKEN is set
+#   ./local.sh demo [--docker] [PHOTO STYLE]    a conversation with the bot; its pictures are in out/
 # Options:
-#   --docker            the model servers from the images of ./build.sh
-#   --idle-minutes N    a model server that has had nothing to do is stopped, and woken by the next request
+#   --docker            run the model servers from the images that ./build.sh makes
+#   --idle-minutes N    stop a model server after N minutes without a request; the next request starts it
 #   --data DIR          where everything is kept (.local)
-#   --chat-port, --s3-port, --sagemaker-port PORT    on 127.0.0.1 (free ones)
+#   --chat-port PORT, --s3-port PORT, --sagemaker-port PORT    on 127.0.0.1 (free ports)
 set -euo pipefail
 root=$(cd "$(dirname "$0")" && pwd)
+python=$root/.venv/bin/python
+weights_are_here=$root/.venv/weights
+
+module=local.stack
 case ${1:-} in
-  -h | --help) sed -n '2,/^set/s/^# //p' "$0" && exit ;;
-  demo) module=local.demo && shift ;;
-  *) module=local.stack ;;
+  -h | --help)
+    sed -n '2,/^set/s/^# //p' "$0"
+    exit
+    ;;
+  demo)
+    module=local.demo
+    shift
+    ;;
 esac
+
 "$root/setup.sh" local
 export PYTHONPATH=$root
-python=$root/.venv/bin/python
-[ -e "$root"/.venv/weights ] || {
+if [ ! -e "$weights_are_here" ]; then
   "$python" -m containers.nst weights
   "$python" -m containers.cyclegan weights
-  touch "$root"/.venv/weights
-}
+  touch "$weights_are_here"
+fi
 exec "$python" -m "$module" "$@"

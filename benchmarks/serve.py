@@ -16,8 +16,9 @@ import requests
 from PIL import Image
 
 from benchmarks.measure import ROOT, MeasurementError, Settings, say, spread, table, two_plots
+from bot import MODELS
+from local.model_servers import docker_command, has_image, model_command
 from local.processes import free_port
-from local.stack import MODELS, docker_command, has_image, model_command
 
 TITLE = "Servers"
 STARTS = 5

@@ -1,4 +1,4 @@
-"""`./local.sh demo [PHOTO STYLE]`: a user talks to the bot, on all of stylebot, and gets a photograph painted twice."""
+"""`./local.sh demo [PHOTO STYLE]`: a user sends a photograph, and both models paint it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,190 +19,260 @@ import requests
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from local.processes import StackError
+from local.model_servers import has_gpu, model_command
+from local.processes import StackError, say
 from local.sheet import sheet
-from local.stack import ROOT, Options, Stack, has_gpu, run, say
+from local.stack import ROOT, Options, Stack, run
 
 OUT = ROOT / "out"
 PHOTO = ROOT / "examples" / "photos" / "chelsea.jpg"
 STYLE = ROOT / "examples" / "styles" / "swirls.jpg"
+# What a telephone would send as a photo. Other pictures are sent as files.
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 BAR = "{desc:<10}{percentage:3.0f}%|{bar}| {elapsed} so far, {remaining} left"
-ANSWER_SECONDS, PICTURE_SECONDS = 60, 3600
-Json = Any  # whatever JSON can hold
+ANSWER_SECONDS = 60
+PICTURE_SECONDS = 3600
+
+# A message and a button as the chat server shows them to its page.
+Message = dict[str, Any]
+Button = dict[str, str]
+
+
+def do_nothing() -> None:
+    pass
 
 
 class User:
-    """Somebody at the chat: sends, presses, and remembers what the chat shows and what was said, in order."""
+    """Somebody at the chat. Remembers what the chat shows, and a transcript of the conversation."""
 
-    def __init__(self, stack: Stack, number: int = 1) -> None:
-        self.stack, self.chat = stack, f"{stack.api}/chat/{number}"
-        self.web, self.seen = requests.Session(), 0
-        self.web.trust_env = False
-        self.web.headers["X-Chat-Key"] = stack.key
-        self.messages: dict[int, Json] = {}
+    def __init__(
+        self, api: str, key: str, number: int = 1, watch: Callable[[], None] = do_nothing
+    ) -> None:
+        """`watch` is called about once a second while the user waits."""
+        self.url = f"{api}/chat/{number}"
+        self.watch = watch
+        self.session = requests.Session()
+        self.session.trust_env = False  # no proxy
+        self.session.headers["X-Chat-Key"] = key
+        # The number of the last event that was read.
+        self.last_event = 0
+        self.messages: dict[int, Message] = {}
         self.transcript: list[str] = []
 
-    def send(self, words: str = "", picture: Path | None = None) -> None:
-        """Text, or a picture: as a photo where it is of a kind that a telephone would send so, else as a file."""
-        if picture is None:
-            answer = self.web.post(f"{self.chat}/message", data={"text": words}, timeout=30)
-        else:
-            kind = (
-                "photo"
-                if picture.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")
-                else "document"
-            )
-            files = {kind: (picture.name, picture.read_bytes())}
-            answer = self.web.post(f"{self.chat}/message", files=files, timeout=30)
+    def send_picture(self, path: Path) -> None:
+        kind = "document"
+        if path.suffix.lower() in PHOTO_SUFFIXES:
+            kind = "photo"
+        files = {kind: (path.name, path.read_bytes())}
+        answer = self.session.post(f"{self.url}/message", files=files, timeout=30)
         if not answer.ok:
-            raise StackError(
-                f"The chat does not take {picture or words}: {answer.json()['description']}"
-            )
+            reason = answer.json()["description"]
+            raise StackError(f"The chat does not take {path}: {reason}")
 
-    def press(self, message: Json, data: str, words: str) -> None:
-        body = {"message_id": message["message_id"], "data": data}
-        self.web.post(f"{self.chat}/press", json=body, timeout=30).raise_for_status()
-        self.transcript.append(f"**you** press [{words}]")
+    def press(self, message: Message, button: Button) -> None:
+        body = {"message_id": message["message_id"], "data": button["callback_data"]}
+        self.session.post(f"{self.url}/press", json=body, timeout=30).raise_for_status()
+        self.transcript.append(f"**you** press [{button['text']}]")
 
-    def listen(self, seconds: float) -> Iterator[tuple[str, Json]]:
-        """What changes in the chat, as ("message", "edit" or "delete", message), while the stack is looked after."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self.stack.tend()
-            try:
-                answer = self.web.get(
-                    f"{self.chat}/events", params={"after": self.seen, "timeout": 1}, timeout=10
-                )
-                events = answer.json() if answer.ok else []
-            except (requests.RequestException, ValueError):
-                time.sleep(0.5)  # the chat is being started again
-                continue
-            for event in events:
-                self.seen = max(self.seen, event["n"])
+    def listen(self, seconds: float) -> Iterator[tuple[str, Message]]:
+        """Yield each change of the chat: ("message", "edit" or "delete", the message)."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.watch()
+            for event in self.read_events():
+                self.last_event = max(self.last_event, event["n"])
+                # A chat action, such as typing, has none.
                 if "message" in event:
-                    self.messages[event["message"]["message_id"]] = event["message"]
-                    yield event["kind"], event["message"]
+                    message: Message = event["message"]
+                    self.messages[message["message_id"]] = message
+                    yield event["kind"], message
 
-    def hears(self, wanted: str, seconds: float = ANSWER_SECONDS) -> Json:
-        """The bot's next message, of which `wanted`, a button's data, is a pattern."""
-        for kind, message in self.listen(seconds):
-            if kind == "message" and message["from"] == "bot" and find_button(message, wanted):
+    def read_events(self) -> list[dict[str, Any]]:
+        """Return what is new in the chat, after at most a second; [] while the chat restarts."""
+        parameters = {"after": self.last_event, "timeout": 1}
+        try:
+            answer = self.session.get(f"{self.url}/events", params=parameters, timeout=10)
+            answer.raise_for_status()
+            events: list[dict[str, Any]] = answer.json()
+        except (requests.RequestException, ValueError):
+            time.sleep(0.5)
+            return []
+        return events
+
+    def wait_for_button(self, data: str) -> tuple[Message, Button]:
+        """Return the bot's next message with a wanted button, and that button.
+
+        It is the first button whose callback data begins with `data`.
+        Raises StackError where none comes in a minute.
+        """
+        for kind, message in self.listen(ANSWER_SECONDS):
+            if kind != "message" or message["from"] != "bot":
+                continue
+            if button := find_button(message, data):
                 self.quote(message)
-                return message
-        raise StackError(f"The bot did not answer within {seconds} s. Logs: {self.stack.logs}")
+                return message, button
+        raise StackError(f"The bot did not answer within {ANSWER_SECONDS} s.")
 
-    def gets_picture(self, title: str) -> bytes:
-        """The picture that the bot sends, with a bar that follows the message that tells its progress."""
+    def wait_for_picture(self, title: str) -> bytes:
+        """Return the picture that the bot sends, and show its progress until then.
+
+        Raises StackError where the bot says that there is none, or where none comes in an hour.
+        """
         with tqdm(total=100, desc=title, bar_format=BAR, disable=None) as bar:
             for kind, message in self.listen(PICTURE_SECONDS):
-                words = message.get("text") or message.get("caption") or ""
-                if message.get("from") != "bot" or kind == "delete":
+                if kind == "delete" or message["from"] != "bot":
                     continue
+
+                # Only the message that tells the progress has this button. It may show a preview.
                 if find_button(message, "cancel:"):
-                    found = re.search(r"(\d+)%", words)
-                    bar.update((int(found[1]) if found else 0) - bar.n)
+                    bar.update(percentage(message) - bar.n)
                     if kind == "message":
                         self.quote(message)
-                elif file := message.get("photo") or message.get("document"):
+                    continue
+
+                file = message.get("photo") or message.get("document")
+                if file:
                     bar.update(100 - bar.n)
-                    answer = self.web.get(f"{self.chat}/file/{file['file_id']}", timeout=30)
-                    answer.raise_for_status()
                     self.quote(message, f"{title}.jpg")
-                    return answer.content
-                elif kind == "message":
-                    raise StackError(f"There is no picture. The bot says: {words}")
-        raise StackError(f"No picture came within {PICTURE_SECONDS} s. Logs: {self.stack.logs}")
+                    return self.download(file["file_id"])
+                if kind == "message":
+                    raise StackError(f"There is no picture. The bot says: {text_of(message)}")
+        raise StackError(f"No picture came within {PICTURE_SECONDS} s.")
 
-    def quote(self, message: Json, picture: str = "") -> None:
-        words = (message.get("text") or message.get("caption") or "").replace("\n", "  \n")
-        rows = message.get("reply_markup", {}).get("inline_keyboard", [])
-        buttons = " ".join(f"[{button['text']}]" for row in rows for button in row)
-        shown = f"![{picture}]({picture})  \n" if picture else ""
-        self.transcript.append(
-            f"**stylebot** {shown}{words}" + (f"  \n{buttons}" if buttons else "")
-        )
+    def download(self, file_id: str) -> bytes:
+        answer = self.session.get(f"{self.url}/file/{file_id}", timeout=30)
+        answer.raise_for_status()
+        return answer.content
+
+    def quote(self, message: Message, picture: str = "") -> None:
+        """Add what the bot said to the transcript, with the picture in the file of this name."""
+        lines = []
+        if picture:
+            lines.append(f"![{picture}]({picture})")
+        lines += text_of(message).split("\n")
+        if labels := " ".join(f"[{button['text']}]" for button in buttons_of(message)):
+            lines.append(labels)
+        # Two spaces at its end make a line break in Markdown.
+        self.transcript.append("**stylebot** " + "  \n".join(lines))
 
 
-def find_button(message: Json, data: str) -> Json:
-    """The message's first button whose data begins so."""
+def text_of(message: Message) -> str:
+    text: str = message.get("text") or message.get("caption") or ""
+    return text
+
+
+def percentage(message: Message) -> int:
+    found = re.search(r"(\d+)%", text_of(message))
+    if not found:
+        return 0
+    return int(found[1])
+
+
+def buttons_of(message: Message) -> list[Button]:
     rows = message.get("reply_markup", {}).get("inline_keyboard", [])
-    return next(
-        (button for row in rows for button in row if button["callback_data"].startswith(data)), None
-    )
+    return [button for row in rows for button in row]
+
+
+def find_button(message: Message, data: str) -> Button | None:
+    """Return the message's first button whose callback data begins with `data`."""
+    for button in buttons_of(message):
+        if button["callback_data"].startswith(data):
+            return button
+    return None
 
 
 def talk(user: User, photo: Path, style: Path) -> None:
-    """The conversation; leaves the pictures, their sheet and the transcript in out/."""
+    """Hold the conversation, and leave the pictures, a sheet of them and the transcript in out/."""
     OUT.mkdir(exist_ok=True)
-    pictures = [("photograph", read(photo.read_bytes())), ("style", read(style.read_bytes()))]
-    for name, (_, picture) in zip(("photo.jpg", "style.jpg"), pictures, strict=True):
-        picture.save(OUT / name, quality=92)
-    user.send(picture=photo)
+    photo_image = read_image(photo.read_bytes())
+    style_image = read_image(style.read_bytes())
+    photo_image.save(OUT / "photo.jpg", quality=92)
+    style_image.save(OUT / "style.jpg", quality=92)
+
+    user.send_picture(photo)
     user.transcript.append("**you** ![photo.jpg](photo.jpg)")
-    user.hears("style:")
-    user.send(picture=style)
+    user.wait_for_button("style:")
+    user.send_picture(style)
     user.transcript.append("**you** ![style.jpg](style.jpg)")
-    stylised = user.gets_picture("nst")
-    result = max(user.messages.values(), key=lambda message: message["message_id"])
-    again = find_button(result, "another:")
-    user.press(result, again["callback_data"], again["text"])
-    question = user.hears("style:")
-    painter = find_button(question, "style:monet") or find_button(question, "style:")
-    user.press(question, painter["callback_data"], painter["text"])
-    painted = user.gets_picture("cyclegan")
-    for name, data in (("nst.jpg", stylised), ("cyclegan.jpg", painted)):
-        (OUT / name).write_bytes(data)
-    pictures += [("NST", read(stylised)), (f"CycleGAN: {painter['text']}", read(painted))]
+    nst_picture = user.wait_for_picture("nst")
+    (OUT / "nst.jpg").write_bytes(nst_picture)
+
+    result = user.messages[max(user.messages)]
+    another_style = find_button(result, "another:")
+    if not another_style:
+        raise StackError("The result has no button for another style.")
+    user.press(result, another_style)
+
+    question, first_style = user.wait_for_button("style:")
+    chosen = find_button(question, "style:monet") or first_style
+    user.press(question, chosen)
+    cyclegan_picture = user.wait_for_picture("cyclegan")
+    (OUT / "cyclegan.jpg").write_bytes(cyclegan_picture)
+
+    pictures = [
+        ("photograph", photo_image),
+        ("style", style_image),
+        ("NST", read_image(nst_picture)),
+        (f"CycleGAN: {chosen['text']}", read_image(cyclegan_picture)),
+    ]
     sheet(pictures).save(OUT / "sheet.jpg", quality=92)
-    (OUT / "transcript.md").write_text(
-        "# A conversation with stylebot\n\n" + "\n\n".join(user.transcript) + "\n"
-    )
+    transcript = ["# A conversation with stylebot", *user.transcript]
+    (OUT / "transcript.md").write_text("\n\n".join(transcript) + "\n")
 
 
-def read(data: bytes) -> Image.Image:
+def read_image(data: bytes) -> Image.Image:
+    """Return the image upright and in RGB. Raises OSError where it cannot be read."""
     return ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
 
 
 @contextmanager
-def kept_logs(data: Path) -> Iterator[None]:
-    """The logs outlive the temporary data, in out/logs."""
+def keep_logs(data: Path) -> Iterator[None]:
+    """Copy the logs to out/logs in the end, since `data` is temporary."""
     try:
         yield
     finally:
         shutil.rmtree(OUT / "logs", ignore_errors=True)
-        with_logs = data / "logs"
-        if with_logs.is_dir():
-            shutil.copytree(with_logs, OUT / "logs")
+        if (data / "logs").is_dir():
+            shutil.copytree(data / "logs", OUT / "logs")
 
 
-def main() -> int:
+def main(command: Callable[[str], list[str]] = model_command) -> int:
+    """Parse the command line, and run the demo. `command` is for tests."""
     parser = argparse.ArgumentParser(prog="./local.sh demo", description=__doc__)
     parser.add_argument("photo", nargs="?", type=Path, default=PHOTO, metavar="PHOTO")
     parser.add_argument("style", nargs="?", type=Path, default=STYLE, metavar="STYLE")
     parser.add_argument(
         "--docker", action="store_true", help="the model servers from the images of ./build.sh"
     )
-    given = parser.parse_args()
-    for path in (given.photo, given.style):
+    arguments = parser.parse_args()
+
+    for path in (arguments.photo, arguments.style):
         try:
-            read(path.read_bytes())
+            read_image(path.read_bytes())
         except OSError:
             print(f"{path} is not a picture that can be read.", file=sys.stderr)
             return 2
-    os.environ.pop("TELEGRAM_TOKEN", None)  # it is played in a chat of its own
+
+    os.environ.pop("TELEGRAM_TOKEN", None)  # The demo has a chat of its own.
     if has_gpu():
         say("Painting on the GPU: this takes seconds, after all parts have started.")
     else:
         say(f"Painting on {os.cpu_count()} CPU cores: this takes one to three minutes.")
-    with tempfile.TemporaryDirectory(prefix="stylebot-demo-") as folder, kept_logs(Path(folder)):
-        code = run(
-            Options(Path(folder), given.docker),
-            lambda stack: talk(User(stack), given.photo, given.style),
-        )
-    if code == 0:
+
+    def use(stack: Stack) -> None:
+        user = User(stack.api, stack.key, watch=stack.watch)
+        talk(user, arguments.photo, arguments.style)
+
+    with tempfile.TemporaryDirectory(prefix="stylebot-demo-") as folder:
+        data = Path(folder)
+        with keep_logs(data):
+            exit_code = run(Options(data, arguments.docker, model_command=command), use)
+    if exit_code == 1:
+        print(f"Logs: {OUT / 'logs'}", file=sys.stderr)
+    if exit_code == 0:
         for name in ("nst.jpg", "cyclegan.jpg", "sheet.jpg", "transcript.md"):
             print(OUT / name)
-    return code
+    return exit_code
 
 
 if __name__ == "__main__":

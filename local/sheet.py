@@ -2,23 +2,29 @@
 
 from PIL import Image, ImageDraw, ImageFont
 
+HEIGHT = 360
+GAP = 16
+CAPTION_HEIGHT = 40
+FONT_SIZE = 18
+
 
 def sheet(pictures: list[tuple[str, Image.Image]]) -> Image.Image:
-    """The pictures side by side at one height, with their captions below."""
-    height, gap, caption = 360, 16, 40
-    scaled = [
-        image.resize((round(image.width * height / image.height), height), Image.Resampling.LANCZOS)
-        for _, image in pictures
-    ]
-    canvas = Image.new(
-        "RGB", (sum(image.width + gap for image in scaled) + gap, height + gap + caption), "white"
-    )
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(18)
-    left = gap
-    for (title, _), image in zip(pictures, scaled, strict=True):
-        canvas.paste(image, (left, gap))
-        draw.text(
-            (left + image.width / 2, gap + height + caption / 2), title, "black", font, anchor="mm"
-        )
-        left += image.width + gap
+    """Return the pictures side by side at one height, each with its caption below it."""
+    scaled = [scale_to_height(image) for _, image in pictures]
+    width = GAP + sum(image.width + GAP for image in scaled)
+    canvas = Image.new("RGB", (width, HEIGHT + GAP + CAPTION_HEIGHT), "white")
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(FONT_SIZE)
+
+    left = GAP
+    for (caption, _), image in zip(pictures, scaled, strict=True):
+        canvas.paste(image, (left, GAP))
+        middle = (left + image.width / 2, GAP + HEIGHT + CAPTION_HEIGHT / 2)
+        draw.text(middle, caption, "black", font, anchor="mm")
+        left += image.width + GAP
     return canvas
+
+
+def scale_to_height(image: Image.Image) -> Image.Image:
+    width = round(image.width * HEIGHT / image.height)
+    return image.resize((width, HEIGHT), Image.Resampling.LANCZOS)

@@ -1,13 +1,15 @@
-"""`./local.sh`: all of stylebot on this machine. Starts its parts, watches them, and stops them.
+"""`./local.sh`: all of stylebot on this machine. It starts the parts, watches them, and stops them.
 
-    storage    SeaweedFS, which is S3; what it keeps is in .local/
+    storage          SeaweedFS, which is S3; its data is in .local/
     nst, cyclegan    the model servers, as SageMaker would start them
-    sagemaker  local/sagemaker.py, which stands between
-    chat       local/telegram.py, a chat in the browser, where TELEGRAM_TOKEN is not set
-    bot        bot.py
+    sagemaker        local/sagemaker, the SageMaker runtime in front of them
+    chat             local/telegram, a chat in the browser, where TELEGRAM_TOKEN is not set
+    bot              bot.py
 
-Each part is a process group of its own, known by STYLEBOT_LOCAL in its environment, so that a start finds what
-a start that was killed has left behind. All ports are of 127.0.0.1. Secrets travel by the environment alone.
+Each part is a process group of its own. All parts have the variable STYLEBOT_LOCAL in their
+environment, by which the next start finds and kills what a killed start has left behind. All ports
+are ports of 127.0.0.1. Secrets are in the environment of the parts that need them, and on no
+command line.
 """
 
 from __future__ import annotations
@@ -21,179 +23,58 @@ import re
 import secrets
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import requests
 
-from local.processes import StackError, free_port
-from local.seaweedfs import remove_sockets, s3_identity, storage_command
+from bot import FAILURE_PREFIX, MODELS, OUTPUT_PREFIX
+from local.model_servers import (
+    START_SECONDS,
+    ModelServer,
+    docker_command,
+    has_image,
+    model_command,
+    model_environment,
+    remove_container,
+)
+from local.processes import ManagedProcess, StackError, free_port, kill_leftovers, say
+from local.seaweedfs import credentials_file, remove_sockets, s3_environment, storage_process
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / ".local"
 BUCKET = "stylebot"
-MODELS = ("nst", "cyclegan")
-START_SECONDS, STALL_SECONDS = (
-    480,
-    30,
-)  # for a model server's first good /ping; for the next after a good one
-LOG_BYTES = 10 << 20
 MARK = "STYLEBOT_LOCAL"
 PYTHON = sys.executable
-
-
-def say(words: str) -> None:
-    print(words, flush=True)
-
-
-@dataclass
-class Part:
-    """A process that shall run. `cleanup` is a command that removes what its end may leave, such as a container."""
-
-    name: str
-    command: Callable[[], Sequence[str]]  # asked at each start
-    environment: dict[str, str]
-    log: Path
-    cleanup: Sequence[str] = ()
-    stop_seconds: float = 12
-    wanted: bool = True
-    process: subprocess.Popen[bytes] | None = None
-    argv: Sequence[str] = ()  # of the process
-    deaths: int = 0  # in a row, soon after a start
-    exit_code: int | None = None
-    after: float = 0.0  # no start before then (monotonic)
-    born: float = 0.0
-    proven: bool = False  # a model server that was in service since its start
-    seen: float = 0.0  # in service, or started
-
-    def start(self) -> None:
-        self.clean_up()
-        if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
-            self.log.replace(self.log.with_suffix(".log.1"))
-        with open(self.log, "ab") as sink:
-            self.argv = self.command()
-            self.process = subprocess.Popen(
-                self.argv,
-                cwd=ROOT,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self.born = self.seen = time.monotonic()
-        self.proven = False
-
-    def tend(self) -> None:
-        """Start it, start it again if it died, or stop it if it is not wanted."""
-        if self.process and self.process.poll() is not None:
-            self.bury(self.process.returncode)
-        elif self.wanted and not self.process and time.monotonic() >= self.after:
-            self.start()
-        elif self.process and not self.wanted:
-            say(f"{self.name} is idle and goes to sleep")
-            self.stop()
-
-    def bury(self, code: int) -> None:
-        self.kill()
-        self.exit_code = code
-        self.deaths = self.deaths + 1 if time.monotonic() < self.born + 60 else 1
-        pause = 0 if self.deaths == 1 else min(60, 2 ** (self.deaths - 1))
-        self.after = time.monotonic() + pause
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        again = (
-            f"is started again in {pause} s; its log: {self.log}" if pause else "is started again"
-        )
-        say(f"{self.name} {how}, and {again}")
-
-    def last_words(self) -> str:
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        return "\n".join([line for line in lines if line.strip()][-3:]) or "it said nothing"
-
-    def terminate(self) -> None:
-        if self.process:
-            with contextlib.suppress(ProcessLookupError):
-                self.process.terminate()
-
-    def stop(self) -> None:
-        self.terminate()
-        if self.process:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(self.stop_seconds)
-        self.kill()
-
-    def kill(self) -> None:
-        """The process, and whatever it started."""
-        if self.process:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            remove_sockets(self.argv)
-            self.process = None
-            self.clean_up()
-
-    def clean_up(self) -> None:
-        if self.cleanup:
-            subprocess.run(
-                self.cleanup, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
-            )
-
-
-# ---------------------------------------------------------------- the parts' commands
+# bot.py ends with this exit code where its settings are wrong: another start would not help.
+BOT_SETTINGS_ARE_WRONG = 2
+WATCH_SECONDS = 0.5
 
 
 def base_environment(data: Path) -> dict[str, str]:
-    """What every part gets: nothing of the user's own AWS settings, and no proxy for this machine."""
+    """Return the environment of every part.
+
+    It has none of the user's own AWS settings, and no proxy for this machine.
+    """
     private = re.compile("AWS_|TELEGRAM_TOKEN|GUNICORN_CMD_ARGS")
     environment = {name: value for name, value in os.environ.items() if not private.match(name)}
     for name in ("NO_PROXY", "no_proxy"):
-        environment[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"]))
-    nowhere = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
-    more = {"AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true", MARK: str(data)}
-    return environment | nowhere | more | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-
-
-def model_command(name: str) -> list[str]:
-    """The container's own command, outside of Docker."""
-    return [PYTHON, "-m", f"containers.{name}", "serve"]
-
-
-def docker_command(name: str, container: str, environment: dict[str, str]) -> list[str]:
-    """The image, on this machine's own network, as SageMaker would start it otherwise."""
-    command = ["docker", "run", "--rm", "--name", container, "--network", "host"]
-    command += ["--gpus", "all"] if has_gpu() else []
-    for variable in (
-        "GUNICORN_CMD_ARGS",
-        "NST_WEIGHTS",
-        "OMP_WAIT_POLICY",
-        *[key for key in environment if key.startswith("AWS_")],
-    ):
-        if variable in environment and environment[variable] != os.devnull:
-            command += ["--env", variable]  # the value stays out of the command line
-    if name == "cyclegan" and "MODEL_DIR" in environment:
-        command += ["--volume", f"{Path(environment['MODEL_DIR']).resolve()}:/opt/ml/model:ro"]
-    return [*command, f"stylebot-{name}", "serve"]
-
-
-def has_image(name: str) -> bool:
-    with contextlib.suppress(FileNotFoundError):
-        return not subprocess.run(
-            ["docker", "image", "inspect", name], capture_output=True, check=False
-        ).returncode
-    return False
-
-
-def has_gpu() -> bool:
-    return Path("/dev/nvidiactl").exists()
-
-
-# ---------------------------------------------------------------- all of them
+        hosts = [os.environ.get(name, ""), "127.0.0.1", "localhost"]
+        environment[name] = ",".join(host for host in hosts if host)
+    environment.update(
+        AWS_CONFIG_FILE=os.devnull,
+        AWS_SHARED_CREDENTIALS_FILE=os.devnull,
+        AWS_DEFAULT_REGION="us-east-1",
+        AWS_EC2_METADATA_DISABLED="true",
+        PYTHONPATH=str(ROOT),
+        PYTHONUNBUFFERED="1",
+    )
+    environment[MARK] = str(data)
+    return environment
 
 
 @dataclass
@@ -201,163 +82,172 @@ class Options:
     data: Path = DATA
     docker: bool = False
     idle_minutes: float = 0
-    ports: dict[str, int] = field(
-        default_factory=dict
-    )  # of chat, s3 and sagemaker, where they are chosen
+    # The ports of chat, s3 and sagemaker that the user has chosen; 0 or none: a free one.
+    ports: dict[str, int] = field(default_factory=dict)
+    # Returns the command line of a model server, for use without Docker.
+    model_command: Callable[[str], list[str]] = model_command
 
     def port(self, name: str) -> int:
+        """Return the port for `name`. Raises StackError where the chosen one is taken."""
         port = self.ports.get(name) or free_port()
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
-                raise StackError(f"Port {port} is taken. Choose another: --{name}-port") from None
+                message = f"Port {port} is taken. Choose another: --{name}-port"
+                raise StackError(message) from None
         return port
 
 
 class Stack:
-    """Raises StackError where something is missing that only its user can mend."""
+    """All parts. Its methods raise StackError for what only the user can put right."""
 
     def __init__(self, options: Options) -> None:
-        self.options, self.data = options, options.data.resolve()
+        self.options = options
+        self.data = options.data.resolve()
         self.logs = self.data / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
         self.data.chmod(0o700)
         self.lock = self.take_lock()
-        kill_leftovers(self.data)
-        self.parts: dict[str, Part] = {}
-        self.api = self.chat = self.key = (
-            ""  # the Bot API; the page of the chat and its key, where it is ours
-        )
-        self.addresses: dict[str, str] = {}
+        kill_leftovers(f"{MARK}={self.data}", remove_sockets)
+
+        # All parts by their names, in the order of their start; and those that are model servers.
+        self.parts: dict[str, ManagedProcess] = {}
+        self.models: dict[str, ModelServer] = {}
+        # The URL of each model server, by its name.
+        self.model_urls: dict[str, str] = {}
+        self.sagemaker_url = ""
+        self.token = os.environ.get("TELEGRAM_TOKEN", "")
+        # The URLs of the Bot API server and its page, and the page's key. Empty for Telegram's own.
+        self.api = ""
+        self.chat = ""
+        self.key = ""
 
     def take_lock(self) -> IO[str]:
-        lock = open(self.data / "lock", "a+")  # noqa: SIM115 - held until this process ends
+        """Return the lock file. The lock is held until it is closed, or this process ends."""
+        lock = open(self.data / "lock", "a+")  # noqa: SIM115 - it stays open
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StackError(
-                f"It runs already with the data in {self.data}. Stop that one, or use --data."
-            ) from None
+            message = f"It runs already with the data in {self.data}. Stop that one, or use --data."
+            raise StackError(message) from None
         return lock
 
-    def add(
-        self,
-        name: str,
-        command: Sequence[str],
-        environment: dict[str, str],
-        cleanup: Sequence[str] = (),
-    ) -> None:
-        self.parts[name] = Part(
-            name, lambda: command, environment, self.logs / f"{name}.log", cleanup
-        )
-        self.parts[name].start()
-
     def start(self) -> None:
-        """All parts, the storage first and the bot, which is told the styles, last."""
-        options, base = self.options, base_environment(self.data)
-        port, folder, config = options.port("s3"), self.data / "s3", self.data / "s3.json"
-        folder.mkdir(exist_ok=True)
-        base |= s3_identity(config) | {"AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}"}
-        # A second stack may take the ports that the storage uses among its own servers: each start takes new ones.
-        # It would take 15 s to end; it must bear to be killed anyway.
-        command = partial(storage_command, folder, config, port)
-        self.parts["storage"] = Part(
-            "storage", command, base, self.logs / "storage.log", stop_seconds=1
-        )
-        self.parts["storage"].start()
-        self.wait(f"http://127.0.0.1:{port}/healthz")
-        for name in MODELS:
-            self.add_model(name, base)
-        self.add_sagemaker(base)
-        self.add_telegram(base)
-        for name in MODELS:
-            self.wait(f"{self.addresses[name]}/ping")
-        self.add("bot", [PYTHON, str(ROOT / "bot.py")], self.bot_environment(base))
+        """Start all parts: the storage first, and the bot, which is told the styles, last."""
+        environment = base_environment(self.data)
+        port = self.options.port("s3")
+        environment |= s3_environment(credentials_file(self.data), port)
 
-    def add_model(self, name: str, base: dict[str, str]) -> None:
+        self.start_storage(environment, port)
+        for name in MODELS:
+            self.start_model(name, environment)
+        self.start_sagemaker(environment)
+        if not self.token:
+            self.start_chat(environment)
+        for url in self.model_urls.values():
+            self.wait_until_up(f"{url}/ping")
+        self.start_bot(environment)
+
+    def start_part(self, part: ManagedProcess) -> None:
+        self.parts[part.name] = part
+        part.start()
+
+    def start_python(
+        self, name: str, arguments: Sequence[str], environment: dict[str, str]
+    ) -> None:
+        command = [PYTHON, *arguments]
+        self.start_part(
+            ManagedProcess(name, lambda: command, environment, self.log_path(name), ROOT)
+        )
+
+    def log_path(self, name: str) -> Path:
+        return self.logs / f"{name}.log"
+
+    def start_storage(self, environment: dict[str, str], port: int) -> None:
+        log = self.log_path("storage")
+        self.start_part(storage_process(self.data, port, environment, log, ROOT))
+        self.wait_until_up(f"http://127.0.0.1:{port}/healthz")
+
+    def start_model(self, name: str, base: dict[str, str]) -> None:
         address = f"127.0.0.1:{free_port()}"
-        environment = base | {"GUNICORN_CMD_ARGS": f"--bind {address}"}
-        if (
-            not has_gpu()
-        ):  # threads that spin while they wait make two models on the same cores twice as slow
-            environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        self.addresses[name] = f"http://{address}"
-        if not self.options.docker:
-            return self.add(name, model_command(name), environment)
-        if not has_image(f"stylebot-{name}"):
-            raise StackError(
-                f"Docker does not run, or has no image stylebot-{name}. Build it: ./build.sh"
-            )
-        container = (
-            f"stylebot-local-{name}-{hashlib.sha256(str(self.data).encode()).hexdigest()[:8]}"
-        )
-        command = docker_command(name, container, environment)
-        return self.add(name, command, environment, ["docker", "rm", "--force", container])
+        environment = model_environment(base, address)
+        command = self.options.model_command(name)
+        if self.options.docker:
+            command = self.docker_command(name, environment)
+        server = ModelServer(name, lambda: command, environment, self.log_path(name), ROOT)
+        if self.options.docker:
+            server.clean_up = remove_container
+        self.models[name] = server
+        self.model_urls[name] = f"http://{address}"
+        self.start_part(server)
 
-    def add_sagemaker(self, base: dict[str, str]) -> None:
+    def docker_command(self, name: str, environment: dict[str, str]) -> list[str]:
+        image = f"stylebot-{name}"
+        if not has_image(image):
+            raise StackError(f"Docker does not run, or has no image {image}. Build it: ./build.sh")
+        digest = hashlib.sha256(str(self.data).encode()).hexdigest()[:8]
+        return docker_command(name, f"stylebot-local-{name}-{digest}", environment)
+
+    def start_sagemaker(self, environment: dict[str, str]) -> None:
         port = self.options.port("sagemaker")
-        self.addresses["sagemaker"] = f"http://127.0.0.1:{port}"
-        command = [
-            PYTHON,
+        self.sagemaker_url = f"http://127.0.0.1:{port}"
+        arguments = [
             "-m",
             "local.sagemaker",
             f"--port={port}",
-            f"--output=s3://{BUCKET}/async/output",
+            f"--output=s3://{BUCKET}/{OUTPUT_PREFIX}",
+            f"--failure=s3://{BUCKET}/{FAILURE_PREFIX}",
+            f"--idle-minutes={self.options.idle_minutes}",
         ]
-        command += [f"--idle-minutes={self.options.idle_minutes}"]
-        command += [f"--endpoint={name}={self.addresses[name]}" for name in MODELS]
-        self.add("sagemaker", command, base)
+        for name, url in self.model_urls.items():
+            arguments.append(f"--endpoint={name}={url}")
+        self.start_python("sagemaker", arguments, environment)
 
-    def add_telegram(self, base: dict[str, str]) -> None:
-        """The chat in the browser, unless there is a token for Telegram's own."""
-        self.token = os.environ.get("TELEGRAM_TOKEN", "")
-        if self.token:
-            return
-        port, self.token, self.key = (
-            self.options.port("chat"),
-            f"1:{secrets.token_urlsafe(24)}",
-            secrets.token_hex(16),
-        )
+    def start_chat(self, environment: dict[str, str]) -> None:
+        """Start the chat in the browser, with a token and a key made for this start."""
+        port = self.options.port("chat")
+        self.token = f"1:{secrets.token_urlsafe(24)}"
+        self.key = secrets.token_hex(16)
         self.api = f"http://127.0.0.1:{port}"
         self.chat = f"{self.api}/#{self.key}"
-        command = [
-            PYTHON,
-            "-m",
-            "local.telegram",
-            "--port",
-            str(port),
-            "--data",
-            str(self.data / "chat"),
-        ]
-        self.add("chat", command, base | {"TELEGRAM_TOKEN": self.token, "CHAT_KEY": self.key})
-        self.wait(f"{self.api}/")
+        arguments = ["-m", "local.telegram", f"--port={port}", f"--data={self.data / 'chat'}"]
+        keys = {"TELEGRAM_TOKEN": self.token, "CHAT_KEY": self.key}
+        self.start_python("chat", arguments, environment | keys)
+        self.wait_until_up(f"{self.api}/")
 
-    def bot_environment(self, base: dict[str, str]) -> dict[str, str]:
-        names = {
+    def start_bot(self, base: dict[str, str]) -> None:
+        environment = base | {
             "TELEGRAM_TOKEN": self.token,
             "BUCKET": BUCKET,
             "NST_ENDPOINT": "nst",
             "CYCLEGAN_ENDPOINT": "cyclegan",
+            "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": self.sagemaker_url,
         }
         if self.api:
-            names["TELEGRAM_API"] = self.api
+            environment["TELEGRAM_API"] = self.api
         if not os.environ.get("STYLES"):
-            names["STYLES"] = self.styles()
-        return base | names | {"AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": self.addresses["sagemaker"]}
+            environment["STYLES"] = ",".join(self.styles())
+        self.start_python("bot", [str(ROOT / "bot.py")], environment)
 
-    def styles(self) -> str:
-        """What the painters' server lists: the bot offers just that."""
-        words = fetch(f"{self.addresses['cyclegan']}/").text
-        found = re.search(r"^Styles: (\S.*)$", words, re.MULTILINE)
-        return found[1].replace(", ", ",") if found else ""
+    def styles(self) -> list[str]:
+        """Return the styles that the CycleGAN server has: the bot offers just those."""
+        accept = {"Accept": "application/json"}
+        styles: list[str] = fetch(f"{self.model_urls['cyclegan']}/", accept).json()["styles"]
+        return styles
 
-    def wait(self, url: str) -> None:
-        """Until `url` answers 200. Raises StackError when a part keeps dying, or says that it is broken for good."""
-        deadline, reason = time.monotonic() + START_SECONDS, "no answer"
+    def wait_until_up(self, url: str) -> None:
+        """Wait until `url` answers 200.
+
+        Raises StackError where a part keeps dying, or where the server says that it is broken for
+        good.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        reason = "no answer"
         while time.monotonic() < deadline:
-            self.tend(until_ready=True)
+            self.watch_parts()
+            self.check_start()
             with contextlib.suppress(requests.RequestException):
                 answer = fetch(url)
                 if answer.ok:
@@ -368,104 +258,71 @@ class Stack:
             time.sleep(0.1)
         raise StackError(f"{url} does not come up: {reason}. Logs: {self.logs}")
 
-    def tend(self, until_ready: bool = False) -> None:
-        """To be called about once a second. Raises StackError for a part that only its user can mend."""
-        if not until_ready:
-            self.follow_endpoints()
+    def watch(self) -> None:
+        """Restart what has died, and follow what SageMaker wants. Call this about once a second."""
+        self.follow_endpoints()
+        self.watch_parts()
+
+    def watch_parts(self) -> None:
         for part in self.parts.values():
-            part.tend()
-            is_refused = part.name == "bot" and part.exit_code == 2
-            if is_refused or (until_ready and part.deaths >= 3):
-                raise StackError(
-                    f"{part.name} does not run. Its last words:\n{part.last_words()}\nIts log: {part.log}"
-                )
+            part.watch()
+            if part.name == "bot" and part.exit_code == BOT_SETTINGS_ARE_WRONG:
+                raise does_not_run(part)
+
+    def check_start(self) -> None:
+        """While the stack starts, a part that has died three times will not run later either."""
+        for part in self.parts.values():
+            if part.deaths >= 3:
+                raise does_not_run(part)
 
     def follow_endpoints(self) -> None:
-        """Give each endpoint the server that SageMaker wants it to have: none, the same, or a new one."""
-        try:
-            told = fetch(f"{self.addresses['sagemaker']}/endpoints").json()
-        except (requests.RequestException, ValueError):
-            told = None
-        for name in MODELS:
-            if not told:
-                self.parts[name].seen = time.monotonic()  # nobody looked
+        """Tell each model server what local.sagemaker says of its endpoint."""
+        endpoints = self.describe_endpoints()
+        for name, server in self.models.items():
+            if endpoints is None:
+                server.skip_health()
                 continue
-            part, state, now = self.parts[name], told[name], time.monotonic()
-            if state["DesiredInstanceCount"] and not part.wanted:
-                say(f"{name} is woken")
-            part.wanted = bool(state["DesiredInstanceCount"])
-            if state["EndpointStatus"] == "InService":
-                part.proven, part.seen = True, now
-            elif part.process and now > part.seen + (
-                STALL_SECONDS if part.proven else START_SECONDS
-            ):
-                say(f"{name} has not answered /ping for a while, and is killed")
-                part.kill()
+            endpoint = endpoints[name]
+            server.set_wanted(endpoint["DesiredInstanceCount"] > 0)
+            server.update_health(endpoint["EndpointStatus"] == "InService")
+
+    def describe_endpoints(self) -> dict[str, Any] | None:
+        """Return the state of each endpoint, or None where local.sagemaker does not answer."""
+        try:
+            endpoints: dict[str, Any] = fetch(f"{self.sagemaker_url}/endpoints").json()
+        except (requests.RequestException, ValueError):
+            return None
+        return endpoints
 
     def stop(self) -> None:
-        """The bot first, so that it ends its steps; the storage last. A second Ctrl-C stops them at once."""
+        """Stop the bot first, and the storage last. If interrupted, kill all at once."""
         try:
-            for names in (("bot",), ("sagemaker",), ("chat", *MODELS), ("storage",)):
-                parts = [part for name in names if (part := self.parts.get(name))]
-                for act in (Part.terminate, Part.stop):
-                    for part in parts:
-                        act(part)
+            for names in (["bot"], ["sagemaker"], ["chat", *MODELS], ["storage"]):
+                parts = [self.parts[name] for name in names if name in self.parts]
+                for part in parts:
+                    part.terminate()
+                for part in parts:
+                    part.stop()
         finally:
             for part in self.parts.values():
                 part.kill()
             self.lock.close()
 
 
-def fetch(url: str) -> requests.Response:
-    with requests.Session() as web:
-        web.trust_env = False  # no proxy
-        return web.get(url, timeout=2)
+def does_not_run(part: ManagedProcess) -> StackError:
+    message = f"{part.name} does not run. The end of its log:\n{part.log_tail()}\n"
+    return StackError(f"{message}Its log: {part.log}")
 
 
-def kill_leftovers(data: Path) -> None:
-    """Whatever an earlier start with the same data has left, itself killed."""
-    mark = f"{MARK}={data}".encode()
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if int(process.name) != os.getpid() and mark in (
-                process / "environ"
-            ).read_bytes().split(b"\0"):
-                command = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
-                os.kill(int(process.name), signal.SIGKILL)
-                remove_sockets(command)
-
-
-def interrupts() -> None:
-    """SIGTERM and a closed terminal end it like Ctrl-C, which a shell may have had it ignore: all parts are stopped."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="./local.sh", add_help=False
-    )  # local.sh itself explains the options
-    parser.add_argument("--docker", action="store_true")
-    parser.add_argument("--idle-minutes", type=float, default=0)
-    parser.add_argument("--data", type=Path, default=DATA)
-    for name in ("chat", "s3", "sagemaker"):
-        parser.add_argument(f"--{name}-port", type=int, default=0)
-    given = parser.parse_args()
-    ports = {name: getattr(given, f"{name}_port") for name in ("chat", "s3", "sagemaker")}
-    return run(Options(given.data, given.docker, given.idle_minutes, ports), watch)
-
-
-def watch(stack: Stack) -> None:
-    say(f"The chat: {stack.chat}" if stack.chat else "The bot answers in Telegram.")
-    say(f"Ctrl-C stops everything. Data: {stack.data}, logs: {stack.logs}")
-    while True:
-        stack.tend()
-        time.sleep(0.5)
+def fetch(url: str, headers: dict[str, str] | None = None) -> requests.Response:
+    with requests.Session() as session:
+        session.trust_env = False  # no proxy
+        return session.get(url, headers=headers, timeout=2)
 
 
 def run(options: Options, use: Callable[[Stack], None]) -> int:
-    """Start everything, use it, and stop it, however that ends. Gives the exit code."""
-    interrupts()
+    """Start the stack, call `use`, and stop the stack, however that ended. Return the exit code."""
+    handle_signals()
     stack = None
     try:
         stack = Stack(options)
@@ -483,6 +340,47 @@ def run(options: Options, use: Callable[[Stack], None]) -> int:
             with contextlib.suppress(KeyboardInterrupt):
                 stack.stop()
     return 0
+
+
+def handle_signals() -> None:
+    """Let SIGTERM and a closed terminal stop all parts, as Ctrl-C does.
+
+    A shell may have made this process ignore Ctrl-C: that is undone.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+
+
+def run_until_stopped(stack: Stack) -> None:
+    if stack.chat:
+        say(f"The chat: {stack.chat}")
+    else:
+        say("The bot answers in Telegram.")
+    say(f"Ctrl-C stops everything. Data: {stack.data}, logs: {stack.logs}")
+    while True:
+        stack.watch()
+        time.sleep(WATCH_SECONDS)
+
+
+def main(command: Callable[[str], list[str]] = model_command) -> int:
+    """Parse the command line, and run the stack. `command` is for tests."""
+    # local.sh itself explains the options.
+    parser = argparse.ArgumentParser(prog="./local.sh", add_help=False)
+    parser.add_argument("--docker", action="store_true")
+    parser.add_argument("--idle-minutes", type=float, default=0)
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--chat-port", type=int, default=0)
+    parser.add_argument("--s3-port", type=int, default=0)
+    parser.add_argument("--sagemaker-port", type=int, default=0)
+    arguments = parser.parse_args()
+
+    ports = {
+        "chat": arguments.chat_port,
+        "s3": arguments.s3_port,
+        "sagemaker": arguments.sagemaker_port,
+    }
+    options = Options(arguments.data, arguments.docker, arguments.idle_minutes, ports, command)
+    return run(options, run_until_stopped)
 
 
 if __name__ == "__main__":

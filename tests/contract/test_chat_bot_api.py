@@ -1,4 +1,4 @@
-"""The Bot API as https://core.telegram.org/bots/api tells it, and as Telegram answers."""
+"""The Bot API as https://core.telegram.org/bots/api describes it, and as Telegram answers."""
 
 import io
 import threading
@@ -11,7 +11,6 @@ import pytest
 import requests
 from PIL import Image
 
-from local.processes import free_port
 from tests.fakes.chat import TOKEN, Chat, Guest, running_chat
 from tests.fakes.servers import ROOT
 
@@ -22,7 +21,7 @@ KEYS = {"inline_keyboard": [[{"text": "Monet", "callback_data": "style:monet"}]]
 
 @pytest.fixture(scope="module")
 def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chat]:
-    with running_chat(tmp_path_factory.mktemp("chat") / "data", free_port()) as chat:
+    with running_chat(tmp_path_factory.mktemp("chat") / "data") as chat:
         yield chat
 
 
@@ -36,11 +35,15 @@ def anna(chat: Chat) -> Guest:
 
 
 def updates(chat: Chat, **values: object) -> list[Any]:
-    """All unconfirmed updates, which are confirmed."""
+    """Return all unconfirmed updates, and confirm them."""
     found: list[Any] = chat.call("getUpdates", **values)
     if found:
         chat.call("getUpdates", offset=found[-1]["update_id"] + 1)
     return found
+
+
+def refused(reason: str) -> tuple[int, str]:
+    return 400, f"Bad Request: {reason}"
 
 
 def picture(width: int, height: int, kind: str = "JPEG") -> bytes:
@@ -51,10 +54,7 @@ def picture(width: int, height: int, kind: str = "JPEG") -> bytes:
 
 def test_a_message_and_what_the_bot_is_told(chat: Chat) -> None:
     guest = Guest(chat, next(NAMES))
-    assert chat.call("sendMessage", chat_id=guest.number, text="hi") == (
-        400,
-        "Bad Request: chat not found",
-    )
+    assert chat.call("sendMessage", chat_id=guest.number, text="hi") == refused("chat not found")
     guest.write("Привет", language_code="ru-RU")
     message = updates(chat)[-1]["message"]
     assert message["text"] == "Привет"
@@ -75,14 +75,14 @@ def test_a_message_and_what_the_bot_is_told(chat: Chat) -> None:
 
 
 def test_parameters_come_in_every_form(chat: Chat, anna: Guest) -> None:
-    url, values = f"{chat.url}/bot{TOKEN}/sendMessage", {"chat_id": str(anna.number), "text": "hi"}
-    for how in (
-        {"params": values},
-        {"data": values},
-        {"json": values},
-        {"data": values, "files": {"x": b"1"}},
+    url = f"{chat.url}/bot{TOKEN}/sendMessage"
+    values = {"chat_id": str(anna.number), "text": "hi"}
+    for answer in (
+        requests.post(url, params=values),
+        requests.post(url, data=values),
+        requests.post(url, json=values),
+        requests.post(url, data=values, files={"x": b"1"}),
     ):
-        answer = requests.post(url, **how)  # type: ignore[arg-type]
         assert answer.json()["result"]["text"] == "hi"
     assert requests.get(url, params=values).json()["ok"]
     assert requests.get(url.replace("sendMessage", "SENDMESSAGE"), params=values).json()["ok"]
@@ -99,31 +99,19 @@ def test_what_is_refused(chat: Chat, anna: Guest) -> None:
         "description": "Unauthorized",
     }
     assert chat.call("sendDice", **here) == (404, "Not Found: method not found")
-    assert chat.call("sendMessage", text="x") == (400, "Bad Request: chat_id is empty")
-    assert chat.call("sendMessage", **here, text="  ") == (
-        400,
-        "Bad Request: message text is empty",
-    )
-    assert chat.call("sendMessage", **here, text="x" * 4097) == (
-        400,
-        "Bad Request: message is too long",
-    )
+    assert chat.call("sendMessage", text="x") == refused("chat_id is empty")
+    assert chat.call("sendMessage", **here, text="  ") == refused("message text is empty")
+    assert chat.call("sendMessage", **here, text="x" * 4097) == refused("message is too long")
     long = {"inline_keyboard": [[{"text": "x", "callback_data": "x" * 65}]]}
-    assert chat.call("sendMessage", **here, text="x", reply_markup=long) == (
-        400,
-        "Bad Request: BUTTON_DATA_INVALID",
-    )
-    assert chat.call("sendMessage", **here, text="x", reply_markup="{")[0] == 400
-    assert (
-        chat.call("sendMessage", **here, text="x", reply_markup={"inline_keyboard": [["x"]]})[0]
-        == 400
-    )
+    too_long = chat.call("sendMessage", **here, text="x", reply_markup=long)
+    assert too_long == refused("BUTTON_DATA_INVALID")
+    no_json = chat.call("sendMessage", **here, text="x", reply_markup="{")
+    assert no_json[0] == 400
+    no_button = {"inline_keyboard": [["x"]]}
+    assert chat.call("sendMessage", **here, text="x", reply_markup=no_button)[0] == 400
     assert chat.call("sendPhoto", **here)[0] == 400
     caption = {"caption": "x" * 1025, "files": {"photo": PHOTO}}
-    assert chat.call("sendPhoto", **here, **caption) == (
-        400,
-        "Bad Request: message caption is too long",
-    )
+    assert chat.call("sendPhoto", **here, **caption) == refused("message caption is too long")
     for data, why in [
         (b"text", "IMAGE_PROCESS_FAILED"),
         (b"", "non-empty"),
@@ -210,7 +198,7 @@ def test_a_file_over_20_mb_cannot_be_downloaded(chat: Chat, anna: Guest) -> None
     anna.send("document", "a.tif", b"x" * (20 * 2**20 + 1))
     file = updates(chat)[0]["message"]["document"]
     assert file["file_size"] == 20 * 2**20 + 1
-    assert chat.call("getFile", file_id=file["file_id"]) == (400, "Bad Request: file is too big")
+    assert chat.call("getFile", file_id=file["file_id"]) == refused("file is too big")
 
 
 def test_editing(chat: Chat, anna: Guest) -> None:
@@ -218,59 +206,44 @@ def test_editing(chat: Chat, anna: Guest) -> None:
     mine = anna.write("mine")["message_id"]
     number = chat.call("sendMessage", **here, text="one", reply_markup=KEYS)["message_id"]
     at = {**here, "message_id": number}
-    assert chat.call("editMessageText", **here, message_id=mine, text="x") == (
-        400,
-        "Bad Request: message can't be edited",
-    )
+    not_its_own = chat.call("editMessageText", **here, message_id=mine, text="x")
+    assert not_its_own == refused("message can't be edited")
     gone = {**here, "message_id": 10**9}
-    assert chat.call("editMessageText", **gone, text="x") == (
-        400,
-        "Bad Request: message to edit not found",
-    )
-    assert chat.call("deleteMessage", **gone) == (400, "Bad Request: message to delete not found")
+    assert chat.call("editMessageText", **gone, text="x") == refused("message to edit not found")
+    assert chat.call("deleteMessage", **gone) == refused("message to delete not found")
     same = chat.call("editMessageText", **at, text="one", reply_markup=KEYS)
     assert same[0] == 400
     assert same[1].startswith("Bad Request: message is not modified")
-    assert "reply_markup" not in chat.call(
-        "editMessageText", **at, text="one"
-    )  # buttons that are not given go
-    assert chat.call("editMessageCaption", **at, caption="x") == (
-        400,
-        "Bad Request: there is no caption in the message to edit",
-    )
+    # Buttons that are not given are removed.
+    assert "reply_markup" not in chat.call("editMessageText", **at, text="one")
+    no_caption = chat.call("editMessageCaption", **at, caption="x")
+    assert no_caption == refused("there is no caption in the message to edit")
     media = '{"type": "photo", "media": "attach://preview", "caption": "half"}'
     edited = chat.call("editMessageMedia", **at, media=media, files={"preview": PHOTO})
     assert (edited["message_id"], edited["caption"]) == (number, "half")
     assert "text" not in edited
-    assert chat.call("editMessageText", **at, text="x") == (
-        400,
-        "Bad Request: there is no text in the message to edit",
-    )
+    no_text = chat.call("editMessageText", **at, text="x")
+    assert no_text == refused("there is no text in the message to edit")
     assert chat.call("editMessageCaption", **at, caption="all")["photo"] == edited["photo"]
     assert chat.call("deleteMessage", **at) is True
     assert chat.call("getFile", file_id=edited["photo"][0]["file_id"])[0] == 400
-    anna.news()
-    assert [event["message"]["message_id"] for event in Guest(chat, anna.number).news()] == [
-        1 + mine - 2,
-        mine,
-    ]
+    start = mine - 1
+    shown = [event["message"]["message_id"] for event in Guest(chat, anna.number).news()]
+    assert shown == [start, mine]
 
 
 def test_a_button_is_pressed_and_answered_once(chat: Chat, anna: Guest) -> None:
-    number = chat.call("sendMessage", chat_id=anna.number, text="Who?", reply_markup=KEYS)[
-        "message_id"
-    ]
+    sent = chat.call("sendMessage", chat_id=anna.number, text="Who?", reply_markup=KEYS)
+    number = sent["message_id"]
     assert anna.press(number, "style:dali").status_code == 400
     assert anna.press(number + 1, "style:monet").status_code == 400
     assert Guest(chat, next(NAMES)).press(number, "style:monet").status_code == 400
     assert anna.press(number, "style:monet").ok
     (update,) = updates(chat)
     query = update["callback_query"]
-    assert (query["data"], query["message"]["message_id"], query["from"]["id"]) == (
-        "style:monet",
-        number,
-        anna.number,
-    )
+    assert query["data"] == "style:monet"
+    assert query["message"]["message_id"] == number
+    assert query["from"]["id"] == anna.number
     assert chat.call("answerCallbackQuery", callback_query_id=query["id"]) is True
     again = chat.call("answerCallbackQuery", callback_query_id=query["id"])
     assert again[0] == 400
@@ -279,9 +252,9 @@ def test_a_button_is_pressed_and_answered_once(chat: Chat, anna: Guest) -> None:
 
 def test_what_the_page_hears(chat: Chat, anna: Guest) -> None:
     anna.news()
-    sent = chat.call(
-        "sendPhoto", chat_id=anna.number, caption="done", reply_markup=KEYS, files={"photo": PHOTO}
-    )
+    here = {"chat_id": anna.number}
+    files = {"photo": PHOTO}
+    sent = chat.call("sendPhoto", **here, caption="done", reply_markup=KEYS, files=files)
     (event,) = anna.news(timeout=5)
     assert event["kind"] == "message"
     message = event["message"]
@@ -291,42 +264,32 @@ def test_what_the_page_hears(chat: Chat, anna: Guest) -> None:
     assert len(anna.ask("GET", f"file/{photo['file_id']}").content) == photo["size"]
     assert Guest(chat, next(NAMES)).ask("GET", f"file/{photo['file_id']}").status_code == 404
     began = time.monotonic()
-    threading.Timer(
-        0.5, chat.call, ["sendChatAction"], {"chat_id": anna.number, "action": "typing"}
-    ).start()
+    action = {**here, "action": "typing"}
+    threading.Timer(0.5, chat.call, ["sendChatAction"], action).start()
     assert [event["kind"] for event in anna.news(timeout=20)] == ["action"]
     assert time.monotonic() - began < 10
-    chat.call(
-        "editMessageCaption", chat_id=anna.number, message_id=sent["message_id"], caption="new"
-    )
-    chat.call("sendMessage", chat_id=anna.number, text="short-lived")
-    assert [(e["kind"], e["message"].get("caption")) for e in anna.news()] == [
-        ("edit", "new"),
-        ("message", None),
-    ]
-    chat.call("deleteMessage", chat_id=anna.number, message_id=sent["message_id"])
-    assert [(e["kind"], e["message"]["message_id"]) for e in anna.news()] == [
-        ("delete", sent["message_id"])
-    ]
+    at = {**here, "message_id": sent["message_id"]}
+    chat.call("editMessageCaption", **at, caption="new")
+    chat.call("sendMessage", **here, text="short-lived")
+    changes = [(event["kind"], event["message"].get("caption")) for event in anna.news()]
+    assert changes == [("edit", "new"), ("message", None)]
+    chat.call("deleteMessage", **at)
+    changes = [(event["kind"], event["message"]["message_id"]) for event in anna.news()]
+    assert changes == [("delete", sent["message_id"])]
     assert anna.news() == []
 
 
 def test_commands_by_language(chat: Chat, anna: Guest) -> None:
-    chat.call("setMyCommands", commands=[{"command": "start", "description": "begin"}])
-    chat.call(
-        "setMyCommands",
-        commands=[{"command": "start", "description": "начать"}],
-        language_code="ru",
-    )
-    said = [
-        anna.ask("GET", f"commands?language_code={lang}").json()[0]["description"]
-        for lang in ("ru", "en")
-    ]
-    assert said == ["начать", "begin"]
+    english = [{"command": "start", "description": "begin"}]
+    russian = [{"command": "start", "description": "начать"}]
+    chat.call("setMyCommands", commands=english)
+    chat.call("setMyCommands", commands=russian, language_code="ru")
+    assert anna.ask("GET", "commands?language_code=ru").json() == russian
+    assert anna.ask("GET", "commands?language_code=en").json() == english
 
 
 def test_killed_it_loses_nothing(tmp_path: Path) -> None:
-    with running_chat(tmp_path / "data", free_port()) as chat:
+    with running_chat(tmp_path / "data") as chat:
         anna = Guest(chat, 7)
         anna.write("before")
         seen = chat.call("getUpdates")[0]["update_id"]

@@ -1,4 +1,4 @@
-"""local/sagemaker.py as boto3 sees it, in front of containers that misbehave, and killed again and again."""
+"""local.sagemaker as boto3 sees it: before bad containers, and killed again and again."""
 
 from __future__ import annotations
 
@@ -20,28 +20,34 @@ import pytest
 import requests
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from werkzeug.serving import make_server
 
 from local.processes import free_port
-from local.seaweedfs import remove_sockets, s3_identity, storage_command
+from local.sagemaker.app import create_app
+from local.sagemaker.container import PING_SECONDS, Container
+from local.sagemaker.endpoint import AsyncEndpoint, AsyncLimits, Endpoint, RealtimeEndpoint
+from local.sagemaker.queue import AsyncRequest, RequestQueue, retry_forever
+from local.seaweedfs import remove_sockets, s3_environment, storage_command
 from local.stack import base_environment
 from tests.fakes.container import FakeContainer
 from tests.fakes.servers import ROOT, wait_until
 
 Json = Any  # whatever JSON can hold, and what boto3 makes at run time
-BUCKET, SEED, KILLS = "tests", 20261122, 12
+BUCKET = "tests"
+SEED = 20261122
+KILLS = 12
+# Requests that are accepted while programs are killed.
+REQUESTS = 100
 IMAGE = b"\xff\xd8 not really \x00\x80"
 
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Of a process that finds a SeaweedFS of these tests as S3."""
+    """Run a SeaweedFS. Return the environment of a process that finds it as S3."""
     folder = tmp_path_factory.mktemp("s3")
-    config, port = folder / "s3.json", free_port()
-    base = (
-        base_environment(folder)
-        | s3_identity(config)
-        | {"AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}"}
-    )
+    config = folder / "s3.json"
+    port = free_port()
+    base = base_environment(folder) | s3_environment(config, port)
     with open(folder / "log", "wb") as log:
         command = storage_command(folder, config, port)
         weed = subprocess.Popen(command, stdout=log, stderr=log)
@@ -63,18 +69,30 @@ def is_up(url: str) -> bool:
         return False
 
 
-def client(service: str, environment: dict[str, str], url: str) -> Json:
-    keys = {"aws_access_key_id": environment["AWS_ACCESS_KEY_ID"]}
-    keys["aws_secret_access_key"] = environment["AWS_SECRET_ACCESS_KEY"]
-    config = Config(retries={"total_max_attempts": 1}, read_timeout=70, max_pool_connections=50)
-    return boto3.client(service, endpoint_url=url, region_name="us-east-1", config=config, **keys)
+def client(service: str, environment: dict[str, str], url: str, validates: bool = True) -> Json:
+    config = Config(
+        retries={"total_max_attempts": 1},
+        read_timeout=70,
+        max_pool_connections=50,
+        parameter_validation=validates,
+    )
+    return boto3.client(
+        service,
+        endpoint_url=url,
+        region_name="us-east-1",
+        config=config,
+        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
+    )
 
 
 class Runtime:
     """The program under test, which can be killed, and its two clients."""
 
     def __init__(self, environment: dict[str, str], log: Path, *arguments: str) -> None:
-        self.port, self.environment, self.log = free_port(), environment, log
+        self.port = free_port()
+        self.environment = environment
+        self.log = log
         self.url = f"http://127.0.0.1:{self.port}"
         self.command = [sys.executable, "-m", "local.sagemaker", f"--port={self.port}"]
         self.command += [f"--output=s3://{BUCKET}/async/output", *arguments]
@@ -107,9 +125,8 @@ class Runtime:
         self.s3.put_object(Bucket=BUCKET, Key=key, Body=json.dumps(wish).encode())
         return f"s3://{BUCKET}/{key}"
 
-    def ask(self, name: str, **options: Json) -> dict[str, Any]:
-        """An asynchronous request for a JSON that `wish` is, or by InputLocation."""
-        wish = options.pop("wish", None)
+    def ask(self, name: str, wish: Json = None, **options: Json) -> dict[str, Any]:
+        """Send an asynchronous request with `wish` as JSON, or with what `options` say."""
         if wish is not None:
             options["Body"] = json.dumps(wish).encode()
         answer: dict[str, Any] = self.runtime.invoke_endpoint_async(EndpointName=name, **options)
@@ -179,7 +196,8 @@ def headers_of(container: FakeContainer, body: bytes) -> dict[str, str]:
 def error_of(call: Json, **options: Json) -> dict[str, Any]:
     with pytest.raises(ClientError) as caught:
         call(**options)
-    return caught.value.response
+    response: dict[str, Any] = caught.value.response
+    return response
 
 
 # ---------------------------------------------------------------- real-time
@@ -367,15 +385,8 @@ def test_an_asynchronous_call_that_is_wrong(
 
 
 def unchecked(world: Runtime) -> Json:
-    """A client that sends even what botocore knows to be wrong."""
-    config = Config(parameter_validation=False, retries={"total_max_attempts": 1})
-    keys = {
-        name.lower(): world.environment[name]
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-    }
-    return boto3.client(
-        "sagemaker-runtime", endpoint_url=world.url, region_name="x", config=config, **keys
-    )
+    """Return a client that sends even what botocore knows to be wrong."""
+    return client("sagemaker-runtime", world.environment, world.url, validates=False)
 
 
 def test_no_more_than_two_at_a_time_and_all_in_the_end(
@@ -389,22 +400,111 @@ def test_no_more_than_two_at_a_time_and_all_in_the_end(
     assert world.queue() == []
 
 
+class InProcess(Runtime):
+    """The same program in this process, with short intervals."""
+
+    def __init__(self, environment: dict[str, str], log: Path, container_url: str) -> None:
+        super().__init__(environment, log)
+        container = Container(container_url, ping_seconds=0.3)
+        folder = f"s3://{BUCKET}/async"
+        queue = RequestQueue(self.s3, f"{folder}/output", f"{folder}/failure")
+        queue.wait_for_bucket()
+        self.live = RealtimeEndpoint("live", container, ping_interval=0.05)
+        self.queued = AsyncEndpoint("patient", container, queue, AsyncLimits(), ping_interval=0.05)
+        self.endpoints: dict[str, Endpoint] = {"live": self.live, "patient": self.queued}
+        app = create_app(self.endpoints)
+        self.server = make_server("127.0.0.1", self.port, app, threaded=True)
+        log.write_text("")
+
+    def start(self) -> None:
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        for endpoint in self.endpoints.values():
+            endpoint.start()
+
+    def kill(self) -> None:
+        self.server.shutdown()
+
+
+@pytest.fixture
+def quick(
+    environment: dict[str, str], container: FakeContainer, tmp_path: Path
+) -> Iterator[InProcess]:
+    """Not started."""
+    runtime = InProcess(environment, tmp_path / "log", container.url)
+    yield runtime
+    runtime.server.server_close()
+
+
 def test_an_endpoint_whose_ping_fails_is_taken_out_and_comes_back(
-    world: Runtime, container: FakeContainer
+    quick: InProcess, container: FakeContainer
 ) -> None:
+    quick.start()
+    quick.comes_up("live")
     container.healthy = False
-    wait_until(lambda: not world.is_serving("live"), 10, "it stayed in service")
-    error = error_of(world.runtime.invoke_endpoint, EndpointName="live", Body=b"{}")
+    wait_until(lambda: not quick.is_serving("live"), 10, "it stayed in service")
+    error = error_of(quick.runtime.invoke_endpoint, EndpointName="live", Body=b"{}")
     assert error["Error"]["Code"] == "ServiceUnavailable"
-    wait_until(lambda: not world.is_serving("queued"), 10, "it stayed in service")
-    asked = world.ask("queued", wish={"patience": 1})
-    time.sleep(2)
-    assert world.queue(), "it was not kept"
-    container.healthy, container.ping_seconds = True, 2.5
-    time.sleep(3)
-    assert not world.is_serving("live"), "a ping may take 2 s, not longer"
+    wait_until(lambda: not quick.is_serving("patient"), 10, "it stayed in service")
+    asked = quick.ask("patient", wish={"patience": 1})
+    time.sleep(0.3)
+    assert quick.queue(), "it was not kept"
+    container.healthy = True
+    container.ping_seconds = 1.0
+    time.sleep(1.5)
+    assert not quick.is_serving("live"), "a ping that takes too long is no good one"
     container.ping_seconds = 0
-    assert world.outcome(asked) == ("output", b'{"patience": 1}')
+    assert quick.outcome(asked) == ("output", b'{"patience": 1}')
+    quick.kill()
+
+
+def test_a_ping_may_take_2_seconds_as_at_sagemaker(container: FakeContainer) -> None:
+    assert Container(container.url).ping_seconds == PING_SECONDS == 2
+
+
+def test_a_request_that_has_waited_too_long_ends_in_the_failure(quick: InProcess) -> None:
+    places = {
+        "OutputLocation": f"s3://{BUCKET}/async/output/late.out",
+        "FailureLocation": f"s3://{BUCKET}/async/failure/late-error.out",
+    }
+    an_hour_ago = time.time() - 3600
+    late = AsyncRequest(
+        "late",
+        {},
+        output=places["OutputLocation"],
+        failure=places["FailureLocation"],
+        ttl=3599,
+        timeout=900,
+        accepted=an_hour_ago,
+    )
+    quick.queued.accept(late)
+    quick.queued.end_expired_requests()
+    kind, words = quick.outcome(places)
+    assert (kind, words) == (
+        "failure",
+        b"The request expired: it waited for more than 3599 seconds.",
+    )
+    assert quick.queue() == []
+    assert quick.queued.describe()["ApproximateBacklogSize"] == 0
+
+
+def test_a_request_is_the_same_after_it_was_stored() -> None:
+    request = AsyncRequest("1", {"Accept": "*/*"}, "s3://b/o", "s3://b/f", 60, 900, body="e30=")
+    assert AsyncRequest.from_json(request.to_json()) == request
+
+
+def test_a_fault_of_s3_is_waited_out_with_longer_and_longer_pauses() -> None:
+    error = ClientError({"Error": {"Code": "InternalError"}}, "PutObject")
+    answers: list[Exception | str] = [error] * 8 + ["done"]
+    pauses: list[float] = []
+
+    def call() -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert retry_forever(call, pauses.append) == "done"
+    assert pauses == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]
 
 
 # ---------------------------------------------------------------- sleep and death
@@ -457,52 +557,55 @@ def test_what_was_accepted_ends_in_an_output_or_a_failure_whoever_is_killed(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     dice = random.Random(SEED)
-    accepted: dict[int, dict[str, Any]] = {}
+    accepted: dict[int, tuple[int, dict[str, Any]]] = {}
     stop = threading.Event()
     with Server() as server, running(environment, tmp_path, *server.arguments) as runtime:
 
         def ask() -> None:
-            number, own = 0, random.Random(SEED)
-            while not stop.wait(own.uniform(0, 0.1)):
+            own_dice = random.Random(SEED)
+            number = 0
+            while not stop.wait(own_dice.uniform(0, 0.1)):
                 number += 1
-                wish = {
-                    "n": number,
-                    "seconds": own.uniform(0, 0.3),
-                    "status": own.choice([200, 200, 200, 400]),
-                }
+                status = own_dice.choice([200, 200, 200, 400])
+                wish = {"n": number, "seconds": own_dice.uniform(0, 0.3), "status": status}
                 try:
-                    accepted[number] = runtime.ask("mortal", wish=wish) | {"status": wish["status"]}
+                    places = runtime.ask("mortal", wish=wish)
                 except Exception:
                     continue  # not accepted: it is being killed
+                accepted[number] = (status, places)
 
         asking = threading.Thread(target=ask)
         asking.start()
         try:
             for _ in range(KILLS):
-                time.sleep(dice.uniform(0.1, 2.5))
-                for victim in dice.choice([[runtime], [server], [server, runtime]]):
+                time.sleep(dice.uniform(0.1, 2.0))
+                for victim in dice.choice(victims(runtime, server)):
                     victim.kill()
                     victim.start()
+            wait_until(lambda: len(accepted) >= REQUESTS, 120, "it accepts no requests")
         finally:
             stop.set()
             asking.join()
         wait_until(lambda: not runtime.queue(), 120, "the queue does not empty")
         counts = {"output": 0, "failure": 0}
-        for number, places in accepted.items():
-            answers = [runtime.read(places[f"{kind}Location"]) for kind in ("Output", "Failure")]
-            assert sum(answer is not None for answer in answers) == 1, (
-                f"request {number}: {answers}"
+        for number, (status, places) in accepted.items():
+            output = runtime.read(places["OutputLocation"])
+            failure = runtime.read(places["FailureLocation"])
+            assert (output is None) != (failure is None), (
+                f"request {number}: {output!r} {failure!r}"
             )
-            kind, said = (
-                ("output", answers[0]) if answers[0] is not None else ("failure", answers[1])
-            )
-            counts[kind] += 1
-            is_good = kind == "output" and places["status"] == 200
-            assert is_good or places["status"] == 400 or b"died" in (said or b""), (
-                f"request {number}: {said!r}"
-            )
+            if output is not None:
+                counts["output"] += 1
+                assert status == 200, f"request {number}: {output!r}"
+            if failure is not None:
+                counts["failure"] += 1
+                assert status == 400 or b"died" in failure, f"request {number}: {failure!r}"
         print(f"{KILLS} kills, {len(accepted)} accepted requests: {counts}")
         assert counts["output"] > 50
+
+
+def victims(runtime: Runtime, server: Server) -> list[list[Runtime | Server]]:
+    return [[runtime], [server], [server, runtime]]
 
 
 def test_a_stop_loses_nothing_either(

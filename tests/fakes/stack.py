@@ -1,4 +1,8 @@
-"""local.stack or local.demo with models that need no PyTorch: `python -m tests.fakes.stack (stack|demo OUT) ...`."""
+"""local.stack and local.demo with models that need no PyTorch.
+
+    python -m tests.fakes.stack stack [OPTIONS OF local.stack]
+    python -m tests.fakes.stack demo OUT [OPTIONS OF local.demo]
+"""
 
 import sys
 from pathlib import Path
@@ -8,19 +12,16 @@ from tests.fakes.servers import GUNICORN_CONFIG
 
 
 def model_command(name: str) -> list[str]:
-    return [
-        sys.executable,
-        "-m",
-        "gunicorn",
-        "--config",
-        str(GUNICORN_CONFIG),
-        f"tests.fakes.model:{name}()",
-    ]
+    gunicorn = [sys.executable, "-m", "gunicorn", "--config", str(GUNICORN_CONFIG)]
+    return [*gunicorn, f"tests.fakes.model:{name}()"]
+
+
+def main() -> int:
+    if sys.argv.pop(1) == "stack":
+        return stack.main(model_command)
+    demo.OUT = Path(sys.argv.pop(1))
+    return demo.main(model_command)
 
 
 if __name__ == "__main__":
-    stack.model_command = model_command
-    which = sys.argv.pop(1)
-    if which == "demo":
-        demo.OUT = Path(sys.argv.pop(1))
-    sys.exit(stack.main() if which == "stack" else demo.main())
+    sys.exit(main())

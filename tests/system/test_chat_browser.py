@@ -12,8 +12,10 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,56 +26,71 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
-from local.processes import free_port
 from tests.fakes.chat import KEY, TOKEN, Chat, Guest, running_chat
 from tests.fakes.names import BUCKET, ROOT, eventually
 from tests.fakes.sagemaker import Endpoint
 from tests.fakes.storage import Storage
 
-PHOTO, STYLE = ROOT / "examples/photos/chelsea.jpg", ROOT / "examples/styles/swirls.jpg"
+PHOTO = ROOT / "examples/photos/chelsea.jpg"
+STYLE = ROOT / "examples/styles/swirls.jpg"
+# Paste, drag or drop a file: the kind of event, and the file in base64.
 DROP = """
-const bytes = Uint8Array.from(atob(arguments[1]), letter => letter.charCodeAt(0));
+const [kind, data] = arguments;
+const bytes = Uint8Array.from(atob(data), letter => letter.charCodeAt(0));
 const transfer = new DataTransfer();
 transfer.items.add(new File([bytes], "dropped.jpg", {type: "image/jpeg"}));
-const event = arguments[0] === "paste" ? new ClipboardEvent("paste", {clipboardData: transfer, bubbles: true})
-  : new DragEvent(arguments[0], {dataTransfer: transfer, bubbles: true, cancelable: true});
+const event = kind === "paste"
+  ? new ClipboardEvent(kind, {clipboardData: transfer, bubbles: true})
+  : new DragEvent(kind, {dataTransfer: transfer, bubbles: true, cancelable: true});
 document.querySelector("#text").dispatchEvent(event);
+"""
+# The last element of a selector, with a text in it, that is shown.
+FIND = """
+const [selector, text] = arguments;
+return [...document.querySelectorAll(selector)]
+  .filter(it => it.checkVisibility() && it.textContent.includes(text))
+  .at(-1);
 """
 
 
 class Painter(Endpoint):
-    """Paints slowly, and only the cat of examples/: with what the two models made of it for examples/sheet.jpg."""
+    """Paints only the cat of examples/: with what both models made of it for examples/sheet.jpg.
+
+    A painting tells its progress at once, and is finished when `may_finish` is set.
+    """
 
     def __init__(self, storage: Storage) -> None:
         super().__init__(storage)
-        self.seconds, self.steps = 4.0, 3
+        self.may_finish = threading.Event()
+        self.may_finish.set()
         sheet = Image.open(ROOT / "examples/sheet.jpg")
-        self.paintings = {
-            name: sheet.crop((left, 16, left + 541, 376))
-            for name, left in (("nst", 1039), ("gan", 1596))
-        }
+        self.nst_painting = sheet.crop((1039, 16, 1580, 376))
+        self.cyclegan_painting = sheet.crop((1596, 16, 2137, 376))
 
     def _paint(self, call: dict[str, Any]) -> None:
         request = json.loads(self._read(call["input"]))
         self.requests.append(request)
-        painting = self.paintings["nst" if call["endpoint"] == "nst" else "gan"]
-        for step in range(1, self.steps + 1):
-            progress: dict[str, Any] = {
-                "step": step,
-                "steps": self.steps + 1,
-                "seconds_left": 30 * (1 - step / self.steps) + 8,
-            }
-            preview = painting.resize((256 * step // self.steps, 170 * step // self.steps))
-            progress["preview"] = base64.b64encode(jpeg(preview)).decode()
-            self._write(request["progress_url"].split("/", 3)[3], json.dumps(progress).encode())
-            time.sleep(self.seconds / self.steps)
-        self._write(request["result_url"].split("/", 3)[3], jpeg(painting))
-        said = {
-            "result_url": request["result_url"],
-            "size": [541, 360],
-            "seconds": 88 if "nst" in call["endpoint"] else 2,
-        }
-        self._write(call["output"], json.dumps(said).encode())
+        painting = self.cyclegan_painting
+        seconds = 2
+        if call["endpoint"] == "nst":
+            painting = self.nst_painting
+            seconds = 88
+        self._write(key_of(request["progress_url"]), progress(painting))
+        self.may_finish.wait(120)
+        self._write(key_of(request["result_url"]), jpeg(painting))
+        answer = {"result_url": request["result_url"], "size": [541, 360], "seconds": seconds}
+        self._write(call["output"], json.dumps(answer).encode())
+
+
+def progress(painting: Image.Image) -> bytes:
+    preview = base64.b64encode(jpeg(painting.resize((128, 85)))).decode()
+    told = {"step": 2, "steps": 4, "seconds_left": 18, "preview": preview}
+    return json.dumps(told).encode()
+
+
+def key_of(url: str) -> str:
+    """Return the key in s3://BUCKET/KEY."""
+    return url.split("/", 3)[3]
 
 
 def jpeg(image: Image.Image) -> bytes:
@@ -102,7 +119,7 @@ def chat(
 ) -> Iterator[Chat]:
     """The chat, with bot.py behind it."""
     folder = tmp_path_factory.mktemp("chat")
-    with running_chat(folder / "data", free_port()) as chat:
+    with running_chat(folder / "data") as chat:
         environment = os.environ | {
             "TELEGRAM_TOKEN": TOKEN,
             "TELEGRAM_API": chat.url,
@@ -117,7 +134,9 @@ def chat(
             bot = subprocess.Popen(
                 [sys.executable, str(ROOT / "bot.py")], env=environment, stderr=log
             )
-        eventually(lambda: len(Guest(chat, 1).ask("GET", "commands").json()) == 3, "the bot is up")
+        eventually(
+            lambda: len(Guest(chat, 1).ask("GET", "commands").json()) == 3, "the bot is up", 60
+        )
         yield chat
         bot.kill()
         bot.wait()
@@ -134,11 +153,13 @@ class Tab:
         dark: bool = False,
         size: tuple[int, int] = (1100, 800),
     ) -> None:
-        browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
+        browser = shutil.which("chromium")
+        driver = shutil.which("chromedriver")
         if not browser or not driver:
             why = "Chromium is missing: apt-get install chromium chromium-driver"
-            (pytest.fail if os.environ.get("CI") else pytest.skip)(why)
-            raise AssertionError(why)
+            if not os.environ.get("CI"):
+                pytest.skip(why)
+            pytest.fail(why)
         options = webdriver.ChromeOptions()
         options.binary_location = browser
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
@@ -152,37 +173,36 @@ class Tab:
         ):
             options.add_argument(f"--{flag}")
         self.driver = webdriver.Chrome(options, webdriver.ChromeService(driver))
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        scheme = {"name": "prefers-color-scheme", "value": "light"}
+        if dark:
+            scheme["value"] = "dark"
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
         width, height = size
-        metrics = {
-            "width": width,
-            "height": height,
-            "deviceScaleFactor": 1 if width > 600 else 2,
-            "mobile": width <= 600,
-        }
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        if width <= 600:
+            metrics.update(deviceScaleFactor=2, mobile=True)
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         self.driver.get(f"{chat.url}/#{KEY}")
 
     def all(self, css: str) -> list[WebElement]:
         return self.driver.find_elements(By.CSS_SELECTOR, css)
 
-    def sees(self, css: str, words: str = "", seconds: float = 20) -> WebElement:
-        """The last element that has these words in it, as soon as there is one that is shown."""
+    def sees(self, css: str, words: str = "", seconds: float = 60) -> WebElement:
+        """Return the last element with these words in it, as soon as one is shown."""
+        found: list[WebElement] = []
 
-        def find() -> WebElement | None:
-            script = "return [...document.querySelectorAll(arguments[0])].filter(it => it.checkVisibility() && "
-            script += "it.textContent.includes(arguments[1])).at(-1)"
-            found: WebElement | None = self.driver.execute_script(script, css, words)
-            return found
+        def find() -> bool:
+            element = self.driver.execute_script(FIND, css, words)
+            if element:
+                found.append(element)
+            return bool(found)
 
         try:
-            return eventually(find, f"the page shows {css} with {words!r}", seconds)
+            eventually(find, f"the page shows {css} with {words!r}", seconds)
         except AssertionError as error:
             page = self.driver.find_element(By.TAG_NAME, "body").text
-            raise AssertionError(
-                f"{error}; it shows:\n{page}\n{self.driver.get_log('browser')}"
-            ) from None
+            raise AssertionError(f"{error}; it shows:\n{page}\n{self.console()}") from None
+        return found[0]
 
     def click(self, css: str, words: str = "") -> None:
         found = self.sees(css, words)
@@ -198,11 +218,24 @@ class Tab:
 
     def has_picture(self, article: str) -> tuple[int, int]:
         """The size of the newest picture that has been loaded in such a message, or of none."""
-        script = "const image = [...document.querySelectorAll(arguments[0] + ' img')].at(-1);"
-        size = self.driver.execute_script(
-            script + "return image ? [image.naturalWidth, image.naturalHeight] : [0, 0]", article
-        )
-        return size[0], size[1]
+        script = """
+            const image = [...document.querySelectorAll(arguments[0] + " img")].at(-1);
+            return image ? [image.naturalWidth, image.naturalHeight] : [0, 0];
+        """
+        width, height = self.driver.execute_script(script, article)
+        return width, height
+
+    def has_painting(self) -> bool:
+        return self.has_picture("article.bot") == (541, 360)
+
+    def has_preview(self) -> bool:
+        return self.has_picture("article.bot.framed") > (0, 0)
+
+    def has_progress(self) -> bool:
+        return bool(self.all("article.bot progress"))
+
+    def waits_for(self, what: str, check: Callable[[], bool]) -> None:
+        eventually(check, what, 60)
 
     def shoot(self, name: str) -> None:
         if folder := os.environ.get("SCREENSHOTS"):
@@ -210,108 +243,139 @@ class Tab:
             self.driver.save_screenshot(f"{folder}/{name}.png")
 
     def complaints(self) -> list[Any]:
-        """What the browser's console says, above all about what the page's own policy forbids."""
-        return [line for line in self.driver.get_log("browser") if line["level"] == "SEVERE"]
+        """Return the errors in the console, above all what the page's own policy forbids."""
+        return [line for line in self.console() if line["level"] == "SEVERE"]
+
+    def console(self) -> list[dict[str, Any]]:
+        lines: list[dict[str, Any]] = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
+        return lines
 
     def close(self) -> None:
         self.driver.quit()
 
 
+class Browser:
+    """Opens tabs, and closes them in the end."""
+
+    def __init__(self, chat: Chat) -> None:
+        self.chat = chat
+        self.tabs: list[Tab] = []
+
+    def open(
+        self, language: str = "en", dark: bool = False, size: tuple[int, int] = (1100, 800)
+    ) -> Tab:
+        tab = Tab(self.chat, language, dark, size)
+        self.tabs.append(tab)
+        return tab
+
+
 @pytest.fixture
-def open_tab(chat: Chat) -> Iterator[Any]:
-    tabs: list[Tab] = []
-
-    def open_one(**options: Any) -> Tab:  # noqa: ANN401
-        tabs.append(Tab(chat, **options))
-        return tabs[-1]
-
-    yield open_one
-    for tab in tabs:
+def browser(chat: Chat) -> Iterator[Browser]:
+    browser = Browser(chat)
+    yield browser
+    for tab in browser.tabs:
         tab.close()
 
 
+@dataclass
+class Words:
+    """What the page and the bot say in one language."""
+
+    start: str
+    ask_photo: str
+    ask_style: str
+    painting: str
+    left: str
+    cancel: str
+    cancelled: str
+
+
+WORDS = {
+    "en": Words(
+        start="Start",
+        ask_photo="send me the photo",
+        ask_style="Choose a painter",
+        painting="Painting your photo",
+        left="left",
+        cancel="Cancel",
+        cancelled="Cancelled",
+    ),
+    "ru": Words(
+        start="Начать",
+        ask_photo="Пришлите фотографию",
+        ask_style="Выберите художника",
+        painting="Рисую ваше",
+        left="ещё",
+        cancel="Отменить",
+        cancelled="Отменено",
+    ),
+}
 LOOKS = [
     ("en", False, (1100, 800), "desktop-light"),
     ("ru", True, (390, 844), "phone-dark"),
 ]
-WORDS = {
-    "en": (
-        "Start",
-        "send me the photo",
-        "Choose a painter",
-        "Painting your photo",
-        "left",
-        "Cancel",
-        "Cancelled",
-    ),
-    "ru": (
-        "Начать",
-        "Пришлите фотографию",
-        "Выберите художника",
-        "Рисую ваше",
-        "ещё",
-        "Отменить",
-        "Отменено",
-    ),
-}
 
 
 @pytest.mark.parametrize(
     ("language", "dark", "size", "name"), LOOKS, ids=[look[3] for look in LOOKS]
 )
 def test_from_a_photo_to_two_paintings(
-    open_tab: Any,  # noqa: ANN401
+    browser: Browser,
     painter: Painter,
     language: str,
     dark: bool,
     size: tuple[int, int],
     name: str,
 ) -> None:
-    tab: Tab = open_tab(language=language, dark=dark, size=size)
-    start, ask_photo, ask_style, painting, left, cancel, cancelled = WORDS[language]
+    tab = browser.open(language, dark, size)
+    words = WORDS[language]
     tab.sees("#empty")
     tab.shoot(f"{name}-1-empty")
-    tab.click("#start", start)
-    tab.sees("article.bot", ask_photo)
+    tab.click("#start", words.start)
+    tab.sees("article.bot", words.ask_photo)
     tab.driver.find_element(By.ID, "picker").send_keys(str(PHOTO))
     tab.sees("#chosen img")
     tab.shoot(f"{name}-2-choose")
     tab.click("#as-photo")
-    tab.sees("article.bot", ask_style)
+    tab.sees("article.bot", words.ask_style)
     tab.shoot(f"{name}-3-style")
+
+    painter.may_finish.clear()
     tab.pick(STYLE)
-    status = tab.sees("article.bot", painting)
-    eventually(
-        lambda: tab.all("article.bot progress") and tab.has_picture("article.bot.framed") > (0, 0),
-        "a preview",
-    )
-    assert left in status.text
+    status = tab.sees("article.bot", words.painting)
+    tab.waits_for("a preview", lambda: tab.has_progress() and tab.has_preview())
+    assert words.left in status.text
     assert tab.sees("#status.busy")
     tab.shoot(f"{name}-4-progress")
-    eventually(lambda: tab.has_picture("article.bot") == (541, 360), "the painting is there")
-    eventually(lambda: not tab.all("article.bot progress"), "the status message is gone")
+    painter.may_finish.set()
+    tab.waits_for("the painting", tab.has_painting)
+    tab.waits_for("the end of the status message", lambda: not tab.has_progress())
     tab.shoot(f"{name}-5-painting")
+
     tab.click("article.bot .keys button", "Vintage")
-    eventually(
-        lambda: len(tab.all("article.bot img")) == 2 and not tab.all("progress"),
+    tab.waits_for(
         "the second painting",
+        lambda: len(tab.all("article.bot img")) == 2 and not tab.all("progress"),
     )
     tab.shoot(f"{name}-6-painter")
     tab.click("article.bot .picture")
     tab.sees("#viewer-image")
     tab.shoot(f"{name}-7-enlarged")
     tab.click("#viewer-close")
-    painter.seconds = 60
+
+    painter.may_finish.clear()
     tab.click("article.bot .keys button", "Monet")
-    tab.click("article.bot .keys button", cancel)
-    tab.sees("article.bot", cancelled)
-    painter.seconds = 4
+    tab.click("article.bot .keys button", words.cancel)
+    tab.sees("article.bot", words.cancelled)
+    painter.may_finish.set()
     tab.shoot(f"{name}-8-cancelled")
     assert tab.complaints() == []
 
 
-def test_files_come_by_paste_and_drop_and_leave_untouched(open_tab: Any, painter: Painter) -> None:  # noqa: ANN401
-    tab: Tab = open_tab()
+def test_files_come_by_paste_and_drop_and_leave_untouched(
+    browser: Browser, painter: Painter
+) -> None:
+    tab = browser.open()
     tab.sees("#empty")
     data = base64.b64encode(PHOTO.read_bytes()).decode()
     tab.driver.execute_script(DROP, "paste", data)
@@ -322,12 +386,12 @@ def test_files_come_by_paste_and_drop_and_leave_untouched(open_tab: Any, painter
     tab.driver.execute_script(DROP, "drop", data)
     tab.click("#as-document")
     tab.sees("article.user .file", "dropped.jpg")
-    eventually(lambda: tab.has_picture("article.bot") == (541, 360), "the painting is there")
+    tab.waits_for("the painting", tab.has_painting)
     assert painter.storage.list_keys("chats/")
 
 
-def test_commands_are_offered_and_words_are_words(open_tab: Any) -> None:  # noqa: ANN401
-    tab: Tab = open_tab()
+def test_commands_are_offered_and_words_are_words(browser: Browser) -> None:
+    tab = browser.open()
     tab.sees("#empty")
     tab.sees("#text").send_keys("/he")
     assert tab.sees("#commands button").text.startswith("/help")
@@ -336,17 +400,17 @@ def test_commands_are_offered_and_words_are_words(open_tab: Any) -> None:  # noq
     tab.sees("article.user", "/help")
     tab.sees("article.bot", "Send me a photo")
     tab.click("#commands-button")
-    eventually(lambda: len(tab.all("#commands button")) == 3, "all commands")
+    tab.waits_for("all commands", lambda: len(tab.all("#commands button")) == 3)
     tab.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
-    eventually(lambda: not tab.all("#commands:not([hidden])"), "the commands are gone")
+    tab.waits_for("no commands", lambda: not tab.all("#commands:not([hidden])"))
     tab.write("<img src=x onerror=alert(1)><b>bold</b>")
     tab.sees("article.user:not(.sending) p", "<img src=x onerror=alert(1)><b>bold</b>")
     assert not tab.all("article b, article img")
     assert tab.complaints() == []
 
 
-def test_tabs_are_users_and_a_tab_keeps_its_chat(open_tab: Any, chat: Chat) -> None:  # noqa: ANN401
-    anna: Tab = open_tab()
+def test_tabs_are_users_and_a_tab_keeps_its_chat(browser: Browser, chat: Chat) -> None:
+    anna = browser.open()
     anna.click("#start")
     anna.sees("article.bot", "Hello")
     anna.driver.switch_to.new_window("tab")
@@ -359,8 +423,8 @@ def test_tabs_are_users_and_a_tab_keeps_its_chat(open_tab: Any, chat: Chat) -> N
     anna.sees("article.user", "/help")
 
 
-def test_what_goes_wrong_is_told_in_words(open_tab: Any, chat: Chat, tmp_path: Path) -> None:  # noqa: ANN401
-    tab: Tab = open_tab()
+def test_what_goes_wrong_is_told_in_words(browser: Browser, chat: Chat, tmp_path: Path) -> None:
+    tab = browser.open()
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     tab.pick(tmp_path / "broken.jpg")
     tab.sees(".failed", "no picture that can be read")
@@ -371,7 +435,7 @@ def test_what_goes_wrong_is_told_in_words(open_tab: Any, chat: Chat, tmp_path: P
     tab.sees(".failed", "no connection")
     tab.shoot("offline")
     chat.start()
-    eventually(lambda: not tab.all("#status.bad"), "the page is back")
+    tab.waits_for("the connection", lambda: not tab.all("#status.bad"))
     tab.click(".failed button", "Try again")
     tab.sees("article.bot", "Hello", seconds=60)
     tab.driver.get("about:blank")

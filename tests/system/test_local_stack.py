@@ -1,4 +1,4 @@
-"""All of stylebot at once: the real bot, storage, runtime and chat, around models that only invert a picture."""
+"""All of stylebot at once, around models that only invert a picture."""
 
 from __future__ import annotations
 
@@ -14,55 +14,52 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import requests
 from PIL import Image, ImageChops, ImageOps, ImageStat
 
-from local.demo import PHOTO, STYLE, User, find_button
-from local.processes import free_port
+from local.demo import PHOTO, STYLE, User, buttons_of, find_button
 from local.seaweedfs import remove_sockets
 from local.stack import MARK
-from tests.fakes.chat import KEY, TOKEN, Chat
+from tests.fakes.chat import KEY, TOKEN, running_chat
 from tests.fakes.servers import ROOT, wait_until
 
-Json = Any  # whatever JSON can hold
-SEED, KILLS = 20261122, 3
+SEED = 20261122
+KILLS = 3
+# What each part's command line has, and no other part's.
+PATTERNS = {
+    "storage": "-s3.port=",
+    "sagemaker": "local.sagemaker",
+    "nst": "tests.fakes.model:nst",
+    "chat": "local.telegram",
+    "bot": "bot.py",
+}
 
 
 class Stack:
     """./local.sh in a process of its own."""
 
     def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
-        self.data, self.arguments, self.environment = folder / "data", arguments, environment
+        self.data = folder / "data"
+        self.arguments = arguments
+        self.environment = environment
         self.said = folder / "said"
+        self.api = ""
+        self.key = ""
 
     def start(self) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "tests.fakes.stack",
-            "stack",
-            "--data",
-            str(self.data),
-            *self.arguments,
-        ]
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("AWS_", "TELEGRAM"))
-        }
+        command = [sys.executable, "-m", "tests.fakes.stack", "stack", "--data", str(self.data)]
+        environment = clean_environment() | self.environment
         with open(self.said, "wb") as sink:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, env=environment | self.environment, stdout=sink, stderr=sink
+                [*command, *self.arguments], cwd=ROOT, env=environment, stdout=sink, stderr=sink
             )
 
     def comes_up(self) -> None:
         wait_until(
             lambda: "The chat: " in self.words() or self.process.poll() is not None,
-            60,
+            120,
             "it does not come up",
         )
         assert self.process.poll() is None, self.words()
@@ -73,7 +70,7 @@ class Stack:
     def words(self) -> str:
         return self.said.read_text()
 
-    def says(self, pattern: str, seconds: float = 30) -> None:
+    def says(self, pattern: str, seconds: float = 60) -> None:
         wait_until(
             lambda: re.search(pattern, self.words()),
             seconds,
@@ -81,25 +78,24 @@ class Stack:
         )
 
     def user(self, number: int) -> User:
-        return User(
-            SimpleNamespace(api=self.api, key=self.key, tend=lambda: None, logs=self.data / "logs"),
-            number,
-        )  # type: ignore[arg-type]
+        return User(self.api, self.key, number)
 
     def processes(self) -> dict[int, str]:
-        """What it has started: process number to command line, with its environment's secrets left out by the OS."""
-        found, mark = {}, f"{MARK}={self.data}".encode()
+        """Return what it has started: the command line of each process, by its number."""
+        found = {}
+        mark = f"{MARK}={self.data}".encode()
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
                 if mark in (folder / "environ").read_bytes().split(b"\0"):
-                    found[int(folder.name)] = (
-                        (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                    )
+                    command = (folder / "cmdline").read_bytes().replace(b"\0", b" ")
+                    found[int(folder.name)] = command.decode()
         return found
 
-    def part(self, pattern: str) -> int:
-        """The number of a part's first process."""
-        return min(number for number, command in self.processes().items() if pattern in command)
+    def part(self, name: str) -> int | None:
+        """Return the number of a part's first process, or None where it does not run."""
+        pattern = PATTERNS[name]
+        numbers = [number for number, command in self.processes().items() if pattern in command]
+        return min(numbers, default=None)
 
     def kill(self) -> None:
         self.process.kill()
@@ -134,9 +130,16 @@ def running(folder: Path, *arguments: str, **environment: str) -> Iterator[Stack
         stack.kill_everything()
 
 
+def clean_environment() -> dict[str, str]:
+    """Return the environment without what the user's own AWS and Telegram have in it."""
+    names = [name for name in os.environ if not name.startswith(("AWS_", "TELEGRAM"))]
+    return {name: os.environ[name] for name in names}
+
+
 def is_negative(data: bytes) -> bool:
-    """Of the photo, as the fake models make it."""
-    painted, photo = Image.open(io.BytesIO(data)).convert("RGB"), Image.open(PHOTO).convert("RGB")
+    """Return whether it is the negative of the photo, which the fake models make."""
+    painted = Image.open(io.BytesIO(data)).convert("RGB")
+    photo = Image.open(PHOTO).convert("RGB")
     difference = ImageChops.difference(painted, ImageOps.invert(photo).resize(painted.size))
     return max(ImageStat.Stat(difference).mean) < 8
 
@@ -144,76 +147,81 @@ def is_negative(data: bytes) -> bool:
 def test_a_conversation_with_both_models_and_no_secret_told(tmp_path: Path) -> None:
     with running(tmp_path) as stack:
         user = stack.user(7)
-        user.send(picture=PHOTO)
-        question = user.hears("style:")
-        assert [
-            button["text"] for row in question["reply_markup"]["inline_keyboard"] for button in row
-        ] == ["Negative"]
-        user.press(question, "style:negative", "Negative")
-        assert is_negative(user.gets_picture("painted"))
-        user.send(picture=PHOTO)
-        user.hears("style:")
-        user.send(picture=STYLE)
-        assert is_negative(user.gets_picture("stylised"))
+        user.send_picture(PHOTO)
+        question, negative = user.wait_for_button("style:negative")
+        assert [button["text"] for button in buttons_of(question)] == ["Negative"]
+        user.press(question, negative)
+        assert is_negative(user.wait_for_picture("painted"))
+        send_photo_and_style(user)
+        assert is_negative(user.wait_for_picture("stylised"))
 
         processes = stack.processes()
         assert len(processes) >= 6
-        secrets = {stack.key}
-        for number in processes:
-            pairs = [
-                line.partition(b"=")
-                for line in Path(f"/proc/{number}/environ").read_bytes().split(b"\0")
-            ]
-            known = (b"TELEGRAM_TOKEN", b"CHAT_KEY", b"AWS_SECRET_ACCESS_KEY")
-            secrets |= {value.decode() for name, _, value in pairs if name in known}
-        assert len(secrets) == 3
-        written = {
-            log.name: log.read_text(errors="replace") for log in (stack.data / "logs").iterdir()
-        }
-        for secret in secrets:
-            assert not [command for command in processes.values() if secret in command], (
-                "a secret on a command line"
-            )
-            assert not [name for name, words in written.items() if secret in words], (
-                "a secret in a log"
-            )
+        check_secrets(stack, processes)
         assert listening(processes) == {"0100007F"}, "a port that is open to others"
 
         second = Stack(tmp_path)
         second.said = tmp_path / "said by the second"
         second.start()
-        assert second.process.wait(30) == 1
+        assert second.process.wait(60) == 1
         assert "runs already" in second.words()
 
         assert stack.stop() == 130
         assert stack.processes() == {}, "something is left"
         stack.start()
         stack.comes_up()
-        assert len([m for _, m in stack.user(7).listen(2) if "photo" in m]) >= 5, (
-            "the chat's past is gone"
-        )
-        again = stack.user(7)
+        past = stack.user(7)
+        pictures = [message for _, message in past.listen(2) if "photo" in message]
+        assert len(pictures) >= 5, "the chat's past is gone"
         result = max(
-            (m for _, m in again.listen(2) if find_button(m, "another:")),
-            key=lambda m: m["message_id"],
+            (message for message in past.messages.values() if find_button(message, "another:")),
+            key=lambda message: int(message["message_id"]),
         )
-        again.press(result, find_button(result, "another:")["callback_data"], "Another style")
-        again.hears("style:")  # the bot knows its old result
+        another = find_button(result, "another:")
+        assert another
+        past.press(result, another)
+        past.wait_for_button("style:")  # the bot knows its old result
+
+
+def send_photo_and_style(user: User) -> None:
+    user.send_picture(PHOTO)
+    user.wait_for_button("style:")
+    user.send_picture(STYLE)
+
+
+def check_secrets(stack: Stack, processes: dict[int, str]) -> None:
+    """No secret may be on a command line or in a log."""
+    names = (b"TELEGRAM_TOKEN", b"CHAT_KEY", b"AWS_SECRET_ACCESS_KEY")
+    secrets = {stack.key}
+    for number in processes:
+        for line in Path(f"/proc/{number}/environ").read_bytes().split(b"\0"):
+            name, _, value = line.partition(b"=")
+            if name in names:
+                secrets.add(value.decode())
+    assert len(secrets) == 3
+
+    for secret in secrets:
+        for command in processes.values():
+            assert secret not in command, "a secret on a command line"
+        for log in (stack.data / "logs").iterdir():
+            assert secret not in log.read_text(errors="replace"), f"a secret in {log.name}"
 
 
 def listening(processes: dict[int, str]) -> set[str]:
-    """The addresses, as /proc shows them, at which these processes wait for connections."""
+    """Return the addresses, as /proc shows them, at which these processes wait for connections."""
     sockets = set()
     for number in processes:
         for file in Path(f"/proc/{number}/fd").iterdir():
             with suppress(OSError):
                 sockets.add(os.readlink(file).removeprefix("socket:[").removesuffix("]"))
-    rows = [
-        line.split()
-        for name in ("tcp", "tcp6")
-        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
-    ]
-    return {row[1].partition(":")[0] for row in rows if row[3] == "0A" and row[9] in sockets}
+    addresses = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            columns = line.split()
+            is_listening = columns[3] == "0A"
+            if is_listening and columns[9] in sockets:
+                addresses.add(columns[1].partition(":")[0])
+    return addresses
 
 
 def test_everything_killed_in_the_middle_and_started_again_still_delivers(tmp_path: Path) -> None:
@@ -221,15 +229,14 @@ def test_everything_killed_in_the_middle_and_started_again_still_delivers(tmp_pa
     with running(tmp_path, FAKE_STEPS="12") as stack:
         for number in range(1, KILLS + 1):
             user = stack.user(number)
-            user.send(picture=PHOTO)
-            question = user.hears("style:")
+            user.send_picture(PHOTO)
+            question, negative = user.wait_for_button("style:negative")
             if number % 2:
-                user.press(question, "style:negative", "Negative")
+                user.press(question, negative)
             else:
-                user.send(picture=STYLE)
-            time.sleep(
-                dice.uniform(0, 2)
-            )  # from before the bot has heard of it to the painted picture
+                user.send_picture(STYLE)
+            # From before the bot has heard of it to the painted picture.
+            time.sleep(dice.uniform(0, 2))
             stack.kill_everything()
             stack.start()
             stack.comes_up()
@@ -239,36 +246,25 @@ def test_everything_killed_in_the_middle_and_started_again_still_delivers(tmp_pa
 
 
 def painting(user: User) -> bytes:
-    """What the bot has sent, or will."""
+    """Return what the bot has sent, or will send."""
     for _, message in user.listen(60):
-        if (
-            message.get("from") == "bot"
-            and "photo" in message
-            and not find_button(message, "cancel:")
-        ):
-            return user.web.get(
-                f"{user.chat}/file/{message['photo']['file_id']}", timeout=10
-            ).content
+        is_from_bot = message.get("from") == "bot"
+        if is_from_bot and "photo" in message and not find_button(message, "cancel:"):
+            return user.download(message["photo"]["file_id"])
     raise AssertionError(f"no picture; the chat shows {list(user.messages.values())}")
 
 
 def test_each_part_that_dies_is_started_again_and_said_so(tmp_path: Path) -> None:
     with running(tmp_path) as stack:
-        for name, pattern in (
-            ("storage", "-s3.port="),
-            ("sagemaker", "local.sagemaker"),
-            ("nst", "fake_service:nst"),
-            ("chat", "local.telegram"),
-            ("bot", "bot.py"),
-        ):
-            os.kill(stack.part(pattern), signal.SIGKILL)
+        for name in PATTERNS:
+            number = stack.part(name)
+            assert number, f"{name} does not run"
+            os.kill(number, signal.SIGKILL)
             stack.says(f"{name} was killed by signal 9, and is started again\n")
         user = stack.user(3)
         wait_until(lambda: is_up(stack.api), 30, "the chat does not come back")
-        user.send(picture=PHOTO)
-        user.hears("style:")
-        user.send(picture=STYLE)
-        assert is_negative(user.gets_picture("stylised"))
+        send_photo_and_style(user)
+        assert is_negative(user.wait_for_picture("stylised"))
         stack.kill()
         left = set(stack.processes())
         assert left, "it was killed alone"
@@ -289,61 +285,54 @@ def is_up(url: str) -> bool:
 def test_an_idle_model_sleeps_and_is_woken_by_the_next_request(tmp_path: Path) -> None:
     with running(tmp_path, "--idle-minutes=0.05") as stack:
         stack.says("nst is idle and goes to sleep")
-        wait_until(
-            lambda: not [c for c in stack.processes().values() if "fake_service:nst" in c],
-            20,
-            "it is awake",
-        )
+        wait_until(lambda: stack.part("nst") is None, 20, "it is awake")
         user = stack.user(5)
-        user.send(picture=PHOTO)
-        user.hears("style:")
-        user.send(picture=STYLE)
-        assert is_negative(user.gets_picture("stylised"))
+        send_photo_and_style(user)
+        assert is_negative(user.wait_for_picture("stylised"))
         assert "nst is woken" in stack.words()
 
 
 def test_a_token_leads_to_telegrams_own_chat_and_a_refused_one_is_told(tmp_path: Path) -> None:
-    telegram = Chat(tmp_path / "telegram", free_port())  # in its place
-    try:
+    with running_chat(tmp_path / "telegram") as telegram:  # in Telegram's place
         stack = Stack(tmp_path, TELEGRAM_TOKEN="42:of-somebody-else", TELEGRAM_API=telegram.url)
-        stack.start()
-        assert stack.process.wait(60) == 1
-        assert "TELEGRAM_TOKEN is refused: set it to" in stack.words()
-        assert stack.processes() == {}
-        stack.environment["TELEGRAM_TOKEN"] = TOKEN
-        stack.start()
-        stack.says("The bot answers in Telegram")
-        user = User(SimpleNamespace(api=telegram.url, key=KEY, tend=lambda: None, logs=""), 9)  # type: ignore[arg-type]
-        user.send(picture=PHOTO)
-        user.hears("style:")
-        assert stack.stop() == 130
-    finally:
-        stack.kill_everything()
-        telegram.kill()
+        try:
+            stack.start()
+            assert stack.process.wait(120) == 1
+            assert "TELEGRAM_TOKEN is refused: set it to" in stack.words()
+            assert stack.processes() == {}
+            stack.environment["TELEGRAM_TOKEN"] = TOKEN
+            stack.start()
+            stack.says("The bot answers in Telegram")
+            user = User(telegram.url, KEY, 9)
+            user.send_picture(PHOTO)
+            user.wait_for_button("style:")
+            assert stack.stop() == 130
+        finally:
+            stack.kill_everything()
+
+
+def run_demo(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tests.fakes.stack", "demo", str(out), *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
+    )
 
 
 def test_the_demo_leaves_its_pictures_and_a_transcript(tmp_path: Path) -> None:
-    out, command = (
-        tmp_path / "out",
-        [sys.executable, "-m", "tests.fakes.stack", "demo", str(tmp_path / "out")],
-    )
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-    )
+    out = tmp_path / "out"
+    done = run_demo(out)
     assert done.returncode == 0, done.stderr
+    transcript = (out / "transcript.md").read_text()
     for name in ("nst.jpg", "cyclegan.jpg"):
         assert is_negative((out / name).read_bytes())
-        assert f"![{name}]({name})" in (out / "transcript.md").read_text()
+        assert f"![{name}]({name})" in transcript
     assert Image.open(out / "sheet.jpg").width > 1000
-    assert "[Negative]" in (out / "transcript.md").read_text()
+    assert "[Negative]" in transcript
 
 
 @pytest.mark.parametrize("arguments", [["nothing.jpg"], [str(PHOTO), "README.md"]])
 def test_the_demo_refuses_what_is_no_picture(tmp_path: Path, arguments: list[str]) -> None:
-    command = [sys.executable, "-m", "tests.fakes.stack", "demo", str(tmp_path / "out"), *arguments]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = run_demo(tmp_path / "out", *arguments)
     assert done.returncode == 2
     assert "is not a picture that can be read" in done.stderr
 
@@ -355,7 +344,7 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
         stack.arguments = (f"--s3-port={port}",)
         stack.start()
         try:
-            assert stack.process.wait(30) == 1
+            assert stack.process.wait(60) == 1
         finally:
             stack.kill_everything()
     assert stack.words().endswith(f"Port {port} is taken. Choose another: --s3-port\n")
