@@ -1,7 +1,7 @@
 """local.stack and local.demo with models that need no PyTorch.
 
-    python -m tests.fakes.stack stack [OPTIONS OF local.stack]
-    python -m tests.fakes.stack demo OUT [OPTIONS OF local.demo]
+python -m tests.fakes.stack stack [OPTIONS OF local.stack]
+python -m tests.fakes.stack demo OUT [OPTIONS OF local.demo]
 """
 
 import sys
