@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -136,6 +137,9 @@ def world(storage: Storage) -> Iterator[World]:
     world = World(storage)
     try:
         yield world
+        if world.process and "COVERAGE_PROCESS_CONFIG" in os.environ:
+            # A process that is killed writes no coverage data.
+            world.terminate()
         world.kill()
         time.sleep(0.2)  # what the endpoint still writes
         kept = b"".join(storage.read(key) for key in storage.list_keys())
