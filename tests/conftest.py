@@ -44,8 +44,8 @@ def pytest_report_header() -> str:
 INDEPENDENT_FILES = (
     "test_bot_conversation.py",
     "test_bot_weather.py",
-    "test_deploy.py",
     "test_docs.py",
+    "test_interrupted.py",
     "test_local_stack.py",
 )
 
