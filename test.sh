@@ -31,7 +31,7 @@ mypy
 shellcheck ./*.sh .ci/*
 hadolint containers/*/Dockerfile
 
-pytest=(python -m pytest --numprocesses 2 --dist loadgroup)
+pytest=(python -m pytest --numprocesses 2 --dist loadscope)
 if [ -n "$all" ]; then
   arguments=(tests "${arguments[@]}")
 fi

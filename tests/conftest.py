@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ from tests.fakes.names import TOKEN
 from tests.fakes.servers import RecordingStore
 
 if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadScopeScheduling
+
     from tests.fakes.storage import Storage
     from tests.fakes.world import World
 
@@ -33,32 +37,45 @@ def pytest_report_header() -> str:
     return f"{', '.join(collect_ignore)} left out: the Bot API emulator needs Python 3.11"
 
 
-# ---- which tests run in the same process ----
+# ---- which tests run in the same process of pytest-xdist ----
+
+# The tests of a file run in one process, because they may share a fixture that is expensive to
+# make. These files have none: their tests run wherever a process is free.
+INDEPENDENT_FILES = (
+    "test_bot_conversation.py",
+    "test_bot_weather.py",
+    "test_docs.py",
+    "test_interrupted.py",
+    "test_local_stack.py",
+)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group tests that share something expensive: `--dist loadgroup` runs a group in one process.
+def group_of(nodeid: str) -> str:
+    """Return the name of the group that the test belongs to; a group runs in one process."""
+    file = nodeid.partition("::")[0]
+    # One engine builds the images, once, and the last test removes them.
+    if file.startswith("tests/images/"):
+        return "tests/images"
+    if Path(file).name in INDEPENDENT_FILES:
+        return nodeid
+    return file
 
-    This runs before pytest-xdist's own hook, which reads the mark.
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:
+    """Return the scheduler for `--dist loadscope`, with group_of in the place of a test's module.
+
+    The mark xdist_group is not used: with pytest 9.2, pytest-xdist 3.8 does not see it.
     """
-    for item in items:
-        if item.get_closest_marker("xdist_group") or not isinstance(item, pytest.Function):
-            continue
-        if group := xdist_group(item):
-            item.add_marker(pytest.mark.xdist_group(group))
+    if config.getvalue("dist") != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
 
+    class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
 
-def xdist_group(item: pytest.Function) -> str | None:
-    """Return the name of the test's group, or None if it may run anywhere."""
-    # One engine builds the images, once, and its tests remove them in the end.
-    if "engine" in item.fixturenames:
-        return "docker"
-    # A module's fixture is made once in each process that runs one of the module's tests.
-    for definitions in item._fixtureinfo.name2fixturedefs.values():
-        if definitions[-1].scope == "module":
-            return item.path.stem
-    return None
+    return GroupScheduling(config, log)
 
 
 # ---- the real weights, fetched once by the project's own commands ----
@@ -120,6 +137,9 @@ def world(storage: Storage) -> Iterator[World]:
     world = World(storage)
     try:
         yield world
+        if world.process and "COVERAGE_PROCESS_CONFIG" in os.environ:
+            # A process that is killed writes no coverage data.
+            world.terminate()
         world.kill()
         time.sleep(0.2)  # what the endpoint still writes
         kept = b"".join(storage.read(key) for key in storage.list_keys())

@@ -73,4 +73,11 @@ def s3_client(port: int) -> Json:
         connect_timeout=5,
         read_timeout=20,
     )
-    return boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", config=config)
+    # Not the credentials of the default session: another test may have made it for another server.
+    return boto3.client(
+        "s3",
+        endpoint_url=f"http://127.0.0.1:{port}",
+        aws_access_key_id="key",
+        aws_secret_access_key="secret",
+        config=config,
+    )
