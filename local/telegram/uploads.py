@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 from werkzeug.datastructures import FileStorage
 
-from containers.serving.errors import ApiError
+from containers.serving.errors import ApiError as ImageError
 from containers.serving.images import decode, open_image, shrink
 from local.telegram.errors import bad_request
 from local.telegram.store import FileInfo, Upload
@@ -49,7 +49,7 @@ def prepare_photo(upload: FileStorage, from_bot: bool) -> list[Upload]:
         if from_bot:
             check_dimensions(width, height)
         full = decode(data, SIZES[-1], "photo")
-    except ApiError as error:
+    except ImageError as error:
         raise bad_request(f"IMAGE_PROCESS_FAILED. {error.message}") from None
 
     images = [shrink(full, size) for size in SIZES if size < max(full.size)]
