@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measures this project and its peers, interleaved, and writes RESULTS.md with its plots."""
+"""`python -m benchmarks`: measure this project and its peers in turn, and write RESULTS.md."""
 
 import argparse
 import sys
@@ -13,6 +13,7 @@ from benchmarks.measure import (
     HERE,
     ROOT,
     MeasurementError,
+    Results,
     Settings,
     found,
     machine,
@@ -23,53 +24,44 @@ from benchmarks.measure import (
 
 EXAMPLES = ROOT / "examples"
 PAIRS = [("photos/chelsea.jpg", "styles/swirls.jpg"), ("photos/coffee.jpg", "styles/waves.jpg")]
-MINUTES = {
-    "nst": 28,
-    "cyclegan": 4,
-    "serve": 2,
-    "bot": 2,
-}  # each part, a module with its name, on two CPU cores
-ALGORITHMS = ["nst", "cyclegan"]  # which PyTorch alone is enough for
+# Each part is a module of this name, with the minutes that it takes on two CPU cores.
+MINUTES = {"nst": 28, "cyclegan": 4, "serve": 2, "bot": 2}
+# The parts that need PyTorch alone.
+ALGORITHMS = ["nst", "cyclegan"]
 
 
 def write_report() -> None:
-    """RESULTS.md and the plots, out of what each part left when it was last measured."""
-    text = [
-        "# Results",
-        "",
-        "Made by `python -m benchmarks`. Medians, with the smallest and largest of the runs.",
-        "",
-    ]
+    """Write RESULTS.md and the plots from the last results of each part."""
+    text = ["# Results", ""]
+    text += ["Made by `python -m benchmarks`. Medians, with the smallest and largest of the runs."]
+    text += [""]
     for name in MINUTES:
-        part = import_module(f"benchmarks.{name}")
         for device in DEVICES:
             results = found(name, device)
-            if results is None:
-                continue
-            text += [
-                f"## {part.TITLE}{' on a GPU' if device == 'cuda' else ''}",
-                "",
-                results["machine"],
-                "",
-            ]
-            text += [part.report(results), ""]
-            if hasattr(part, "plot"):
-                part.plot(results, HERE / picture_name(name, device))
-                text += [f"![]({picture_name(name, device)})", ""]
-    text += [
-        "## Growth",
-        "",
-        *growth.plots(HERE),
-        "## Cost",
-        "",
-        cost.report(),
-        "",
-        (HERE / "notes.md").read_text(),
-    ]
+            if results is not None:
+                text += part_report(name, device, results)
+    text += ["## Growth", "", *growth.plots(HERE)]
+    text += ["## Cost", "", cost.report(), ""]
+    text += [(HERE / "notes.md").read_text()]
     (HERE / "RESULTS.md").write_text("\n".join(text).rstrip() + "\n")
 
 
-def main() -> int:
+def part_report(name: str, device: str, results: Results) -> list[str]:
+    """Return the lines of RESULTS.md about one part; draw its plot if it has one."""
+    part = import_module(f"benchmarks.{name}")
+    title = part.TITLE
+    if device == "cuda":
+        title += " on a GPU"
+    lines = [f"## {title}", "", results["machine"], "", part.report(results), ""]
+    if hasattr(part, "plot"):
+        picture = picture_name(name, device)
+        part.plot(results, HERE / picture)
+        lines += [f"![]({picture})", ""]
+    return lines
+
+
+def parse_arguments() -> tuple[str, list[tuple[str, str]], list[str]]:
+    """Return the device, the pairs of pictures, and the parts to measure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     choices = [*MINUTES, "report"]
     parser.add_argument(
@@ -86,47 +78,65 @@ def main() -> int:
         nargs=2,
         action="append",
         metavar=("PHOTO", "STYLE"),
-        help="pictures for NST, the first photograph for the painters too (by default two pairs of examples/)",
+        help="pictures for NST, the first photograph also for CycleGAN (default: two of examples/)",
     )
     arguments = parser.parse_args()
-    pairs = [
-        (a, b)
-        for a, b in arguments.pair or [[str(EXAMPLES / path) for path in pair] for pair in PAIRS]
-    ]
-    for path in (path for pair in pairs for path in pair):
-        if not Path(path).is_file():
-            parser.error(f"there is no file {path}")
-    parts = list(MINUTES) if arguments.device == "cpu" else ALGORITHMS
-    if arguments.only:
-        parts = [arguments.only] if arguments.only != "report" else []
-    if parts and arguments.device == "cpu":
-        say(
-            f"{', '.join(parts)}: about {sum(map(MINUTES.__getitem__, parts))} minutes on two cores; run nothing else"
-        )
-    failed = False
+
+    pairs = [(str(EXAMPLES / photo), str(EXAMPLES / style)) for photo, style in PAIRS]
+    if arguments.pair:
+        pairs = [(photo, style) for photo, style in arguments.pair]
+    for pair in pairs:
+        for path in pair:
+            if not Path(path).is_file():
+                parser.error(f"there is no file {path}")
+
+    if arguments.only == "report":
+        parts = []
+    elif arguments.only:
+        parts = [arguments.only]
+    elif arguments.device == "cpu":
+        parts = list(MINUTES)
+    else:
+        parts = ALGORITHMS
+    return arguments.device, pairs, parts
+
+
+def measure_part(name: str, settings: Settings) -> bool:
+    """Measure one part and save its results. Return whether that worked."""
+    started = time.monotonic()
+    part = import_module(f"benchmarks.{name}")
+    try:
+        results = {"machine": machine(settings.device), **part.measure(settings)}
+    except MeasurementError as error:
+        say(f"{name}: {error}")
+        return False
+    save(name, settings.device, results)
+    say(f"{name} took {(time.monotonic() - started) / 60:.0f} minutes")
+    print(part.report(results))
+    return True
+
+
+def main() -> int:
+    """Measure what the command line names. Return the exit code."""
+    device, pairs, parts = parse_arguments()
+    if parts and device == "cpu":
+        minutes = sum(MINUTES[name] for name in parts)
+        say(f"{', '.join(parts)}: about {minutes} minutes on two cores; run nothing else")
+
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
-        settings = Settings(arguments.device, pairs, Path(folder))
-        for name in parts:
-            started = time.monotonic()
-            try:
-                part, here = import_module(f"benchmarks.{name}"), machine(arguments.device)
-                results = {"machine": here, **part.measure(settings)}
-            except MeasurementError as error:
-                failed = True
-                say(f"{name}: {error}")
-                continue
-            save(name, arguments.device, results)
-            say(f"{name} took {(time.monotonic() - started) / 60:.0f} minutes")
-            print(part.report(results))
+        settings = Settings(device, pairs, Path(folder))
+        succeeded = [measure_part(name, settings) for name in parts]
+
     try:
         write_report()
     except ImportError as error:
         say(
-            f"RESULTS.md stays as it was: {error}. Where benchmarks/requirements.txt is installed, --only report"
+            f"RESULTS.md stays as it was: {error}. "
+            "Install benchmarks/requirements.txt, then run this again with --only report."
         )
-        return int(failed or not parts)
+        return 0 if succeeded and all(succeeded) else 1
     say(f"{HERE / 'RESULTS.md'} is up to date")
-    return int(failed)
+    return 0 if all(succeeded) else 1
 
 
 if __name__ == "__main__":

@@ -1,28 +1,31 @@
 """Seconds and memory against pixels, of both algorithms."""
 
 from pathlib import Path
-from typing import Any
 
-from benchmarks.measure import DEVICES, found, picture_name, two_plots
+from benchmarks.measure import DEVICES, Results, found, picture_name, two_plots
+
+Curves = dict[str, list[Results]]
 
 SIZES = [(128, 96), (256, 192), (512, 384), (1024, 768), (2048, 1536)]
 
 
 def plots(folder: Path) -> list[str]:
-    """A plot for each device that something was measured on; the lines of RESULTS.md that show them."""
+    """Draw a plot for each device with results. Return the lines of RESULTS.md that show them."""
     lines = []
     for device in DEVICES:
         curves = measured(device)
         if curves:
             plot(curves, folder / picture_name("growth", device))
-            lines += [f"![seconds and memory against pixels]({picture_name('growth', device)})", ""]
+            picture = picture_name("growth", device)
+            lines += [f"![seconds and memory against pixels]({picture})", ""]
     return lines
 
 
-def measured(device: str) -> dict[str, list[dict[str, Any]]]:
-    """A curve's title -> its sizes, each with width, height, seconds and memory."""
-    curves: dict[str, list[dict[str, Any]]] = {}
-    cyclegan, nst = found("cyclegan", device), found("nst", device)
+def measured(device: str) -> Curves:
+    """Return {title of a curve: its sizes, each with width, height, seconds and memory}."""
+    curves: Curves = {}
+    cyclegan = found("cyclegan", device)
+    nst = found("nst", device)
     for row in cyclegan["growth"] if cyclegan else []:
         title = "CycleGAN" if row["rival"] == "stylebot" else "CycleGAN, plain eager"
         curves.setdefault(title, []).append(row)
@@ -31,18 +34,14 @@ def measured(device: str) -> dict[str, list[dict[str, Any]]]:
     return curves
 
 
-def plot(curves: dict[str, list[dict[str, Any]]], path: Path) -> None:
+def plot(curves: Curves, path: Path) -> None:
     with two_plots(path) as axes:
         for title, rows in curves.items():
             pixels = [row["width"] * row["height"] / 1e6 for row in rows]
             for axis, kind in zip(axes, ("seconds", "memory"), strict=True):
                 axis.plot(pixels, [row[kind] for row in rows], "o-", label=title)
         for axis, kind in zip(axes, ("seconds", "peak MB"), strict=True):
-            axis.set(
-                xscale="log",
-                yscale="log",
-                xlabel="megapixels (longer side 128 to 2048)",
-                ylabel=kind,
-            )
+            label = "megapixels (longer side 128 to 2048)"
+            axis.set(xscale="log", yscale="log", xlabel=label, ylabel=kind)
             axis.grid(alpha=0.3, which="both")
         axes[0].legend()

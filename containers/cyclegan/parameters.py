@@ -12,7 +12,14 @@ PARAMETERS = (
         2048,
         default="fits 800x600",
     ),
-    Parameter("strength", float, "of the style over the photograph", 0, 1, default="1"),
+    Parameter(
+        "strength",
+        float,
+        "how strong the style is; 0 gives the photograph itself",
+        0,
+        1,
+        default="1",
+    ),
 )
 
 # The columns of a CSV row after content, style and result.

@@ -79,8 +79,10 @@ def stylize(
     content, styles: each (3, H, W), RGB in 0..1, of any size and shape.
     network: on the device to work on.
 
-    If the GPU's memory is too small, the picture is made
-    smaller, and a note says so. If half precision gives no finite loss, float32 is tried.
+    clock: for the time limit, in seconds.
+
+    If the GPU's memory is too small, the picture is made smaller, and a note says so. If half
+    precision gives no finite loss, float32 is tried.
     Raises torch.OutOfMemoryError if not even a small picture fits, FloatingPointError if there is
     no finite loss, and ValueError without a style, or if there are more or fewer `style_weights`
     than styles.

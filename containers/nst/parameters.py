@@ -19,7 +19,7 @@ PARAMETERS = (
         default="fits 800x600; on a CPU what takes two minutes",
     ),
     Parameter(
-        "strength", float, "of the style over the photograph; 0.5 is tuned", 0, 1, default="0.5"
+        "strength", float, "how strong the style is; 0.5 is the tuned balance", 0, 1, default="0.5"
     ),
     Parameter("preserve_color", bool, "keep the photograph's colors", default="false"),
     Parameter("style_weights", list, "how much each style counts", 0, 1000, default="all alike"),
@@ -31,7 +31,7 @@ PARAMETERS = (
         3600,
         default="none",
     ),
-    Parameter("seed", int, "of the noise in the initial image", 0, 2**31 - 1, default="0"),
+    Parameter("seed", int, "seed of the noise in the initial image", 0, 2**31 - 1, default="0"),
     Parameter("max_epochs", int, "epochs at full size", 1, 1000, default="6; gatys2015: 14"),
     Parameter(
         "n_steps_in_epoch", int, "evaluations of the loss in an epoch", 1, 1000, default="10"
@@ -46,8 +46,8 @@ PARAMETERS = (
         default="null",
         nullable=True,
     ),
-    Parameter("content_weight", float, "of the content loss", 0, 1e6, default="1e-5"),
-    Parameter("style_weight", float, "of the style loss", 0, 1e12, default="1e4"),
+    Parameter("content_weight", float, "weight of the content loss", 0, 1e6, default="1e-5"),
+    Parameter("style_weight", float, "weight of the style loss", 0, 1e12, default="1e4"),
 )
 
 # The columns of a CSV row after content, style and result, in the order of stylebot's first

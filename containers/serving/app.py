@@ -45,7 +45,6 @@ def create_app(service: Service) -> Flask:
     The model is loaded in the background, so /ping is answered from the first moment.
     """
     app = Flask("stylebot", static_folder=None)
-    app.url_map.merge_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_MEGABYTES << 20
     server = Server(service)
     app.extensions["stylebot"] = server

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from local.processes import free_port
+from tests.fakes.servers import Running, answers, wait_until
+
 ROOT = Path(__file__).parents[2]
 PHOTO = ROOT / "examples" / "photos" / "chelsea.jpg"
 STYLE = ROOT / "examples" / "styles" / "mosaic.jpg"
@@ -80,6 +83,21 @@ def test_a_mistake_is_told_in_one_sentence(
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_serve_becomes_gunicorn_from_any_folder(tmp_path: Path, cyclegan_weights: Path) -> None:
+    port = free_port()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "SAGEMAKER_BIND_TO_PORT": str(port)}
+    environment["MODEL_DIR"] = str(tmp_path)
+    command = [sys.executable, "-m", "containers.cyclegan", "serve"]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment) as process:
+        try:
+            server = Running(f"http://127.0.0.1:{port}", process, tmp_path / "unused.log")
+            wait_until(lambda: answers(server, healthy=True), 60, "the server did not come up")
+            assert b"gunicorn" in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        finally:
+            process.terminate()
+        assert process.wait(40) == 0
 
 
 def test_the_algorithms_import_where_only_pytorch_and_pillow_are() -> None:

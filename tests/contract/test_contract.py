@@ -111,7 +111,7 @@ def names(cells: list[str]) -> list[str]:
 
 def test_environment_variables_are_those_that_the_code_reads() -> None:
     source = "".join(path.read_text() for path in (ROOT / "containers").rglob("*.py"))
-    read = set(re.findall(r'(?:environ\.get|setting)\([\'\"]([A-Z_0-9]+)', source))
+    read = set(re.findall(r"(?:environ\.get|setting)\(['\"]([A-Z_0-9]+)", source))
     written = {name for cells in table("variable") for name in names(cells)}
     assert read <= written
     assert written - read == {"AWS_ENDPOINT_URL_S3", "..."}

@@ -15,7 +15,7 @@ import pytest
 import requests
 from PIL import Image
 
-from tests.fakes.servers import LOCAL, RecordingStore, Running, gunicorn
+from tests.fakes.servers import LOCAL, RecordingStore, Running, gunicorn, wait_until
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -109,14 +109,19 @@ def test_ping_answers_at_once_while_nst_works(nst: Running) -> None:
     assert max(seconds) < 2
 
 
-def test_on_sigterm_nst_gives_its_best_picture_so_far(tmp_path: Path, nst_weights: Path) -> None:
+def test_on_sigterm_nst_gives_its_best_picture_so_far(
+    tmp_path: Path, nst_weights: Path, store: RecordingStore
+) -> None:
+    store.objects |= {"photo": PHOTO, "style": STYLE}
+    request: dict[str, object] = {"content_url": store.url("photo")}
+    request |= {"style_url": store.url("style"), "progress_url": store.url("progress")}
+    request |= {"size": 128, "max_epochs": 1000, "n_steps_in_epoch": 1000}
     with (
         gunicorn("containers.nst.service:app()", tmp_path, environment=LOCAL) as running,
         ThreadPoolExecutor(1) as pool,
     ):
-        data = {"size": "128", "max_epochs": "1000", "n_steps_in_epoch": "1000"}
-        job = pool.submit(running.post, files={"content": PHOTO, "style": STYLE}, data=data)
-        time.sleep(4)
+        job = pool.submit(running.post, json=request)
+        wait_until(lambda: "progress" in store.objects, 60, "no progress was written")
         running.terminate()
         assert picture(job.result(25)).size == (128, 85)
         assert running.process.wait(25) == 0

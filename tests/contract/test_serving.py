@@ -500,16 +500,20 @@ def test_a_full_queue_says_when_to_come_again(server: Running, gate: Path) -> No
 def test_on_sigterm_the_running_job_gives_its_best_and_the_others_are_sent_away(
     tmp_path: Path,
 ) -> None:
-    with gunicorn(APPLICATION, tmp_path) as running, ThreadPoolExecutor(2) as pool:
-        first = pool.submit(running.post, files={"content": jpeg()}, data={"steps": "600"})
-        time.sleep(0.5)
-        second = pool.submit(running.post, files={"content": jpeg()}, data={"steps": "600"})
-        time.sleep(0.5)
+    """One of ten requests is refused at once: the sign that one is worked on and eight wait."""
+    with gunicorn(APPLICATION, tmp_path) as running, ThreadPoolExecutor(10) as pool:
+        minute = {"steps": "600"}
+        futures = [
+            pool.submit(running.post, files={"content": jpeg()}, data=minute) for _ in range(10)
+        ]
+        wait_until(lambda: count_done(futures) == 1, 30, "none was refused")
         running.terminate()
-        answer = first.result(20)
+        answers = [future.result(60) for future in futures]
+        [answer] = [answer for answer in answers if answer.status_code == 200]
         assert picture(answer).size == (40, 30)
         assert json.loads(answer.headers["X-Amzn-SageMaker-Custom-Attributes"])["steps"] < 600
-        assert error(second.result(20)) == (503, "stopping")
+        refused = [error(answer) for answer in answers if answer.status_code != 200]
+        assert sorted(refused) == [(503, "queue_full")] + [(503, "stopping")] * 8
         assert running.process.wait(20) == 0
 
 

@@ -85,7 +85,7 @@ class RecordingHandler(StoreHandler):
 @dataclass
 class Running:
     url: str
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | subprocess.Popen[bytes]
     log: Path
 
     def post(self, **options: object) -> requests.Response:

@@ -123,15 +123,26 @@ def test_half_precision_leaves_the_picture_within_a_grey_level(
     assert difference.mean() < 0.2 * LEVEL
 
 
+def convolutions_of(generator: Generator) -> list[Tensor]:
+    """Return the weights of the convolutions, which have four dimensions."""
+    return [parameter for parameter in generator.parameters() if parameter.ndim == 4]
+
+
+def test_a_cpu_keeps_the_outermost_layers_in_float32(vintage_file: Path) -> None:
+    half = load_generator(vintage_file, precision=torch.bfloat16)
+    first, *inner, second_last, last = [weight.dtype for weight in convolutions_of(half)]
+    assert first == second_last == last == torch.float32
+    assert set(inner) == {torch.bfloat16}
+
+
 def test_what_a_gpu_does_leaves_the_picture_within_a_grey_level_on_average(
     photo: Tensor, vintage: Generator, vintage_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its way through the network, on a CPU: all layers in half precision, no strips."""
-    half = load_generator(vintage_file)
-    for layer in half.modules():
-        if isinstance(layer, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
-            layer.to(torch.bfloat16)
     expected = stylize(vintage, photo)
+    monkeypatch.setattr(Generator, "INNER_CONVOLUTIONS", slice(None))
+    half = load_generator(vintage_file, precision=torch.bfloat16)
+    assert {parameter.dtype for parameter in convolutions_of(half)} == {torch.bfloat16}
     monkeypatch.setattr(generator_module, "run_in_strips", generator_module.run_at_once)
     monkeypatch.setattr(generator_module, "split_rows", lambda x: [x])
     difference = (stylize(half, photo) - expected).abs()

@@ -1,5 +1,6 @@
 """Reading and writing by address: S3, https, and what must never be reached or told."""
 
+import ipaddress
 import socket
 import threading
 import time
@@ -9,6 +10,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import NoCredentialsError
 from moto.server import ThreadedMotoServer
 
 from containers.serving import storage
@@ -291,3 +293,37 @@ def test_plain_http_needs_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     assert refusal(storage.check_url, "http://example.com/a", "content_url").status == 400
     monkeypatch.setenv("ALLOW_HTTP", "1")
     assert storage.check_url("http://example.com/a", "content_url")
+
+
+def test_s3_that_denies_access_or_fails_is_told_apart() -> None:
+    denied = storage.s3_error("AccessDenied", "s3://bucket/a", "content_url")
+    assert (denied.status, denied.code) == (400, "access_denied")
+    assert "the model's role needs permission" in denied.message
+    failed = storage.s3_error("SlowDown", "s3://bucket/a", "content_url")
+    assert (failed.status, failed.code) == (400, "storage_failed")
+    assert "SlowDown" in failed.message
+
+
+def test_without_credentials_the_user_is_told_to_send_the_file() -> None:
+    def read() -> None:
+        with storage.s3_errors("s3://bucket/a", "content_url"):
+            raise NoCredentialsError
+
+    error = refusal(read)
+    assert (error.status, error.code) == (400, "access_denied")
+    assert "Send the file itself" in error.message
+
+
+@pytest.mark.parametrize(
+    ("address", "ipv4"),
+    [
+        ("::ffff:10.0.0.1", "10.0.0.1"),
+        ("2002:a00:1::1", "10.0.0.1"),
+        ("2001:0:4136:e378:8000:63bf:f5ff:fffe", "10.0.0.1"),
+        ("64:ff9b::a00:1", "10.0.0.1"),
+        ("2606:4700:4700::1111", None),
+    ],
+)
+def test_an_ipv4_address_inside_an_ipv6_address_is_found(address: str, ipv4: str | None) -> None:
+    embedded = storage.embedded_ipv4(ipaddress.IPv6Address(address))
+    assert embedded == (ipaddress.IPv4Address(ipv4) if ipv4 else None)

@@ -1,0 +1,291 @@
+"""The routes and the parsing of requests, in this process: no gunicorn, no network, no GPU."""
+
+import io
+import json
+import threading
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from PIL import Image
+from werkzeug.datastructures import MultiDict
+from werkzeug.test import TestResponse
+
+from containers.common.errors import DivergedError, FatalError
+from containers.common.parameters import Parameter, ParameterValues
+from containers.serving import storage
+from containers.serving.app import create_app, header_value, result_type
+from containers.serving.model import Picture, Progress, Report, Service
+from tests.fakes.servers import wait_until
+
+PARAMETERS = (
+    Parameter("size", int, "ignored", 16, 2048),
+    Parameter("style_weights", list, "ignored", 0, 10),
+    Parameter("style_name", str, "ignored"),
+)
+
+
+def png(width: int = 32, height: int = 24) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), "red").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+class Recorder:
+    """A model that returns the photograph and remembers its arguments, or raises `error`."""
+
+    def __init__(self) -> None:
+        self.styles_seen: list[int] = []
+        self.options_seen: list[ParameterValues] = []
+        self.error: Exception | None = None
+
+    def styles(self) -> list[str]:
+        return []
+
+    def stylize(
+        self,
+        content: Image.Image,
+        styles: list[Image.Image],
+        options: ParameterValues,
+        report: Report,
+    ) -> Picture:
+        if self.error:
+            raise self.error
+        report(Progress(1, 1, 1.0))
+        self.styles_seen.append(len(styles))
+        self.options_seen.append(options)
+        return Picture(content, {"steps": 1}, ["ä note"])
+
+
+def loaded(application: Flask) -> FlaskClient:
+    client = application.test_client()
+    wait_until(lambda: client.get("/ping").status_code == 200, 30, "the model was not loaded")
+    return client
+
+
+@pytest.fixture
+def model() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def nst(model: Recorder) -> FlaskClient:
+    """A server whose requests bring images of the style."""
+    return loaded(create_app(Service("nst", "s", True, PARAMETERS, ("size",), lambda: model)))
+
+
+@pytest.fixture
+def cyclegan(model: Recorder) -> FlaskClient:
+    """A server whose requests name a style."""
+    return loaded(create_app(Service("cyclegan", "s", False, PARAMETERS, ("size",), lambda: model)))
+
+
+@pytest.fixture
+def objects(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """What is at which URL, in place of S3."""
+    held = {"s3://bucket/photo": png(), "s3://bucket/style": png(20, 20)}
+
+    def write(url: str, data: bytes, content_type: str, name: str) -> None:
+        held[url] = data
+
+    monkeypatch.setattr(storage, "read", lambda url, name: held[url])
+    monkeypatch.setattr(storage, "write", write)
+    return held
+
+
+def code(answer: TestResponse) -> tuple[int, str]:
+    body: Any = answer.get_json()
+    return answer.status_code, body["error"]["code"]
+
+
+def test_two_styles_arrive_with_their_weights(
+    nst: FlaskClient, model: Recorder, objects: dict[str, bytes]
+) -> None:
+    body: dict[str, object] = {"content_url": "s3://bucket/photo"}
+    body |= {"style_url": ["s3://bucket/style"] * 2, "style_weights": [2, 1], "size": 32}
+    answer = nst.post("/invocations", json=body)
+    assert answer.status_code == 200
+    assert model.styles_seen == [2]
+    assert model.options_seen == [{"style_weights": [2.0, 1.0], "size": 32}]
+
+
+def test_a_form_joins_repeated_fields(nst: FlaskClient, model: Recorder) -> None:
+    form = {
+        "content": (io.BytesIO(png()), "photo.png"),
+        "style": [(io.BytesIO(png()), "a.png"), (io.BytesIO(png()), "b.png")],
+        "style_weights": ["2", "1"],
+    }
+    assert nst.post("/invocations", data=form).status_code == 200
+    assert model.styles_seen == [2]
+    assert model.options_seen == [{"style_weights": [2.0, 1.0]}]
+
+
+def test_the_result_and_the_progress_are_put_where_they_belong(
+    nst: FlaskClient, objects: dict[str, bytes]
+) -> None:
+    body = {"content_url": "s3://bucket/photo", "style_url": "s3://bucket/style"}
+    body |= {"result_url": "s3://bucket/out.webp", "progress_url": "s3://bucket/progress"}
+    answer: Any = nst.post("/invocations", json=body).get_json()
+    assert answer["result_url"] == "s3://bucket/out.webp"
+    assert answer["size"] == [32, 24]
+    assert answer["notes"] == ["ä note"]
+    assert Image.open(io.BytesIO(objects["s3://bucket/out.webp"])).format == "WEBP"
+    assert json.loads(objects["s3://bucket/progress"])["done"] == 1
+
+
+def test_a_query_wins_over_the_custom_attributes(cyclegan: FlaskClient, model: Recorder) -> None:
+    headers = {"X-Amzn-SageMaker-Custom-Attributes": "style=monet&size=64"}
+    answer = cyclegan.post(
+        "/invocations?size=32", data=png(), headers=headers, content_type="image/png"
+    )
+    assert answer.status_code == 200
+    assert model.options_seen == [{"style_name": "monet", "size": 32}]
+
+
+def test_style_is_short_for_style_name_which_wins(cyclegan: FlaskClient, model: Recorder) -> None:
+    form = {"content": (io.BytesIO(png()), "a.png"), "style": "monet", "style_name": "cezanne"}
+    assert cyclegan.post("/invocations", data=form).status_code == 200
+    assert model.options_seen == [{"style_name": "cezanne"}]
+
+
+def test_a_batch_of_json_lines_for_styles_by_image(
+    nst: FlaskClient, objects: dict[str, bytes]
+) -> None:
+    row = {"content_url": "s3://bucket/photo", "result_url": "s3://bucket/out.png"}
+    rows = [{**row, "style_url": "s3://bucket/style"}, row]
+    body = "\n".join(json.dumps(row) for row in rows)
+    answer = nst.post("/invocations", data=body, content_type="application/x-ndjson")
+    first, second = (json.loads(line) for line in answer.text.splitlines())
+    assert first["result_url"] == "s3://bucket/out.png"
+    assert second["error"]["code"] == "bad_request"
+    assert "style picture is missing" in second["error"]["message"]
+
+
+@pytest.mark.parametrize("body", [b"\xff\xfe\xff", b'"' + b"x" * 200_000 + b'"'])
+def test_a_csv_that_cannot_be_split_into_rows_is_an_error(nst: FlaskClient, body: bytes) -> None:
+    answer = nst.post("/invocations", data=body, content_type="text/csv")
+    assert code(answer) == (400, "bad_request")
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "expected"),
+    [
+        ("application/json", b"{", (400, "bad_request")),
+        ("application/json", b"[]", (400, "bad_request")),
+        ("application/json", b"{}", (400, "bad_request")),
+        ("application/json", b'{"content_url": "gopher://host/a"}', (400, "bad_request")),
+        ("application/json", b'{"content_url": "s3://bucket"}', (400, "bad_request")),
+        ("application/json", b'{"content_url": "https:///a"}', (400, "bad_request")),
+        ("application/json", b'{"content_url": "https://u:p@host/a"}', (400, "bad_request")),
+        ("application/json", b'{"content_url": "https://host:port/a"}', (400, "bad_request")),
+        ("image/png", b"no picture", (422, "image_unreadable")),
+        ("application/pdf", b"%PDF", (415, "unsupported_media_type")),
+        ("text/csv", b"\n\n", (400, "bad_request")),
+    ],
+)
+def test_each_mistake_has_its_answer(
+    cyclegan: FlaskClient, content_type: str, body: bytes, expected: tuple[int, str]
+) -> None:
+    answer = cyclegan.post("/invocations", data=body, content_type=content_type)
+    assert code(answer) == expected
+
+
+@pytest.mark.parametrize("files", [["content", "content"], ["contents"], []])
+def test_a_form_needs_exactly_one_content(cyclegan: FlaskClient, files: list[str]) -> None:
+    form: MultiDict[str, object] = MultiDict([("size", "32")])
+    for name in files:
+        form.add(name, (io.BytesIO(png()), f"{name}.png"))
+    answer = cyclegan.post("/invocations", data=form, content_type="multipart/form-data")
+    assert code(answer) == (400, "bad_request")
+
+
+def test_a_csv_row_may_have_fewer_columns_but_not_more(
+    cyclegan: FlaskClient, objects: dict[str, bytes]
+) -> None:
+    row = "s3://bucket/photo,negative,s3://bucket/out.jpg"
+    body = f"{row}\n{row}, 32\n{row},32,1\ns3://bucket/photo\n"
+    answer = cyclegan.post("/invocations", data=body, content_type="text/csv")
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    assert ["error" in line for line in lines] == [False, False, True, True]
+    assert "at most 4 columns" in lines[2]["error"]["message"]
+    assert "result_url is missing" in lines[3]["error"]["message"]
+
+
+def test_the_name_of_a_style_may_stand_alone_in_the_attributes(
+    cyclegan: FlaskClient, model: Recorder
+) -> None:
+    headers = {"X-Amzn-SageMaker-Custom-Attributes": "monet"}
+    cyclegan.post("/invocations", data=png(), headers=headers, content_type="image/png")
+    assert model.options_seen == [{"style_name": "monet"}]
+
+
+def test_a_model_that_cannot_be_loaded_says_why() -> None:
+    def load() -> Recorder:
+        raise FileNotFoundError("the weights are missing")
+
+    client = create_app(Service("nst", "s", True, PARAMETERS, (), load)).test_client()
+    wait_until(lambda: code(client.get("/ping")) == (503, "broken"), 30, "never broken")
+    assert "the weights are missing" in client.get("/ping").text
+
+
+def test_an_error_of_the_model_keeps_its_code(cyclegan: FlaskClient, model: Recorder) -> None:
+    model.error = DivergedError("No finite picture.")
+    form = {"content": (io.BytesIO(png()), "a.png")}
+    assert code(cyclegan.post("/invocations", data=form)) == (400, "diverged")
+    assert cyclegan.get("/ping").status_code == 200
+
+
+def test_a_fatal_error_ends_the_health(cyclegan: FlaskClient, model: Recorder) -> None:
+    model.error = FatalError("CUDA error")
+    form = {"content": (io.BytesIO(png()), "a.png")}
+    assert code(cyclegan.post("/invocations", data=form)) == (500, "internal")
+    assert code(cyclegan.get("/ping")) == (503, "broken")
+
+
+def test_a_path_or_method_that_does_not_exist_is_told_in_json(nst: FlaskClient) -> None:
+    assert code(nst.get("/static/x")) == (404, "not_found")
+    assert code(nst.post("/ping")) == (405, "method_not_allowed")
+
+
+def test_the_index_of_a_server_for_images_explains_both_ways(nst: FlaskClient) -> None:
+    text = nst.get("/").text
+    assert "style=@painting.jpg" in text
+    assert '"style_url": "s3://bucket/painting.jpg"' in text
+    about: Any = nst.get("/", headers={"Accept": "application/json"}).get_json()
+    assert about["styles"] == []
+    assert [parameter["name"] for parameter in about["parameters"]] == [p.name for p in PARAMETERS]
+
+
+def test_before_the_model_is_loaded_there_are_no_styles() -> None:
+    may_load = threading.Event()
+
+    def load() -> Recorder:
+        may_load.wait(60)
+        return Recorder()
+
+    service = Service("cyclegan", "s", False, PARAMETERS, (), load)
+    client = create_app(service).test_client()
+    assert code(client.get("/ping")) == (503, "loading")
+    assert "Styles: none yet" in client.get("/").text
+    may_load.set()
+
+
+@pytest.mark.parametrize(
+    ("accept", "url", "expected"),
+    [
+        ("", None, "image/jpeg"),
+        ("text/html, image/webp;q=0.1, image/png", "s3://b/a.png", "image/webp"),
+        ("*/*", "s3://b/a.PNG?signature", "image/png"),
+        ("", "s3://b/a.gif", "image/jpeg"),
+    ],
+)
+def test_the_type_of_a_result(accept: str, url: str | None, expected: str) -> None:
+    assert result_type(accept, url) == expected
+
+
+def test_a_header_leaves_the_notes_out_where_they_are_too_long() -> None:
+    short = {"size": [1, 1], "notes": ["ä"]}
+    assert json.loads(header_value(short)) == short
+    assert header_value(short).isascii()
+    assert json.loads(header_value({**short, "notes": ["x" * 2000]})) == {**short, "notes": []}
