@@ -48,10 +48,12 @@ print(json.dumps(found))
 # ---- the engine and the images ----
 
 
-def docker(*arguments: str, text_input: str | None = None) -> str:
+def docker(
+    *arguments: str, text_input: str | None = None, env: dict[str, str] | None = None
+) -> str:
     """Run a docker command and return what it prints."""
     command = ["docker", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, input=text_input)
+    done = subprocess.run(command, capture_output=True, text=True, input=text_input, env=env)
     assert done.returncode == 0, f"docker {' '.join(arguments)}\n{done.stdout}{done.stderr}"
     return done.stdout.strip()
 

@@ -28,7 +28,7 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from tests.fakes.chat import KEY, TOKEN, Chat, Guest, running_chat
 from tests.fakes.names import BUCKET, ROOT, eventually
-from tests.fakes.sagemaker import Endpoint
+from tests.fakes.sagemaker import Answer, Call, Endpoint, Request
 from tests.fakes.storage import Storage
 
 PHOTO = ROOT / "examples/photos/chelsea.jpg"
@@ -61,42 +61,36 @@ class Painter(Endpoint):
 
     def __init__(self, storage: Storage) -> None:
         super().__init__(storage)
+        self.storage = storage
         self.may_finish = threading.Event()
         self.may_finish.set()
         sheet = Image.open(ROOT / "examples/sheet.jpg")
         self.nst_painting = sheet.crop((1039, 16, 1580, 376))
         self.cyclegan_painting = sheet.crop((1596, 16, 2137, 376))
 
-    def _paint(self, call: dict[str, Any]) -> None:
-        request = json.loads(self._read(call["input"]))
+    def stylize(self, call: Call, request: Request) -> Answer:
         self.requests.append(request)
         painting = self.cyclegan_painting
         seconds = 2
-        if call["endpoint"] == "nst":
+        if call.endpoint == "nst":
             painting = self.nst_painting
             seconds = 88
-        self._write(key_of(request["progress_url"]), progress(painting))
+        self.objects.write(request["progress_url"], progress(painting))
         self.may_finish.wait(120)
-        self._write(key_of(request["result_url"]), jpeg(painting))
-        answer = {"result_url": request["result_url"], "size": [541, 360], "seconds": seconds}
-        self._write(call["output"], json.dumps(answer).encode())
-
-
-def progress(painting: Image.Image) -> bytes:
-    preview = base64.b64encode(jpeg(painting.resize((128, 85)))).decode()
-    told = {"step": 2, "steps": 4, "seconds_left": 18, "preview": preview}
-    return json.dumps(told).encode()
-
-
-def key_of(url: str) -> str:
-    """Return the key in s3://BUCKET/KEY."""
-    return url.split("/", 3)[3]
+        self.objects.write(request["result_url"], jpeg(painting))
+        return {"result_url": request["result_url"], "size": [541, 360], "seconds": seconds}
 
 
 def jpeg(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, "JPEG", quality=95)
     return buffer.getvalue()
+
+
+def progress(painting: Image.Image) -> bytes:
+    preview = base64.b64encode(jpeg(painting.resize((128, 85)))).decode()
+    told = {"step": 2, "steps": 4, "seconds_left": 18, "preview": preview}
+    return json.dumps(told).encode()
 
 
 @pytest.fixture(scope="module")
