@@ -23,8 +23,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 VENV_PYTHON = ROOT / ".venv/bin/python"
-# What pip installs into a new .venv: bot.py with its packages
-PACKAGES = ["--editable", str(ROOT)]
+# What pip installs into a new .venv: the packages of bot.py
+PACKAGES = ["--require-hashes", "-r", str(ROOT / "locks/bot.txt")]
 # The first boto3 1.x that has every call which aws/ makes
 OLDEST_BOTO3_MINOR = 44
 

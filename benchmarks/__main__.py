@@ -132,7 +132,7 @@ def main() -> int:
     except ImportError as error:
         say(
             f"RESULTS.md stays as it was: {error}. "
-            "Install benchmarks/requirements.txt, then run this again with --only report."
+            "To draw them, run ./setup.sh benchmarks, then this again with --only report."
         )
         return 0 if succeeded and all(succeeded) else 1
     say(f"{HERE / 'RESULTS.md'} is up to date")
