@@ -11,6 +11,10 @@ import sys
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
 
 from local.processes import ManagedProcess, StackError, free_port
 
@@ -94,6 +98,18 @@ def s3_environment(config: Path, port: int) -> dict[str, str]:
         "AWS_ACCESS_KEY_ID": keys["accessKey"],
         "AWS_SECRET_ACCESS_KEY": keys["secretKey"],
     }
+
+
+def s3_client(environment: Mapping[str, str]) -> Any:  # noqa: ANN401 - boto3 makes it at run time
+    """Return a client of the storage that `s3_environment` describes. It does not retry."""
+    return boto3.client(
+        "s3",
+        endpoint_url=environment["AWS_ENDPOINT_URL_S3"],
+        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
+        region_name="us-east-1",
+        config=Config(connect_timeout=5, read_timeout=5, retries={"total_max_attempts": 1}),
+    )
 
 
 def make_credentials(config: Path) -> None:

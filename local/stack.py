@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import requests
+from botocore.exceptions import BotoCoreError, ClientError
 
 from bot import FAILURE_PREFIX, MODELS, OUTPUT_PREFIX
 from local.model_servers import (
@@ -43,7 +44,13 @@ from local.model_servers import (
     remove_container,
 )
 from local.processes import ManagedProcess, StackError, free_port, kill_leftovers, say
-from local.seaweedfs import credentials_file, remove_sockets, s3_environment, storage_process
+from local.seaweedfs import (
+    credentials_file,
+    remove_sockets,
+    s3_client,
+    s3_environment,
+    storage_process,
+)
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / ".local"
@@ -169,6 +176,7 @@ class Stack:
         log = self.log_path("storage")
         self.start_part(storage_process(self.data, port, environment, log, ROOT))
         self.wait_until_up(f"http://127.0.0.1:{port}/healthz")
+        self.wait_until_storage_works(environment)
 
     def start_model(self, name: str, base: dict[str, str]) -> None:
         address = f"127.0.0.1:{free_port()}"
@@ -236,6 +244,22 @@ class Stack:
         accept = {"Accept": "application/json"}
         styles: list[str] = fetch(f"{self.model_urls['cyclegan']}/", accept).json()["styles"]
         return styles
+
+    def wait_until_storage_works(self, environment: dict[str, str]) -> None:
+        """Wait until S3 answers a request; on a busy disk that is a minute after its port opens.
+
+        Raises StackError where it keeps dying, or does not answer in time.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        s3 = s3_client(environment)
+        while time.monotonic() < deadline:
+            self.watch_parts()
+            self.check_start()
+            with contextlib.suppress(BotoCoreError, ClientError):
+                s3.list_buckets()
+                return
+            time.sleep(0.1)
+        raise StackError(f"The storage does not answer. Logs: {self.logs}")
 
     def wait_until_up(self, url: str) -> None:
         """Wait until `url` answers 200.

@@ -36,7 +36,7 @@ class Storage:
         with (Path(self.folder) / "log").open("w") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         self.client = s3_client(self.port)
-        eventually(self._make_bucket, "SeaweedFS is up", 60)
+        eventually(self._make_bucket, "SeaweedFS is up", 120)
 
     def _make_bucket(self) -> bool:
         with contextlib.suppress(ClientError, BotoCoreError):

@@ -70,7 +70,7 @@ class Stack:
     def words(self) -> str:
         return self.said.read_text()
 
-    def says(self, pattern: str, seconds: float = 60) -> None:
+    def says(self, pattern: str, seconds: float = 120) -> None:
         wait_until(
             lambda: re.search(pattern, self.words()),
             seconds,

@@ -1,0 +1,13 @@
+"""./deploy.py up is killed after each of its changes, and run again."""
+
+from tests.system.aws.conftest import deploy, session, url, wire  # noqa: F401 - fixtures
+from tests.system.aws.helpers import Deploy, Wire
+from tests.system.aws.test_interrupted import kill_up_after_changes
+
+
+def test_up_killed_after_any_change_and_run_again_ends_the_same(
+    url: str,  # noqa: F811
+    deploy: Deploy,  # noqa: F811
+    wire: Wire,  # noqa: F811
+) -> None:
+    kill_up_after_changes(url, deploy, wire, every=1)
