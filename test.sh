@@ -34,7 +34,12 @@ hadolint containers/*/Dockerfile
 # PyTorch in each process would take all cores, and its threads would spin while they wait for those of the other
 # process: on two cores, tests/unit/test_nst.py takes ten times as long then.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-pytest=(python -m pytest --numprocesses 2 --dist loadscope)
+# Two processes for each core, since most tests wait for a bot, a server or a container.
+processes=$((2 * $(nproc)))
+if [ "$processes" -gt 8 ]; then
+  processes=8
+fi
+pytest=(python -m pytest --numprocesses "$processes" --dist loadscope)
 if [ -n "$all" ]; then
   arguments=(tests "${arguments[@]}")
 fi
