@@ -367,9 +367,22 @@ class GuardedAdapter(HTTPAdapter):
         }
 
 
+class GuardedSession(requests.Session):
+    """A session that leaves redirects to its caller.
+
+    requests reads the whole body of a redirect, without a limit and even with
+    allow_redirects=False.
+    """
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
+
+
 def session() -> requests.Session:
     """Return a new session: sessions are not made to be shared between threads."""
-    guarded = requests.Session()
+    guarded = GuardedSession()
+    # Nothing is decompressed by surprise.
+    guarded.headers["Accept-Encoding"] = "identity"
     guarded.mount("http://", GuardedAdapter())
     guarded.mount("https://", GuardedAdapter())
     return guarded

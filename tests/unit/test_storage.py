@@ -1,5 +1,6 @@
 """Reading and writing by address: S3, https, and what must never be reached or told."""
 
+import contextlib
 import ipaddress
 import socket
 import threading
@@ -125,6 +126,23 @@ def test_http_reads_and_follows_redirects(serve: Callable[[Answer], str]) -> Non
     assert storage.read(f"{target}/a?{SECRET}", "content_url") == b"picture"
     hop = serve(reply(302, Location=f"{target}/a"))
     assert storage.read(f"{hop}/b", "content_url") == b"picture"
+
+
+def test_the_body_of_a_redirect_is_not_read(serve: Callable[[Answer], str]) -> None:
+    target = serve(reply(200, b"picture"))
+    sent: list[int] = []
+
+    def endless(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(302)
+        handler.send_header("Location", target)
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            while len(sent) < 512:
+                handler.wfile.write(b"x" * (1 << 20))
+                sent.append(1)
+
+    assert storage.read(serve(endless), "content_url") == b"picture"
+    assert len(sent) < 64, f"{len(sent)} MB were read"
 
 
 @pytest.mark.parametrize(
