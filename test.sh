@@ -35,17 +35,19 @@ hadolint containers/*/Dockerfile
 # process: on two cores, tests/unit/test_nst.py takes ten times as long then.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 # Two processes for each core, since most tests wait for a bot, a server or a container.
-processes=$((2 * $(nproc)))
+processes=$((2 * $(getconf _NPROCESSORS_ONLN)))
 if [ "$processes" -gt 8 ]; then
   processes=8
 fi
 pytest=(python -m pytest --numprocesses "$processes" --dist loadscope)
-if [ -n "$all" ]; then
-  arguments=(tests "${arguments[@]}")
-fi
 if [ -z "$coverage" ]; then
   exec "${pytest[@]}" "${arguments[@]}"
 fi
 
 "${pytest[@]}" --cov --cov-report= "${arguments[@]}"
 python -m tests.coverage_table ${all:+--require 90}
+
+# By themselves and without the coverage, which would slow down the bot that they kill again and again.
+if [ -n "$all" ]; then
+  python -m pytest --numprocesses 2 --dist loadscope tests/soak
+fi

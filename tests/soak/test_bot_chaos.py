@@ -25,22 +25,28 @@ class Person:
     dice: random.Random
     accepted: list[str] = field(default_factory=list)
     cancelled: dict[str, int] = field(default_factory=dict)  # request: the message that said so
+    photos: int = 0  # sent so far; the number of the last one is in its name
     trouble: str = ""
 
     def live(self, stop: threading.Event) -> None:
-        number = 0
         try:
             while not stop.is_set():
-                number += 1
-                self.ask(f"{self.user.chat}-{number}")
+                self.ask()
                 stop.wait(self.dice.uniform(0, 3))
         except AssertionError as error:
-            self.trouble = str(error)
+            shown = [message.text for message in self.user.messages()]
+            self.trouble = f"{error}; the chat shows at last {shown[-5:]}"
 
-    def ask(self, request: str) -> None:
+    def ask(self) -> None:
+        """Ask for one painting, and wait for it or cancel it."""
         user = self.user
-        while "Choose a painter" not in (question := self.offer(request)).text:
-            time.sleep(1)  # the bot was killed after the last picture, before it could record that
+        question = self.offer()
+        while "Choose a painter" not in question.text:
+            # The bot still works for the last photo: it was killed before it could record the
+            # picture, or it took this photo as the style for the one before.
+            time.sleep(1)
+            question = self.offer()
+        request = self.photo_name()
         if self.dice.random() < 0.7:
             user.press(question, self.dice.choice(PAINTERS))
         else:
@@ -57,17 +63,29 @@ class Person:
         user.cursor = 0
         eventually(lambda: self.pictures(request), f"the picture of {request}", 120)
 
-    def offer(self, request: str) -> Message:
-        """Send a photo. Returns what the bot says to it, whatever else it repeats after a kill."""
-        self.user.photo(request.encode())
-        said = ("Choose a painter", "still painting")
+    def offer(self) -> Message:
+        """Send a photo. Returns what the bot says to it.
+
+        After a kill the bot may answer an earlier photo again, which looks like the answer to this
+        one. The next photo is then the style for this one.
+        """
+        self.photos += 1
+        name = self.photo_name()
+        self.user.photo(name.encode())
+        answers = ("Choose a painter", "still painting", "Painting your photo")
 
         def found() -> Message | None:
-            new = [m for m in self.user.messages() if m.id > self.user.cursor]
-            return next((m for m in new if any(words in m.text for words in said)), None)
+            for message in self.user.messages():
+                is_answer = any(words in message.text for words in answers)
+                if message.id > self.user.cursor and is_answer:
+                    return message
+            return None
 
-        message: Message = eventually(found, f"an answer to the photo {request}", 90)
+        message: Message = eventually(found, f"an answer to the photo {name}", 90)
         return message
+
+    def photo_name(self) -> str:
+        return f"{self.user.chat}-{self.photos}"
 
     def pictures(self, request: str) -> list[int]:
         photos = [m for m in self.user.messages() if m.kind == "photo"]
