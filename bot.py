@@ -552,7 +552,8 @@ class Update:
 class PaintJob:
     """A painting that somebody waits for, stored at jobs/<id>/job.json.
 
-    Only the thread that serves the job's chat changes a job. The watcher alone sets `has_progress`.
+    Only the thread that serves the job's chat changes a job. The watcher alone sets `has_progress`
+    and `has_answer`.
 
     Schema, version 2: the fields down to `sent`, with "version"; "step" is "start" or "wait".
     Version 1 had no "version", and the names of VERSION_1_NAMES.
@@ -576,6 +577,7 @@ class PaintJob:
     error_code: ErrorCode | None = None  # why it failed, where the bot found out by itself
     last_look: float = field(default_factory=time.monotonic)
     has_progress: bool = False  # the model has written progress.json
+    has_answer: bool = False  # the model's answer is in S3
     status_text: str = ""  # of the status message as it is shown
 
     VERSION_1_NAMES = {  # noqa: RUF012 - a constant, not a field
@@ -1334,8 +1336,8 @@ class UpdateHandler:
     metrics: Metrics
     bot_name: str = ""  # set before the first update
 
-    def handle(self, update: Update, health: str) -> None:
-        """Handle an update; `health` is the answer to /stats.
+    def handle(self, update: Update, health: Callable[[], str]) -> None:
+        """Handle an update; `health` returns the answer to /stats.
 
         Raises TelegramError and S3_ERRORS.
         """
@@ -1401,14 +1403,16 @@ class UpdateHandler:
         self.runner.add(job)
         return job
 
-    def answer(self, chat: int, reply: Iterable[str], incoming: Incoming, health: str) -> None:
+    def answer(
+        self, chat: int, reply: Iterable[str], incoming: Incoming, health: Callable[[], str]
+    ) -> None:
         words = translate(
             incoming.language,
             *reply,
             support=self.config.support,
             limit=self.config.daily_limit,
             user=incoming.user,
-            health=health,
+            health=health() if "stats" in reply else "",
         )
         buttons = None
         if "ask_style" in reply and self.config.styles:
@@ -1479,6 +1483,11 @@ class JobRunner:
             elif "progress.json" in names:
                 job.has_progress = True
 
+    def mark_answered(self) -> None:
+        """Mark the jobs whose answers have been listed: they take a step at once."""
+        for job in self.pending():
+            job.has_answer = self.models.has_answered(job.result_keys)
+
     def find(self, job_id: str) -> PaintJob | None:
         """Return a pending job, from S3 where this process does not know it.
 
@@ -1502,17 +1511,14 @@ class JobRunner:
         is_late = time.time() > job.created + DEADLINE_SECONDS
         return is_late or self.models.has_answered(job.result_keys)
 
-    def is_due(self, job: PaintJob, pending: int) -> bool:
+    def is_due(self, job: PaintJob, now: float, pace: float) -> bool:
         """Whether a job can take a step.
 
-        The more jobs are pending, the less often each one is looked at.
+        now: of time.monotonic(). pace: the seconds between two looks at a job that waits.
         """
-        now = time.monotonic()
         if now < job.retry.not_before:
             return False
-        if job.step != Step.WAIT or self.has_ended(job):
-            return True
-        return now >= job.last_look + max(EDIT_SECONDS, pending / STATUS_UPDATES_PER_SECOND)
+        return job.step is not Step.WAIT or job.has_answer or now >= job.last_look + pace
 
     # The steps
 
@@ -1530,7 +1536,7 @@ class JobRunner:
             return None
         if job.error_code or self.has_ended(job):
             return self.finish(job)
-        if job.step == Step.WAIT:
+        if job.step is Step.WAIT:
             return self.update_status(job)
         return self.submit(job)
 
@@ -1822,9 +1828,12 @@ class Dispatcher:
                     self._pool.submit(self.take_update, update)
                 taken.add(update.chat)
 
+            # The more jobs are pending, the less often each one is looked at.
             jobs = self.runner.pending()
+            pace = max(EDIT_SECONDS, len(jobs) / STATUS_UPDATES_PER_SECOND)
+            now = time.monotonic()
             for job in jobs:
-                if job.chat not in taken and self.runner.is_due(job, len(jobs)):
+                if job.chat not in taken and self.runner.is_due(job, now, pace):
                     self._serving.add(job.chat)
                     taken.add(job.chat)
                     self._pool.submit(self.take_step, job)
@@ -1832,7 +1841,7 @@ class Dispatcher:
     def take_update(self, update: Update) -> None:
         """Handle an update. This and take_step are where all errors of a chat end."""
         try:
-            self.handler.handle(update, self.health())
+            self.handler.handle(update, self.health)
         except Exception as error:
             self.plan_retry(update.retry, f"update {update.id}", error)
             update.error_code = classify_error(error, update.retry.attempts)
@@ -1850,7 +1859,7 @@ class Dispatcher:
         except Exception as error:
             self.plan_retry(job.retry, f"{job.step.value} {job.id}", error)
             job.error_code = None
-            if job.step == Step.SUBMIT or self.runner.has_ended(job):
+            if job.step is Step.SUBMIT or self.runner.has_ended(job):
                 job.error_code = classify_error(error, job.retry.attempts)
         self.done_with(chat)
 
@@ -1874,6 +1883,7 @@ class Dispatcher:
                 if second < 120 or second % 600 == 0 or self.runner.pending():
                     self.models.scan_answers()
                     self.runner.scan_jobs()
+                    self.runner.mark_answered()
             except Exception as error:  # the watcher must not die
                 log_and_back_off(self.metrics, "watcher", error, 1)
             self.dispatch()

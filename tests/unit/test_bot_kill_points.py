@@ -191,7 +191,7 @@ class World:
         """One life: first what was going on, then each update and all that comes of it."""
         settle(running)
         while unconfirmed:
-            running.handler.handle(unconfirmed[0], "")
+            running.handler.handle(unconfirmed[0], str)
             settle(running)
             del unconfirmed[0]
 
@@ -324,7 +324,7 @@ def test_killed_while_a_job_is_cancelled(make_world: Callable[[Fate], World]) ->
                 running = world.start_bot()
                 running.runner.scan_jobs()
                 while unconfirmed:
-                    running.handler.handle(unconfirmed[0], "")
+                    running.handler.handle(unconfirmed[0], str)
                     if unconfirmed[0].id == 2:
                         submit_all(running)
                     del unconfirmed[0]
