@@ -34,8 +34,12 @@ hadolint containers/*/Dockerfile
 # PyTorch in each process would take all cores, and its threads would spin while they wait for those of the other
 # process: on two cores, tests/unit/test_nst.py takes ten times as long then.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-# Two processes for each core, since most tests wait for a bot, a server or a container.
-processes=$((2 * $(getconf _NPROCESSORS_ONLN)))
+# Two processes for each core, since most tests wait for a bot, a server or a container. Measuring the coverage keeps
+# the processes busy: one for each core then.
+processes=$(getconf _NPROCESSORS_ONLN)
+if [ -z "$coverage" ]; then
+  processes=$((2 * processes))
+fi
 if [ "$processes" -gt 8 ]; then
   processes=8
 fi

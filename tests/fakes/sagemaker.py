@@ -113,6 +113,8 @@ class Endpoint:
         self.calls: list[Call] = []
         self.requests: list[Request] = []  # the JSON objects that the calls named
         self.held: queue.Queue[Call] = queue.Queue()  # accepted while asleep
+        self.closing = threading.Event()
+        self.workers: list[threading.Thread] = []  # one for each call that was started
         endpoint = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -174,7 +176,9 @@ class Endpoint:
             self.start(self.held.get())
 
     def start(self, call: Call) -> None:
-        threading.Thread(target=self.work, args=(call,), daemon=True).start()
+        worker = threading.Thread(target=self.work, args=(call,), daemon=True)
+        self.workers.append(worker)
+        worker.start()
 
     def work(self, call: Call) -> None:
         # At the end of a test the storage may be gone.
@@ -217,10 +221,14 @@ class Endpoint:
                 "preview": self.preview,
             }
             self.objects.write(request["progress_url"], json.dumps(progress).encode())
-            time.sleep(self.seconds / self.steps)
+            self.closing.wait(self.seconds / self.steps)
         if not self.steps:
-            time.sleep(self.seconds)
+            self.closing.wait(self.seconds)
 
     def close(self) -> None:
+        """Stop, and let each painting end: none may be written into the next test's bucket."""
+        self.closing.set()
         self.server.shutdown()
         self.server.server_close()
+        for worker in list(self.workers):
+            worker.join(10)

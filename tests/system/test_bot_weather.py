@@ -61,6 +61,8 @@ def test_half_an_answer(world: World, how: str) -> None:
 def test_429_holds_up_only_its_own_chat(world: World) -> None:
     world.start()
     anna, boris = world.user(), world.user()
+    boris.write("/start")
+    boris.sees("Hello")  # the bot is up
     world.telegram.faults.append(
         times(1, "sendMessage", lambda: refusal(429, "wait", retry_after=6), anna.chat)
     )
