@@ -1,12 +1,12 @@
-"""CycleGAN's ResNet-9 generator (Zhu et al.
+"""CycleGAN's ResNet-9 generator (Zhu et al. 2017): the network, its checkpoints, stylizing.
 
-2017), for inference: the network, its checkpoints, stylizing.
-
-It knows tensors only. Read it from top to bottom.
+In eval mode it is built for speed and little memory, in train mode for autograd; both compute the
+same. It knows tensors only. Read it from top to bottom.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 STRIP = 32
 # Rows of context on both sides of a strip: as many as the layers that run in strips can see.
 HALO = 4
+# Of a checkpoint's first layer
+MAX_FILTERS = 256
 
 OnProgress = Callable[[float], None]
 
@@ -55,7 +57,7 @@ class InstanceNorm(nn.Module):
             self.register_buffer("bias", zeros, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dtype != torch.float32:
+        if self.training or x.dtype != torch.float32:
             return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
         # In place, as these maps are the large ones
         mean, variance = self.statistics(x)
@@ -78,18 +80,42 @@ def split_rows(x: Tensor) -> list[Tensor]:
     return list(torch.split(x, rows, dim=2))
 
 
+def to_precision_of(weight: Tensor, x: Tensor) -> Tensor:
+    """Return x in the precision of the weight. Under autocast, PyTorch converts both itself."""
+    if torch.is_autocast_enabled(x.device.type):
+        return x
+    return x.to(weight.dtype)
+
+
 class Convolution(nn.Conv2d):
     """A convolution that converts its input to the precision of its weight."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.to(self.weight.dtype))
+        return super().forward(to_precision_of(self.weight, x))
 
 
-class UpConvolution(nn.ConvTranspose2d):
-    """A transposed convolution that converts its input to the precision of its weight."""
+class TransposedConvolution(nn.ConvTranspose2d):
+    """The official way to twice the size; it tends to leave a grid in flat areas."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(channels_in, channels_out, 3, stride=2, padding=1, output_padding=1)
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        return super().forward(x.to(self.weight.dtype))
+        return super().forward(to_precision_of(self.weight, x))
+
+
+class ResizeConvolution(nn.Conv2d):
+    """Twice the size by nearest neighbors, then a convolution: no grid.
+
+    Odena et al., "Deconvolution and Checkerboard Artifacts" (2016).
+    """
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(channels_in, channels_out, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = to_precision_of(self.weight, x)
+        return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
 class ResnetBlock(nn.Module):
@@ -112,11 +138,13 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # To the working precision before it is padded
-        y = x.to(next(self.parameters()).dtype)
+        y = to_precision_of(next(self.parameters()), x)
         # Not self.conv_block(y): nn.Sequential would hold on to its input
         for layer in self.conv_block:
             y = layer(y)
         x = x.float()
+        if self.training:
+            return x + y
         # By rows, since a sum of two precisions makes a copy of one of them
         for rows, change in zip(split_rows(x), split_rows(y), strict=True):
             rows.add_(change)
@@ -143,11 +171,24 @@ class ToPixels(nn.Conv2d):
         return F.pixel_shuffle(y, 2)
 
 
+@dataclass(frozen=True)
+class Layout:
+    """What the checkpoints of the generator differ in. The defaults are the official layout.
+
+    filters: the number of channels at full size.
+    affine: whether the normalizations have a weight and a bias.
+    resize: whether the decoder enlarges with ResizeConvolution or with TransposedConvolution.
+    """
+
+    filters: int = 64
+    affine: bool = False
+    resize: bool = False
+
+
 class Generator(nn.Module):
     """c7s1-64, d128, d256, 9 x R256, u128, u64, c7s1-3, with the names of the official checkpoints.
 
-    affine: whether the normalizations have a weight and a bias, as in vintagify's checkpoints and
-        not in the official ones.
+    The numbers are those of 64 filters; another layout has other ones.
     """
 
     # Positions in self.model. Head and tail have the layers at full size and their neighbors at
@@ -159,30 +200,30 @@ class Generator(nn.Module):
     # Without the first and the last two convolutions
     INNER_CONVOLUTIONS = slice(4, 22)
 
-    def __init__(self, affine: bool = False) -> None:
+    def __init__(self, layout: Layout = Layout()) -> None:
         super().__init__()
+        self.layout = layout
+        full = layout.filters
+        half = 2 * full
+        quarter = 4 * full
+        up = ResizeConvolution if layout.resize else TransposedConvolution
 
-        def normalized(convolution: Convolution | UpConvolution) -> list[nn.Module]:
-            norm = InstanceNorm(convolution.out_channels, affine)
+        def normalized(convolution: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:
+            norm = InstanceNorm(convolution.out_channels, layout.affine)
             return [convolution, norm, nn.ReLU(inplace=True)]
-
-        def up(channels_in: int, channels_out: int) -> UpConvolution:
-            return UpConvolution(
-                channels_in, channels_out, 3, stride=2, padding=1, output_padding=1
-            )
 
         encoder = [
             nn.ReflectionPad2d(3),
-            *normalized(Convolution(3, 64, 7)),
-            *normalized(Convolution(64, 128, 3, stride=2, padding=1)),
-            *normalized(Convolution(128, 256, 3, stride=2, padding=1)),
+            *normalized(Convolution(3, full, 7)),
+            *normalized(Convolution(full, half, 3, stride=2, padding=1)),
+            *normalized(Convolution(half, quarter, 3, stride=2, padding=1)),
         ]
-        residual_blocks = [ResnetBlock(256, affine) for _ in range(9)]
+        residual_blocks = [ResnetBlock(quarter, layout.affine) for _ in range(9)]
         decoder = [
-            *normalized(up(256, 128)),
-            *normalized(up(128, 64)),
+            *normalized(up(quarter, half)),
+            *normalized(up(half, full)),
             nn.ReflectionPad2d(3),
-            ToPixels(64, 3, 7),
+            ToPixels(full, 3, 7),
             nn.Tanh(),
         ]
         self.model = nn.Sequential(*encoder, *residual_blocks, *decoder)
@@ -211,13 +252,13 @@ class Generator(nn.Module):
         """(1, 3, H, W) in -1..1 to the same. H and W are multiples of 4, at least 8.
 
         On a CPU the first and the last layers, whose feature maps would take half of all memory,
-        run in strips.
+        run in strips, except in train mode.
         """
         layers = list(self.model)
         head = layers[self.HEAD]
         body = layers[self.BODY]
         tail = layers[self.TAIL]
-        run = run_in_strips if x.is_cpu else run_at_once
+        run = run_in_strips if x.is_cpu and not self.training else run_at_once
 
         x = run(head, x)
         for number, layer in enumerate(body, 1):
@@ -317,7 +358,9 @@ class CheckpointError(ValueError):
 def load_generator(
     path: Path, device: torch.device | str = "cpu", precision: torch.dtype = torch.float32
 ) -> Generator:
-    """Read a checkpoint in the official layout or vintagify's.
+    """Read a checkpoint of any `Layout`; the shapes of its tensors tell which.
+
+    Other names that are read too: vintagify's.
 
     precision: see `Generator.to_precision`.
 
@@ -325,13 +368,13 @@ def load_generator(
     float32. Code that is pickled in the file is never run. Raises CheckpointError.
     """
     checkpoint = read_checkpoint(path)
-    # On the meta device no memory is allocated or initialized, as the checkpoint brings all values
-    with torch.device("meta"):
-        generator = Generator(affine="model.2.weight" in checkpoint)
-    expected = generator.state_dict()
     found = {
         str(name).replace(".block.", ".conv_block."): value for name, value in checkpoint.items()
     }
+    # On the meta device no memory is allocated or initialized, as the checkpoint brings all values
+    with torch.device("meta"):
+        generator = Generator(find_layout(found))
+    expected = generator.state_dict()
     unused = running_statistics(generator)
     extra = [name for name in found if name not in expected and name not in unused]
 
@@ -364,6 +407,19 @@ def read_checkpoint(path: Path) -> dict[object, Tensor]:
         kind = type(checkpoint).__name__
         raise CheckpointError(f"{path} holds a {kind} instead of tensors by name.")
     return checkpoint
+
+
+def find_layout(checkpoint: Mapping[str, object]) -> Layout:
+    """Return the layout of a checkpoint, or the nearest one if it is of none."""
+    filters = Layout.filters
+    first = checkpoint.get("model.1.weight")
+    if isinstance(first, Tensor) and first.ndim == 4 and 1 <= first.shape[0] <= MAX_FILTERS:
+        filters = first.shape[0]
+
+    # A convolution has its weight as (out, in, 3, 3), a transposed one as (in, out, 3, 3).
+    enlarging = checkpoint.get("model.19.weight")
+    resize = isinstance(enlarging, Tensor) and enlarging.shape[:1] == (2 * filters,)
+    return Layout(filters, affine="model.2.weight" in checkpoint, resize=resize)
 
 
 def running_statistics(generator: Generator) -> set[str]:
