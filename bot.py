@@ -50,6 +50,10 @@ JOBS_PREFIX = "jobs/"
 ASYNC_PREFIX = "async/"
 OUTPUT_PREFIX = "async/output/"
 FAILURE_PREFIX = "async/failure/"
+MODELS_PREFIX = "models/"
+TRAINING_PREFIX = "training/"
+CATALOG_KEY = "models/catalog.json"
+TRAINING_TEMPLATE_KEY = "models/training.json"
 INVOCATION_SECONDS = 900  # the longest time that a model may work on one request
 
 # What we accept from users. getFile delivers at most 20 MB.

@@ -5,11 +5,12 @@ import json
 from aws.account import Account
 from aws.calls import Answer, delete_if_present, find, is_subset
 from aws.changes import Change, Changes
-from bot import ASYNC_PREFIX, CHATS_PREFIX, JOBS_PREFIX
+from bot import ASYNC_PREFIX, CHATS_PREFIX, JOBS_PREFIX, TRAINING_PREFIX
 
 # The bot deletes a job's pictures when it has delivered them; this is what it could not delete.
-# A chat's state expires after 30 days without a message.
-EXPIRATION_DAYS = {JOBS_PREFIX: 1, ASYNC_PREFIX: 1, CHATS_PREFIX: 30}
+# A chat's state expires after 30 days without a message. What a training read and wrote is kept for
+# as long, to look at it; the painter itself is under models/, where nothing expires.
+EXPIRATION_DAYS = {JOBS_PREFIX: 1, ASYNC_PREFIX: 1, CHATS_PREFIX: 30, TRAINING_PREFIX: 30}
 DELETE_OBJECTS_LIMIT = 1000
 
 
@@ -125,7 +126,7 @@ def remove_bucket(account: Account) -> Changes:
     if found is None or not account.is_ours(found["TagSet"]):
         return
     yield Change(
-        f"delete the bucket {account.bucket} with all chats and jobs",
+        f"delete the bucket {account.bucket} with all chats, jobs and painters",
         lambda: delete_bucket(account),
     )
 

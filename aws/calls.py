@@ -33,8 +33,8 @@ def is_absent(error: ClientError) -> bool:
     if re.search("NoSuch|NotFound|^404$", code):
         return True
     message = error.response["Error"].get("Message", "")
-    # SageMaker has no code of its own for this.
-    return bool(code == "ValidationException" and "not find" in message)
+    # SageMaker has no code of its own for this, and words it differently for each resource.
+    return bool(code == "ValidationException" and re.search("not find|not found", message))
 
 
 def is_subset(wanted: object, current: object) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -14,9 +15,12 @@ from aws.batch import batch
 from aws.clock import Clock
 from aws.down import down
 from aws.endpoint_settings import EndpointSettings, endpoint_name
+from aws.follow import follow, stop
 from aws.messages import DeployError, explain_error, output, say
 from aws.push import login_password, repositories
 from aws.status import status
+from aws.train import DEFAULT_MINUTES, TrainingRequest, train
+from aws.trainings import DEFAULT_INSTANCE_TYPE as DEFAULT_TRAINING_INSTANCE_TYPE
 from aws.up import up
 from bot import MODELS
 
@@ -53,11 +57,20 @@ def run_command(
     account: Account, options: argparse.Namespace, settings: list[EndpointSettings]
 ) -> int:
     if options.command == "up":
-        return up(account, settings, options.image_tag, options.bot, options.plan)
+        return up(
+            account,
+            settings,
+            options.image_tag,
+            options.bot,
+            options.plan,
+            options.training_instance_type,
+        )
     if options.command == "down":
         return down(account, options.purge, options.yes)
     if options.command == "batch":
         return batch(account, options.input, options.style, options.output, options.instance_type)
+    if options.command == "train":
+        return run_training(account, options)
     if options.command == "policy":
         output(account.policy_document(options.name))
         return 0
@@ -66,6 +79,30 @@ def run_command(
     if options.command == "login-password":
         return login_password(account)
     return status(account)
+
+
+def run_training(account: Account, options: argparse.Namespace) -> int:
+    if options.follow:
+        return follow(account, options.follow)
+    if options.stop:
+        return stop(account, options.stop)
+    if not options.name:
+        raise DeployError(
+            "--name is missing, the painter's: ./deploy.py train painting.jpg --name klimt"
+        )
+    request = TrainingRequest(
+        name=options.name,
+        pictures=options.pictures,
+        paintings=options.paintings,
+        photos=options.photos,
+        start=options.start,
+        minutes=options.minutes,
+        instance_type=options.instance_type,
+        spot=options.spot,
+        replace=options.replace,
+        wait=options.wait,
+    )
+    return train(account, request)
 
 
 # ---------------------------------------------------------------- arguments
@@ -96,12 +133,15 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add_up_arguments(
         add_command("up", "Create or update everything, and print the bot's environment.")
     )
-    add_command("status", "Print each endpoint's instances, backlog, image and last errors.")
+    add_command("status", "Print endpoints, their last errors, running trainings, and painters.")
     add_down_arguments(
         add_command("down", "Remove what up created, after asking; keep images and bucket.")
     )
     add_batch_arguments(
         add_command("batch", "Stylize a list of pictures with a batch transform job.")
+    )
+    add_train_arguments(
+        add_command("train", "Train a painter from pictures, and offer it in the running bot.")
     )
 
     policy = add_command("policy", "Print an IAM policy with all names filled in.")
@@ -147,6 +187,11 @@ def add_up_arguments(parser: argparse.ArgumentParser) -> None:
         help="InferenceAmiVersion of GPU instances, which decides their NVIDIA driver "
         "(default: %(default)s)",
     )
+    parser.add_argument(
+        "--training-instance-type",
+        default=DEFAULT_TRAINING_INSTANCE_TYPE,
+        help="what new painters are trained on (default: %(default)s)",
+    )
     parser.add_argument("--image-tag", help="the tag of the images; default: the newest image")
     parser.add_argument(
         "--tags",
@@ -185,6 +230,51 @@ def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
         default="ml.c5.4xlarge",
         help="default: %(default)s; docs/aws.md explains why it has no GPU",
     )
+
+
+def add_train_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "pictures",
+        metavar="PICTURE",
+        nargs="*",
+        type=Path,
+        help="a picture of the style; several become one painter",
+    )
+    parser.add_argument("--name", help="the painter's name, such as klimt")
+    parser.add_argument(
+        "--photos",
+        type=Path,
+        metavar="DIR",
+        help="photographs to learn from; default: those of the image",
+    )
+    parser.add_argument(
+        "--paintings",
+        type=Path,
+        metavar="DIR",
+        help="instead of pictures: a collection for CycleGAN, which takes a GPU a day",
+    )
+    parser.add_argument(
+        "--from", dest="start", type=Path, metavar="CHECKPOINT", help="a painter to begin with"
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=DEFAULT_MINUTES,
+        help="how long to train (default: %(default)g)",
+    )
+    parser.add_argument("--instance-type", help="default: what up --training-instance-type has set")
+    parser.add_argument(
+        "--no-spot",
+        dest="spot",
+        action="store_false",
+        help="pay the price on demand, and do not wait for Spot instances",
+    )
+    parser.add_argument("--replace", action="store_true", help="replace a painter of the same name")
+    parser.add_argument(
+        "--no-wait", dest="wait", action="store_false", help="start the training and end"
+    )
+    parser.add_argument("--follow", metavar="JOB", help="watch a training that is running")
+    parser.add_argument("--stop", metavar="JOB", help="stop a training that is running")
 
 
 def for_each_model(convert: Callable[[str], Value]) -> Callable[[str], dict[str, Value]]:

@@ -1,6 +1,7 @@
 """An estimate of what a deployment costs, with its date and every assumption."""
 
 from datetime import date
+from typing import Any
 
 from aws.endpoint_settings import EndpointSettings
 from aws.registry import Image
@@ -17,6 +18,18 @@ PRICES = {
     "ml.c5.4xlarge": 0.816,
     "ml.m5.4xlarge": 0.922,
 }
+# The same for training jobs. Each of these types costs as much as it does for endpoints.
+TRAINING_PRICES = {
+    "ml.g4dn.xlarge": 0.736,
+    "ml.g4dn.2xlarge": 0.94,
+    "ml.g5.xlarge": 1.408,
+    "ml.g5.2xlarge": 1.515,
+    "ml.g6.xlarge": 1.127,
+    "ml.g6.2xlarge": 1.222,
+    "ml.c5.4xlarge": 0.816,
+}
+# Billed beside the training: loading image and inputs, saving
+TRAINING_OVERHEAD_MINUTES = 5
 # US dollars for a gigabyte of images in ECR in a month
 GIGABYTE_MONTH = 0.10
 HOURS_A_MONTH = 730
@@ -73,3 +86,51 @@ def estimate_endpoint(endpoint: EndpointSettings) -> str:
         f"${busy_price:.4f} a picture of {seconds} s in a busy hour, "
         f"${single_price:.2f} a single one"
     )
+
+
+# ---------------------------------------------------------------- trainings
+
+
+def estimate_training(instance_type: str, minutes: float, spot: bool, longest_seconds: int) -> str:
+    """Return what a training will cost, as lines of text.
+
+    `longest_seconds` is the time after which SageMaker stops the job.
+    """
+    price = TRAINING_PRICES.get(instance_type)
+    if price is None:
+        return (
+            f"The price of {instance_type} is not known here; see aws.amazon.com/sagemaker/pricing."
+            f" SageMaker stops the training after {longest_seconds / 60:.0f} minutes at the latest."
+        )
+
+    paid_minutes = minutes + TRAINING_OVERHEAD_MINUTES
+    usual = price * paid_minutes / 60
+    largest = price * longest_seconds / 3600
+    lines = [
+        f"Estimate: ${usual:.2f} on demand, for {minutes:g} minutes of training and about "
+        f"{TRAINING_OVERHEAD_MINUTES} to load and save, on an {instance_type} at ${price:.3f} an "
+        f"hour (us-east-1, {PRICES_DATE}; other regions differ).",
+        f"  SageMaker stops the job after {longest_seconds / 60:.0f} minutes: it costs at most "
+        f"${largest:.2f}.",
+    ]
+    if spot:
+        lines.append("  With Spot you pay less: its prices vary, and these are the most.")
+    return "\n".join(lines)
+
+
+def describe_training_cost(job: dict[str, Any]) -> str:
+    """Return what a training job that has ended has cost, by SageMaker's description of it."""
+    billable = job.get("BillableTimeInSeconds")
+    trained = job.get("TrainingTimeInSeconds")
+    if billable is None or trained is None:
+        return "SageMaker tells no time: nothing is billed for a training that did not start."
+
+    # SageMaker tells the discount of Spot as less time at the price on demand.
+    text = f"It ran for {trained / 60:.0f} minutes, of which {billable / 60:.0f} are billed"
+    if job.get("EnableManagedSpotTraining") and trained:
+        text += f": {1 - billable / trained:.0%} saved by Spot"
+
+    price = TRAINING_PRICES.get(job["ResourceConfig"]["InstanceType"])
+    if price is None:
+        return f"{text}."
+    return f"{text}. Cost: ${price * billable / 3600:.2f}, by the prices of {PRICES_DATE}."

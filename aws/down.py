@@ -2,7 +2,18 @@
 
 import sys
 
-from aws import alarms, bucket, configs, endpoints, identity, logs, models, registry, scaling
+from aws import (
+    alarms,
+    bucket,
+    configs,
+    endpoints,
+    identity,
+    logs,
+    models,
+    registry,
+    scaling,
+    trainings,
+)
 from aws.account import Account
 from aws.changes import Change, apply_in_parallel
 from aws.messages import DeployError, say
@@ -47,6 +58,7 @@ def removal_steps(account: Account) -> list[list[Change]]:
     """
     names = [account.endpoint_name(model) for model in MODELS]
 
+    training_step = [*trainings.remove_template(account), *trainings.remove_trainings(account)]
     scaling_step: list[Change] = []
     endpoint_step: list[Change] = []
     config_step: list[Change] = []
@@ -65,7 +77,7 @@ def removal_steps(account: Account) -> list[list[Change]]:
     last_step += identity.remove_execution_role(account)
     last_step += identity.remove_bot_role(account)
     last_step += identity.remove_bot_user(account)
-    return [scaling_step, endpoint_step, config_step, model_step, last_step]
+    return [training_step, scaling_step, endpoint_step, config_step, model_step, last_step]
 
 
 def purge_step(account: Account) -> list[Change]:

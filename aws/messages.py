@@ -26,7 +26,8 @@ REMEDIES = {
     ),
     r"ResourceLimitExceeded|service limit|quota": (
         "Request a higher quota under Service Quotas > Amazon SageMaker ('for endpoint usage', "
-        "'for transform job usage'), or choose another --instance-type."
+        "'for transform job usage', 'for training job usage', 'for spot training job usage'), or "
+        "choose another --instance-type."
     ),
     r"[Ii]nsufficient ?(Instance)?[Cc]apacity|Unable to provision|capacity error": (
         "AWS has no free instance of this type now: try again later, or choose another "
@@ -42,6 +43,10 @@ REMEDIES = {
     ),
     r"CannotStartContainer|exec format": (
         "The image does not start, or is not built for linux/amd64: ./build.sh --push."
+    ),
+    r"AlgorithmError": (
+        "The trainer itself says so. If that is no help, the log has more: "
+        "`aws logs tail /aws/sagemaker/TrainingJobs`."
     ),
     r"[Tt]hrottl|TooManyRequests|Rate exceeded": (
         "AWS limits the request rate: run the same command again in a minute."

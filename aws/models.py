@@ -14,6 +14,7 @@ from aws.calls import Answer, delete_if_present, find
 from aws.changes import Change, Changes
 from aws.identity import retry_until_role_is_known
 from aws.registry import Image
+from bot import MODELS_PREFIX
 
 
 @dataclass(frozen=True)
@@ -26,16 +27,18 @@ class Model:
     contents: Answer
 
 
-def describe_wanted_model(account: Account, endpoint: str, image: Image) -> Model:
-    """Return the model that the endpoint needs to run the image."""
+def describe_wanted_model(account: Account, model: str, image: Image) -> Model:
+    """Return the SageMaker model that the endpoint of "nst" or "cyclegan" needs for the image."""
+    environment = {"AWS_DEFAULT_REGION": account.region}
+    if model == "cyclegan":
+        # Painters that are put there later reach the running endpoint.
+        environment["MODELS_URL"] = f"s3://{account.bucket}/{MODELS_PREFIX}"
     contents = {
-        "PrimaryContainer": {
-            "Image": image.uri,
-            "Environment": {"AWS_DEFAULT_REGION": account.region},
-        },
+        "PrimaryContainer": {"Image": image.uri, "Environment": environment},
         "ExecutionRoleArn": account.execution_role_arn,
     }
-    return Model(name_after_contents(endpoint, contents), image, contents)
+    name = name_after_contents(account.endpoint_name(model), contents)
+    return Model(name, image, contents)
 
 
 def name_after_contents(endpoint: str, contents: Answer) -> str:

@@ -1,23 +1,29 @@
-"""The command status: instances, backlog, image and last errors of each endpoint."""
+"""The command status: each endpoint, the trainings that are running, and the painters."""
 
 from datetime import datetime, timedelta, timezone
 
 from aws.account import Account
+from aws.bucket import find_bucket
 from aws.calls import Answer
 from aws.endpoints import find_endpoint
 from aws.logs import last_errors
 from aws.messages import output
+from aws.painters import list_painters
 from aws.registry import find_image_details
 from aws.scaling import find_scalable_target
+from aws.trainings import describe_progress, list_running_jobs, read_progress, status_of
 from bot import MODELS
 
 BACKLOG_MINUTES = 10
 
 
 def status(account: Account) -> int:
-    """Print the state of both endpoints and return the exit code."""
+    """Print the state of both endpoints, trainings and painters. Return the exit code."""
     for model in MODELS:
         output("\n  ".join(describe_status(account, model)))
+    if find_bucket(account) is not None:
+        output("\n  ".join(["trainings:", *describe_trainings(account)]))
+        output("\n  ".join(["painters:", *describe_painters(account)]))
     return 0
 
 
@@ -103,3 +109,26 @@ def describe_image(account: Account, model: str, uri: str) -> str:
     if age.days:
         pushed = f"{age.days} days ago"
     return f"{tags}, pushed {pushed}, {short_digest}"
+
+
+def describe_trainings(account: Account) -> list[str]:
+    """Return a line for each training that is running."""
+    lines = []
+    for job in list_running_jobs(account):
+        line = f"{job['TrainingJobName']}: {status_of(job)}"
+        progress = read_progress(account, job)
+        if progress is not None:
+            line += f", {describe_progress(progress)}"
+        lines.append(line)
+    return lines or ["none is running"]
+
+
+def describe_painters(account: Account) -> list[str]:
+    """Return a line for each painter in the bucket."""
+    lines = []
+    for painter in list_painters(account):
+        megabytes = painter.bytes / 1e6
+        lines.append(
+            f"{painter.name}: {megabytes:.1f} MB, of {painter.modified:%Y-%m-%d %H:%M} UTC"
+        )
+    return lines or ["none but those of the image"]

@@ -2,10 +2,10 @@
 
 from functools import partial
 
-from aws import alarms, configs, endpoints, identity, logs, models, scaling
+from aws import alarms, configs, endpoints, identity, logs, models, painters, scaling, trainings
 from aws.account import Account
 from aws.bucket import ensure_bucket
-from aws.changes import Changes, apply_in_parallel, run_in_parallel
+from aws.changes import Changes, apply, apply_in_parallel, run_in_parallel
 from aws.cost import TYPICAL_IMAGE_GIGABYTES, estimate_cost
 from aws.endpoint_settings import EndpointSettings
 from aws.messages import DeployError, output, say
@@ -19,10 +19,12 @@ def up(
     image_tag: str | None = None,
     bot_identity: str | None = None,
     plan: bool = False,
+    training_instance_type: str = trainings.DEFAULT_INSTANCE_TYPE,
 ) -> int:
     """Run the command up and return its exit code.
 
     `bot_identity` is "user", "role" or None. With `plan` every change is printed and none is made.
+    `training_instance_type` is for the painters that the bot trains.
     Raises DeployError if an image is missing, or an endpoint does not work.
     """
     # Before anything is created: without an image there is nothing to deploy.
@@ -31,9 +33,13 @@ def up(
         images[endpoint.name] = require_image(account, endpoint.model, image_tag, plan)
 
     count = make_changes(account, settings, images, bot_identity, plan)
+    painters_image = images[account.endpoint_name("cyclegan")]
+    count += apply(trainings.ensure_template(account, painters_image, training_instance_type), plan)
+    served_model = models.describe_wanted_model(account, "cyclegan", painters_image).name
 
     cost = estimate_cost(settings, list(images.values()))
     if plan:
+        count += apply(painters.ensure_catalog(account, served_model), plan)
         output(f"{count} changes; nothing was changed." if count else "Nothing to change.")
         say(cost)
         return 0
@@ -42,6 +48,7 @@ def up(
     print_environment(account, settings, bot_identity)
     say(cost)
     run_in_parallel([partial(run_smoke_test, account, endpoint) for endpoint in settings])
+    apply(painters.ensure_catalog(account, served_model))
     return 0
 
 
@@ -94,7 +101,7 @@ def require_image(account: Account, model: str, tag: str | None, plan: bool) -> 
 
 def deploy_endpoint(account: Account, settings: EndpointSettings, image: Image) -> Changes:
     """Yield what is missing to have the endpoint run the image, then delete what it used before."""
-    model = models.describe_wanted_model(account, settings.name, image)
+    model = models.describe_wanted_model(account, settings.model, image)
     config = configs.describe_wanted_config(account, settings, model.name)
     yield from models.ensure_model(account, model)
     yield from configs.ensure_config(account, config)

@@ -1,0 +1,70 @@
+"""One asynchronous request to an endpoint, as the bot sends it, and its answer."""
+
+import json
+
+from aws.account import Account
+from aws.bucket import delete_objects
+from aws.calls import Answer, find
+from aws.messages import DeployError
+from bot import INVOCATION_SECONDS
+
+# An endpoint at zero instances takes two to five minutes until its first answer.
+ANSWER_SECONDS = 900
+POLL_SECONDS = 3.0
+
+
+def send_request(
+    account: Account, endpoint: str, folder: str, request: Answer, purpose: str
+) -> None:
+    """Send a request and wait until the endpoint has answered it.
+
+    `folder` is the place in the bucket for request.json, without a slash at its end; it must be
+    unique. `purpose` names what was asked for, such as "the test picture".
+    Raises DeployError if the answer is an error, or none comes.
+    """
+    request_key = f"{folder}/request.json"
+    body = json.dumps(request).encode()
+    account.s3.put_object(Bucket=account.bucket, Key=request_key, Body=body)
+    answer = account.sagemaker_runtime.invoke_endpoint_async(
+        EndpointName=endpoint,
+        InputLocation=f"s3://{account.bucket}/{request_key}",
+        ContentType="application/json",
+        RequestTTLSeconds=ANSWER_SECONDS,
+        InvocationTimeoutSeconds=INVOCATION_SECONDS,
+    )
+    output_key = object_key(answer["OutputLocation"])
+    failure_key = object_key(answer["FailureLocation"])
+    try:
+        wait_for_answer(account, endpoint, output_key, failure_key, purpose)
+    finally:
+        delete_objects(account, [request_key, output_key, failure_key])
+
+
+def object_key(url: str) -> str:
+    """Return the key in s3://BUCKET/KEY."""
+    return url.split("/", 3)[3]
+
+
+def wait_for_answer(
+    account: Account, endpoint: str, output_key: str, failure_key: str, purpose: str
+) -> None:
+    """Wait for the endpoint's answer. Raises DeployError if it is an error, or none comes."""
+    clock = account.clock
+    deadline = clock.monotonic() + ANSWER_SECONDS
+    while clock.monotonic() < deadline:
+        if exists(account, failure_key):
+            failure = account.s3.get_object(Bucket=account.bucket, Key=failure_key)
+            message = failure["Body"].read(2000).decode(errors="replace")
+            raise DeployError(f"{endpoint} is up, but {purpose} failed: {message}")
+        if exists(account, output_key):
+            return
+        clock.sleep(POLL_SECONDS)
+
+    raise DeployError(
+        f"{endpoint} is up, but gave no result for {purpose} in {ANSWER_SECONDS // 60} minutes. "
+        "`./deploy.py status` shows what it does."
+    )
+
+
+def exists(account: Account, key: str) -> bool:
+    return find(account.s3.head_object, Bucket=account.bucket, Key=key) is not None
