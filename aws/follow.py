@@ -143,7 +143,8 @@ def wait_until_ended(account: Account, name: str) -> Answer:
         now = clock.monotonic()
         if status != last_status or now >= next_report:
             progress = trainings.read_progress(account, job)
-            say(f"{name}: {describe_state(job, progress)}, {describe_minutes(now - start)}")
+            state = trainings.describe_state(job, progress)
+            say(f"{name}: {state}, {describe_minutes(now - start)}")
             next_report = now + REPORT_SECONDS
             last_status = status
             if progress is not None and not is_device_checked:
@@ -155,20 +156,6 @@ def wait_until_ended(account: Account, name: str) -> Answer:
 def describe_minutes(seconds: float) -> str:
     """Return minutes and seconds, such as "12:05"."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
-
-
-def describe_state(job: Answer, progress: Answer | None) -> str:
-    """Return the job's status with SageMaker's words about it, or with the trainer's progress."""
-    status = trainings.status_of(job)
-    if status == "Training" and progress is not None:
-        return f"{status}, {trainings.describe_progress(progress)}"
-    if status == "Interrupted":
-        return f"{status}: AWS took the Spot instance back. It goes on from the last checkpoint"
-    transitions = job.get("SecondaryStatusTransitions") or [{}]
-    message = transitions[-1].get("StatusMessage", "")
-    if not message:
-        return str(status)
-    return f"{status}: {message.rstrip('.')}"
 
 
 def warn_about_device(account: Account, name: str) -> None:

@@ -11,7 +11,7 @@ from aws.messages import output
 from aws.painters import list_painters
 from aws.registry import find_image_details
 from aws.scaling import find_scalable_target
-from aws.trainings import describe_progress, list_running_jobs, read_progress, status_of
+from aws.trainings import describe_state, list_running_jobs, read_progress
 from bot import MODELS
 
 BACKLOG_MINUTES = 10
@@ -115,11 +115,8 @@ def describe_trainings(account: Account) -> list[str]:
     """Return a line for each training that is running."""
     lines = []
     for job in list_running_jobs(account):
-        line = f"{job['TrainingJobName']}: {status_of(job)}"
-        progress = read_progress(account, job)
-        if progress is not None:
-            line += f", {describe_progress(progress)}"
-        lines.append(line)
+        state = describe_state(job, read_progress(account, job))
+        lines.append(f"{job['TrainingJobName']}: {state}")
     return lines or ["none is running"]
 
 

@@ -24,6 +24,7 @@ from aws.identity import find_role, retry_until_role_is_known
 from aws.messages import DeployError, say
 from aws.registry import find_image_details
 from aws.training_files import InputFile
+from bot import CATALOG_KEY
 
 DEFAULT_MINUTES = 20.0
 MINUTES_RANGE = (1.0, 20160.0)
@@ -84,7 +85,7 @@ def train(account: Account, request: TrainingRequest) -> int:
         training_files.upload(account, folder, files)
         apply([start_job(account, arguments)])
     else:
-        say(f"{name} trains the same, and was started before: going on with it.")
+        say(f"{name}, which was started before, is for the same: no other is started.")
 
     if not request.wait:
         say(explain_how_to_follow(account, name))
@@ -176,7 +177,11 @@ def check_name_is_free(account: Account, request: TrainingRequest) -> None:
     name = request.name
     painter = painters.find_painter(account, name)
     if painter is None and name in painters.read_catalog(account):
-        raise DeployError(f"{name} is a style of the image itself. Choose another --name.")
+        raise DeployError(
+            f"{name} is a style of the image itself, which hides a painter of that name. Choose "
+            f"another --name. (If it was a painter that somebody deleted: delete {CATALOG_KEY} "
+            "too, then run ./deploy.py up.)"
+        )
     if painter is not None and not request.replace:
         raise DeployError(
             f"There is a painter {name} already, of {painter.modified:%Y-%m-%d %H:%M} UTC. Choose "

@@ -152,7 +152,7 @@ def upload(account: Account, folder: str, files: list[InputFile]) -> None:
     if not missing:
         return
     megabytes = sum(file.bytes for file in missing) / 1e6
-    say(f"upload {len(missing)} files, {megabytes:.1f} MB, to s3://{account.bucket}/{folder}")
+    say(f"upload {megabytes:.1f} MB to s3://{account.bucket}/{folder}")
     parts = [missing[start::UPLOAD_THREADS] for start in range(UPLOAD_THREADS)]
     run_in_parallel([partial(put_files, account, folder, part) for part in parts if part])
 

@@ -172,6 +172,20 @@ def read_progress(account: Account, job: Answer) -> Answer | None:
     return progress
 
 
+def describe_state(job: Answer, progress: Answer | None) -> str:
+    """Return the job's status with SageMaker's words about it, or with the trainer's progress."""
+    status = status_of(job)
+    if status == "Training" and progress is not None:
+        return f"{status}, {describe_progress(progress)}"
+    if status == "Interrupted":
+        return f"{status}: AWS took the Spot instance back. It goes on from the last checkpoint"
+    transitions = job.get("SecondaryStatusTransitions") or [{}]
+    message = transitions[-1].get("StatusMessage", "")
+    if not message:
+        return str(status)
+    return f"{status}: {message.rstrip('.')}"
+
+
 def describe_progress(progress: Answer) -> str:
     """Return, for example, "step 400 of 2000, loss 1.234, 12 minutes left"."""
     text = f"step {progress.get('step', 0)} of {progress.get('steps', '?')}"

@@ -4,6 +4,8 @@ moto 5.2.5 lacks, and this adds:
 - UpdateEndpoint;
 - InvokeEndpointAsync that reads the request from S3 and writes picture and answer there;
 - a transform job that stylizes its rows;
+- training jobs that take their time and train, see training_jobs.py;
+- a catalog of styles, which the endpoint of cyclegan writes when it is asked to;
 - statuses that take their time (Creating, Updating, Deleting) and FailureReason;
 - SageMaker's errors: the name exists already, the endpoint is being changed, the instance type of a
   scaling target cannot be changed;
@@ -18,10 +20,11 @@ import logging
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from unittest import mock
 
@@ -43,6 +46,7 @@ from moto.sagemaker.responses import SageMakerResponse
 from moto.sagemakerruntime.responses import SageMakerRuntimeResponse
 from moto.server import ThreadedMotoServer
 
+from tests.fakes import training_jobs
 from tests.fakes.sagemaker import Answer, Invocation, Request, work_on
 
 # Whatever moto and boto3 take and return
@@ -214,8 +218,31 @@ def split_url(url: str) -> tuple[str, str]:
     return bucket, key
 
 
+def write_catalog(url: str) -> Answer:
+    """Write the catalog of the image's own style and the painters beside it, as cyclegan does."""
+    start = time.monotonic()
+    folder = url.rpartition("/")[0]
+    bucket, prefix = split_url(f"{folder}/style_")
+    names = ["vintage"]
+    for key in s3_backends[ACCOUNT]["aws"].buckets[bucket].keys:
+        if key.startswith(prefix):
+            names.append(key.removeprefix(prefix).removesuffix(".pth"))
+
+    styles = []
+    for name in names:
+        thumbnail = f"thumbnails/{name}.jpg"
+        storage.write(f"{folder}/{thumbnail}", b"thumbnail")
+        styles.append({"name": name, "label": name.title(), "thumbnail": thumbnail})
+    storage.write(f"{folder}/catalog.jpg", b"sheet")
+    catalog = {"version": 1, "styles": styles, "sheet": "catalog.jpg"}
+    storage.write(url, json.dumps(catalog).encode())
+    return {"catalog_url": url, "styles": names, "seconds": time.monotonic() - start}
+
+
 def stylize(request: Request) -> Answer:
     """Return a container's answer. The result is a copy of the content picture."""
+    if "catalog_url" in request:
+        return write_catalog(request["catalog_url"])
     content_url = request["content_url"]
     if "broken" in content_url:
         message = "The photograph is not a readable image."
@@ -280,6 +307,16 @@ def read_rows(text: str, content_type: str) -> list[Request]:
     return [dict(zip(names, cells, strict=False)) for cells in csv.reader(io.StringIO(text))]
 
 
+# ---------------------------------------------------------------- training jobs
+
+
+def describe_training_job(self: SageMakerResponse) -> ActionResult:
+    """Describe a job after one more step on its way: time passes while somebody looks."""
+    job = training_jobs.find(self.sagemaker_backend, json.loads(self.body)["TrainingJobName"])
+    training_jobs.advance(job, storage)
+    return ActionResult(training_jobs.describe(job))
+
+
 # ---------------------------------------------------------------- bucket policies
 
 
@@ -338,6 +375,10 @@ def patched_moto() -> Iterator[None]:
         replace(backend, "create_transform_job", create_transform_job)
         # moto has no UpdateEndpoint.
         replace(SageMakerResponse, "update_endpoint", update_endpoint)
+        replace(SageMakerResponse, "create_training_job", training_jobs.create_training_job)
+        replace(SageMakerResponse, "describe_training_job", describe_training_job)
+        replace(SageMakerResponse, "list_training_jobs", training_jobs.list_training_jobs)
+        replace(SageMakerResponse, "stop_training_job", training_jobs.stop_training_job)
         replace(SageMakerRuntimeResponse, "invoke_endpoint_async", invoke_endpoint_async)
         yield
 
@@ -373,7 +414,23 @@ def clear(url: str) -> None:
     asleep.clear()
     transitions.clear()
     failure_reasons.clear()
+    training_jobs.clear()
     requests.post(f"{url}/moto-api/reset", timeout=10).raise_for_status()
+
+
+def make_older(key: str, seconds: float) -> None:
+    """Let an object of the bucket look as if it was written so many seconds earlier."""
+    found = s3_backends[ACCOUNT]["aws"].get_object(BUCKET, key)
+    assert found is not None
+    found.last_modified -= timedelta(seconds=seconds)
+
+
+def let_time_pass(seconds: float) -> None:
+    """Let the models and the objects of the bucket look so much older than they are."""
+    for model in sagemaker_backends[ACCOUNT][REGION]._models.values():
+        model.creation_time -= timedelta(seconds=seconds)
+    for key in list(s3_backends[ACCOUNT]["aws"].buckets[BUCKET].keys):
+        make_older(key, seconds)
 
 
 def push(image: str, tag: str, content: str = "", prefix: str = "stylebot") -> str:

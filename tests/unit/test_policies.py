@@ -6,7 +6,14 @@ import warnings
 
 import pytest
 
-from bot import ASYNC_PREFIX, CHATS_PREFIX, JOBS_PREFIX, MODELS
+from bot import (
+    ASYNC_PREFIX,
+    CHATS_PREFIX,
+    JOBS_PREFIX,
+    MODELS,
+    MODELS_PREFIX,
+    TRAINING_PREFIX,
+)
 from tests.fakes.aws import ACCOUNT, BUCKET, REGION
 from tests.fakes.policies import (
     FOLDER,
@@ -37,6 +44,7 @@ WITHOUT_RESOURCE = {
     "logs:DescribeLogGroups",
     "sagemaker:ListEndpointConfigs",
     "sagemaker:ListModels",
+    "sagemaker:ListTrainingJobs",
 }
 # In characters, without white space
 MANAGED_POLICY_SIZE = 6144
@@ -94,9 +102,11 @@ def test_every_resource_is_of_this_deployment(name: str) -> None:
         f"arn:aws:application-autoscaling:{REGION}:{ACCOUNT}:scalable-target/*",
         # Alarms can only be listed all together.
         f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:*",
-        # All transform jobs of an account share one log group.
+        # All transform jobs of an account share one log group, and so do all training jobs.
         f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/sagemaker/TransformJobs",
         f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/sagemaker/TransformJobs:log-stream:*",
+        f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/sagemaker/TrainingJobs",
+        f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/sagemaker/TrainingJobs:log-stream:*",
     )
     linked_role = "role/aws-service-role/sagemaker.application-autoscaling.amazonaws.com/"
     for statement in read_statements(name):
@@ -105,31 +115,57 @@ def test_every_resource_is_of_this_deployment(name: str) -> None:
             assert ours or resource == "*" or resource in service_wide, resource
 
 
-def test_a_role_is_passed_to_its_service_only() -> None:
+@pytest.mark.parametrize(("name", "count"), [("deployer", 2), ("bot", 1), ("execution", 0)])
+def test_a_role_is_passed_to_its_service_only(name: str, count: int) -> None:
     passing = []
-    for statement in read_statements("deployer"):
+    for statement in read_statements(name):
         if "iam:PassRole" in as_list(statement["Action"]):
             passing.append(statement)
-    assert len(passing) == 2
+    assert len(passing) == count
     for statement in passing:
         assert "iam:PassedToService" in statement["Condition"]["StringEquals"]
 
 
-def test_the_bot_may_do_what_it_does_and_no_more() -> None:
-    """It reads and writes its three prefixes in S3, and calls two endpoints; see docs/chat.md."""
-    objects = {"s3:GetObject", "s3:PutObject", "s3:DeleteObject"}
-    expected = objects | {"s3:ListBucket", "sagemaker:InvokeEndpointAsync"}
-    assert allowed_actions("bot") == expected
-
+def resources_of(name: str, action: str) -> set[str]:
+    """Return the resources on which a policy allows an action."""
     resources: set[str] = set()
-    for statement in read_statements("bot"):
-        resources.update(as_list(statement["Resource"]))
-    prefixes = (CHATS_PREFIX, JOBS_PREFIX, ASYNC_PREFIX)
-    assert resources == {
-        f"arn:aws:s3:::{BUCKET}",
-        *(f"arn:aws:s3:::{BUCKET}/{prefix}*" for prefix in prefixes),
-        *(f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:endpoint/stylebot-{model}" for model in MODELS),
+    for statement in read_statements(name):
+        if action in as_list(statement["Action"]):
+            resources.update(as_list(statement["Resource"]))
+    return resources
+
+
+def objects_below(*prefixes: str) -> set[str]:
+    return {f"arn:aws:s3:::{BUCKET}/{prefix}*" for prefix in prefixes}
+
+
+def test_the_bot_may_do_what_it_does_and_no_more() -> None:
+    """It keeps its three prefixes, calls two endpoints, and trains painters; see docs/chat.md."""
+    own = (CHATS_PREFIX, JOBS_PREFIX, ASYNC_PREFIX)
+    arn = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}"
+    role = f"arn:aws:iam::{ACCOUNT}:role/stylebot-execution-{REGION}"
+    expected = {
+        "s3:GetObject": objects_below(*own, MODELS_PREFIX, TRAINING_PREFIX),
+        "s3:PutObject": objects_below(*own, TRAINING_PREFIX),
+        "s3:DeleteObject": objects_below(*own),
+        "s3:ListBucket": {f"arn:aws:s3:::{BUCKET}"},
+        "sagemaker:InvokeEndpointAsync": {f"{arn}:endpoint/stylebot-{model}" for model in MODELS},
+        "iam:PassRole": {role},
     }
+    # A job with tags needs AddTags.
+    for action in ("CreateTrainingJob", "DescribeTrainingJob", "StopTrainingJob", "AddTags"):
+        expected[f"sagemaker:{action}"] = {f"{arn}:training-job/stylebot-train-*"}
+    assert allowed_actions("bot") == set(expected)
+    for action, resources in expected.items():
+        assert resources_of("bot", action) == resources, action
+
+
+def test_the_containers_may_read_and_write_models_and_trainings() -> None:
+    prefixes = (JOBS_PREFIX, ASYNC_PREFIX, "batch/", MODELS_PREFIX, TRAINING_PREFIX)
+    assert resources_of("execution", "s3:GetObject") == objects_below(*prefixes)
+    assert resources_of("execution", "s3:PutObject") == objects_below(*prefixes)
+    assert resources_of("execution", "s3:DeleteObject") == set()
+    assert resources_of("execution", "s3:ListBucket") == {f"arn:aws:s3:::{BUCKET}"}
 
 
 @pytest.mark.parametrize("name", POLICIES)

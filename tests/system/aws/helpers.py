@@ -10,10 +10,13 @@ import boto3
 
 from aws.registry import IMAGES
 from tests.fakes import aws as fake
+from tests.fakes.servers import ROOT
 
 # Whatever boto3 returns
 Json = Any
 BUCKET = fake.BUCKET
+# A picture for a painter to learn from
+STYLE = str(ROOT / "examples/styles/waves.jpg")
 READING_OPERATIONS = ("Describe", "List", "Get", "Head", "BatchGet", "FilterLogEvents")
 
 
@@ -114,6 +117,12 @@ def put_list(name: str, text: str) -> str:
     """Put a list for the command batch into the bucket and return its URL."""
     boto3.client("s3").put_object(Bucket=BUCKET, Key=f"batch/{name}", Body=text.encode())
     return f"s3://{BUCKET}/batch/{name}"
+
+
+def list_training_jobs() -> list[Json]:
+    """Return the names of all training jobs."""
+    jobs = boto3.client("sagemaker").list_training_jobs()["TrainingJobSummaries"]
+    return [job["TrainingJobName"] for job in jobs]
 
 
 def list_keys(prefix: str) -> list[str]:

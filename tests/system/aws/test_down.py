@@ -1,12 +1,21 @@
 """The command down: what it removes, what it keeps, and whom it asks."""
 
 import sys
+from typing import Any
 
 import boto3
 import pytest
 
 from tests.fakes import aws as fake
-from tests.system.aws.helpers import BUCKET, Deploy, list_keys, push_images, without_bucket
+from tests.system.aws.helpers import (
+    BUCKET,
+    STYLE,
+    Deploy,
+    list_keys,
+    list_training_jobs,
+    push_images,
+    without_bucket,
+)
 
 BOT_IDENTITY = f"stylebot-bot-{fake.REGION}"
 
@@ -69,7 +78,10 @@ def test_down_keeps_images_and_bucket_unless_told_to_purge(
     assert deploy("down", "--yes") == 0
     assert f"The images and the bucket {BUCKET} are kept" in capfd.readouterr().err
     assert without_bucket(fake.snapshot()) == empty
-    assert list_keys("") == ["chats/1.json"]
+    kept = list_keys("")
+    assert "chats/1.json" in kept
+    assert "models/catalog.json" in kept
+    assert "models/training.json" not in kept, "it names a role that is removed"
 
     assert deploy("down", "--purge", "--yes") == 0
     after = fake.snapshot()
@@ -110,6 +122,43 @@ def test_down_without_anybody_to_ask_removes_nothing(
     assert deploy("down") == 1
     assert "--yes" in capfd.readouterr().err
     assert fake.snapshot() == before
+
+
+@pytest.mark.usefixtures("pushed")
+def test_down_stops_the_trainings_of_this_deployment_only(
+    deploy: Deploy, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert deploy("up") == 0
+    assert deploy("train", STYLE, "--name", "klimt", "--no-wait") == 0
+    [ours] = list_training_jobs()
+    sagemaker = boto3.client("sagemaker")
+    arguments = describe_arguments(ours)
+    sagemaker.create_training_job(**arguments, TrainingJobName="stylebot-train-mine")
+    other = [{"Key": "stylebot", "Value": "other"}]
+    sagemaker.create_training_job(
+        **arguments, TrainingJobName="other-stylebot-train-klimt", Tags=other
+    )
+
+    assert deploy("down", "--yes") == 0
+    assert f"stop the training {ours}" in capfd.readouterr().err
+    statuses = {
+        job["TrainingJobName"]: job["TrainingJobStatus"]
+        for job in sagemaker.list_training_jobs()["TrainingJobSummaries"]
+    }
+    assert statuses == {
+        ours: "Stopped",
+        "stylebot-train-mine": "InProgress",
+        "other-stylebot-train-klimt": "InProgress",
+    }
+
+
+def describe_arguments(job: str) -> dict[str, Any]:
+    """Return the arguments with which a job was created, without its name and tags."""
+    sagemaker = boto3.client("sagemaker")
+    description = sagemaker.describe_training_job(TrainingJobName=job)
+    shape = sagemaker.meta.service_model.operation_model("CreateTrainingJob").input_shape
+    names = set(shape.members) - {"TrainingJobName", "Tags"}
+    return {name: description[name] for name in names if name in description}
 
 
 @pytest.mark.usefixtures("pushed")

@@ -1,12 +1,15 @@
 """The deployer's policy, compared with every call that deploy.py makes."""
 
 from tests.fakes import aws as fake
+from tests.fakes import training_jobs
 from tests.fakes.policies import allowed_actions
 from tests.system.aws.helpers import (
     BUCKET,
+    STYLE,
     Deploy,
     Wire,
     clear_and_push_images,
+    list_training_jobs,
     put_list,
 )
 
@@ -39,7 +42,15 @@ def test_the_deployers_policy_allows_every_call_that_is_made(
     put_list("list.csv", "https://example.com/a.jpg\n")
     source = f"s3://{BUCKET}/batch/list.csv"
     assert deploy("batch", "--input", source, "--style", "vintage") == 0
+    training_jobs.behaviour.log = ["loading"]
+    assert deploy("train", STYLE, "--name", "klimt") == 0
+    training_jobs.behaviour.failure_reason = "AlgorithmError"
+    assert deploy("train", STYLE, "--name", "monet") == 1
+    training_jobs.behaviour.failure_reason = ""
+    assert deploy("train", STYLE, "--name", "monet", "--no-wait") == 0
     assert deploy("status") == 0
+    [*_, running] = list_training_jobs()
+    assert deploy("train", "--stop", running) == 0
     assert deploy("repositories", "abc") == 0
     assert deploy("down", "--purge", "--yes") == 0
 

@@ -22,6 +22,7 @@ from tests.system.aws.helpers import (
     Wire,
     describe_config,
     describe_endpoint,
+    list_keys,
     push_images,
 )
 
@@ -74,7 +75,10 @@ def test_up_creates_asynchronous_endpoints_of_the_images_by_digest(
     sagemaker_model = boto3.client("sagemaker").describe_model(ModelName=variant["ModelName"])
     container = sagemaker_model["PrimaryContainer"]
     assert re.fullmatch(rf"\d+\.dkr\..*/stylebot-{model}@sha256:\w{{64}}", container["Image"])
-    assert container["Environment"] == {"AWS_DEFAULT_REGION": fake.REGION}
+    environment = {"AWS_DEFAULT_REGION": fake.REGION}
+    if model == "cyclegan":
+        environment["MODELS_URL"] = f"s3://{BUCKET}/models/"
+    assert container["Environment"] == environment
 
 
 @pytest.mark.usefixtures("pushed")
@@ -121,7 +125,7 @@ def test_the_bucket_is_private_encrypted_and_forgets(deploy: Deploy) -> None:
     assert rule["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
     rules = s3.get_bucket_lifecycle_configuration(Bucket=BUCKET)["Rules"]
     days = {rule["Filter"]["Prefix"]: rule["Expiration"]["Days"] for rule in rules}
-    assert days == {"jobs/": 1, "async/": 1, "chats/": 30}
+    assert days == {"jobs/": 1, "async/": 1, "chats/": 30, "training/": 30}
     [statement] = json.loads(s3.get_bucket_policy(Bucket=BUCKET)["Policy"])["Statement"]
     assert statement["Effect"] == "Deny"
     assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
@@ -130,7 +134,7 @@ def test_the_bucket_is_private_encrypted_and_forgets(deploy: Deploy) -> None:
 @pytest.mark.usefixtures("pushed")
 def test_up_leaves_no_trace_of_its_test_pictures(deploy: Deploy) -> None:
     assert deploy("up") == 0
-    assert "Contents" not in boto3.client("s3").list_objects_v2(Bucket=BUCKET)
+    assert all(key.startswith("models/") for key in list_keys(""))
 
 
 @pytest.mark.usefixtures("pushed")
@@ -157,6 +161,124 @@ def test_the_bots_role_is_created_on_request(
     assert policy["PolicyDocument"] == json.loads(capfd.readouterr().out)
     profile = iam.get_instance_profile(InstanceProfileName=BOT_IDENTITY)["InstanceProfile"]
     assert [role["RoleName"] for role in profile["Roles"]] == [BOT_IDENTITY]
+
+
+# ---------------------------------------------------------------- painters
+
+
+@pytest.mark.usefixtures("pushed")
+def test_up_writes_what_the_bot_needs_to_train(deploy: Deploy) -> None:
+    assert deploy("up", "--tags", "team=paint") == 0
+    template = read_json("models/training.json")
+    assert template["version"] == 1
+    assert template["name_prefix"] == "stylebot-train-"
+    arguments = template["arguments"]
+    container = describe_container("cyclegan")
+    assert arguments["AlgorithmSpecification"]["TrainingImage"] == container["Image"]
+    [metric] = arguments["AlgorithmSpecification"]["MetricDefinitions"]
+    line = json.dumps({"event": "progress", "step": 5, "loss": 1.25e-05, "seconds": 3.0})
+    assert re.findall(metric["Regex"], line) == ["1.25e-05"]
+    assert arguments["ResourceConfig"]["InstanceType"] == "ml.g4dn.xlarge"
+    assert arguments["EnableManagedSpotTraining"]
+    condition = arguments["StoppingCondition"]
+    assert condition["MaxWaitTimeInSeconds"] >= condition["MaxRuntimeInSeconds"]
+    assert {"Key": "team", "Value": "paint"} in arguments["Tags"]
+    assert {"Key": "stylebot", "Value": "stylebot"} in arguments["Tags"]
+
+    # The bot adds what depends on the painter.
+    boto3.client("s3").put_object(Bucket=BUCKET, Key="training/job/style/1.jpg", Body=b"picture")
+    boto3.client("sagemaker").create_training_job(
+        **arguments,
+        TrainingJobName=template["name_prefix"] + "klimt-1",
+        HyperParameters={"name": "klimt"},
+        InputDataConfig=[
+            {
+                "ChannelName": "style",
+                "DataSource": {
+                    "S3DataSource": {
+                        "S3DataType": "S3Prefix",
+                        "S3Uri": f"s3://{BUCKET}/training/job/style/",
+                    }
+                },
+            }
+        ],
+        OutputDataConfig={"S3OutputPath": f"s3://{BUCKET}/training/"},
+    )
+
+
+def read_json(key: str) -> Any:  # noqa: ANN401 - whatever JSON can hold
+    return json.loads(boto3.client("s3").get_object(Bucket=BUCKET, Key=key)["Body"].read())
+
+
+def describe_container(model: str) -> dict[str, Any]:
+    [variant] = describe_config(model)["ProductionVariants"]
+    described = boto3.client("sagemaker").describe_model(ModelName=variant["ModelName"])
+    container: dict[str, Any] = described["PrimaryContainer"]
+    return container
+
+
+@pytest.mark.usefixtures("pushed")
+def test_the_template_changes_with_the_image_and_the_instance_type(
+    deploy: Deploy, wire: Wire
+) -> None:
+    assert deploy("up") == 0
+    fake.push("cyclegan", "def", content="new")
+    assert deploy("up", "--training-instance-type", "ml.g5.xlarge") == 0
+    arguments = read_json("models/training.json")["arguments"]
+    image = describe_container("cyclegan")["Image"]
+    assert arguments["AlgorithmSpecification"]["TrainingImage"] == image
+    assert arguments["ResourceConfig"]["InstanceType"] == "ml.g5.xlarge"
+
+
+@pytest.mark.usefixtures("pushed")
+def test_the_catalog_is_written_again_only_when_it_may_lack_a_style(
+    deploy: Deploy, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sentence = "let stylebot-cyclegan write the catalog of its styles"
+
+    def run_up() -> bool:
+        """Return whether `up` had the catalog written, after a plan that said so."""
+        capfd.readouterr()
+        assert deploy("up", "--plan") == 0
+        is_planned = f"would {sentence}" in capfd.readouterr().out
+        assert deploy("up") == 0
+        is_done = sentence in capfd.readouterr().err.splitlines()
+        assert is_planned == is_done
+        return is_done
+
+    assert run_up(), "it is missing"
+    assert read_json("models/catalog.json")["styles"][0]["name"] == "vintage"
+    assert not run_up()
+
+    fake.make_older("models/catalog.json", seconds=3600)
+    assert run_up(), "the model is newer"
+    assert not run_up()
+
+    boto3.client("s3").put_object(Bucket=BUCKET, Key="models/style_klimt.pth", Body=b"PK")
+    fake.make_older("models/catalog.json", seconds=-3600)
+    assert not run_up(), "the painter is older"
+    fake.make_older("models/style_klimt.pth", seconds=-7200)
+    assert run_up(), "a painter is newer"
+    assert [style["name"] for style in read_json("models/catalog.json")["styles"]][-1] == "klimt"
+
+    boto3.client("s3").delete_object(Bucket=BUCKET, Key="models/style_klimt.pth")
+    fake.push("cyclegan", "def", content="new")
+    fake.make_older("models/catalog.json", seconds=3600)
+    assert run_up(), "there is a new image"
+
+
+@pytest.mark.usefixtures("pushed")
+def test_a_catalog_that_fails_is_reported(
+    deploy: Deploy, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(url: str) -> dict[str, Any]:
+        return {"error": {"code": "invalid_parameter", "message": "catalog_url is unknown."}}
+
+    monkeypatch.setattr(fake, "write_catalog", refuse)
+    assert deploy("up") == 1
+    printed = capfd.readouterr().err
+    assert "stylebot-cyclegan is up, but the catalog of its styles failed" in printed
+    assert "catalog_url is unknown." in printed
 
 
 # ---------------------------------------------------------------- plans and repetition
