@@ -40,6 +40,8 @@ FAILURE = 1
 STOPPED = 128 + signal.SIGTERM
 # SageMaker shows no more of output/failure
 FAILURE_LENGTH = 1024
+# Where there is no terminal for a progress bar
+SECONDS_BETWEEN_LINES = 30.0
 CHANNELS = ("style", "photos", "paintings", "from")
 
 
@@ -70,11 +72,20 @@ def run_command_line(arguments: Sequence[str], stop: threading.Event) -> int:
                 f"{device_report(best_device())['device']}. Watch {files.preview}"
             )
             with tqdm(total=None, unit="step", disable=None) as bar:
+                last_line = -SECONDS_BETWEEN_LINES
 
                 def report(progress: Report, _: Image.Image, bar: tqdm = bar) -> None:
+                    nonlocal last_line
                     bar.total = progress.total_steps
                     bar.set_postfix_str(in_words(progress))
                     bar.update(progress.step - bar.n)
+                    # Into a file or the log of a container
+                    if bar.disable and progress.seconds >= last_line + SECONDS_BETWEEN_LINES:
+                        print(
+                            f"step {progress.step} of {progress.total_steps}: {in_words(progress)}",
+                            flush=True,
+                        )
+                        last_line = progress.seconds
 
                 def trouble(sentence: str, bar: tqdm = bar) -> None:
                     bar.write(sentence, file=sys.stderr)
