@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from containers.common.errors import UnknownStyleError
+from containers.common.errors import ErrorCode, UnknownStyleError
 from containers.common.log import write_log
 from containers.serving import storage
 from containers.serving.errors import ApiError
@@ -106,21 +106,22 @@ class BucketStyles:
         """
         if not NAME_PATTERN.fullmatch(name):
             return
-        with self.network:
+        # A style in memory does not wait until another one is downloaded
+        if not self.network.acquire(blocking=not self.is_here(name)):
+            return
+        try:
             if self.is_listing_due():
                 self.list_bucket()
-            with self.lock:
-                style = self.styles.get(name)
-                if style and not style.needs_download():
-                    return
-            if style:
-                self.download(style)
-            elif self.listing_error:
-                raise ApiError(
-                    self.listing_error.code,
-                    f"The style {name} is not built in, and the others cannot be listed. "
-                    f"{self.listing_error.message}",
-                )
+            if not self.is_here(name):
+                self.fetch(name)
+        finally:
+            self.network.release()
+
+    def is_here(self, name: str) -> bool:
+        """Return whether the style needs no download, also because it was refused."""
+        with self.lock:
+            style = self.styles.get(name)
+            return style is not None and not style.needs_download()
 
     def is_listing_due(self) -> bool:
         """The caller holds `network`."""
@@ -169,12 +170,23 @@ class BucketStyles:
                     listed[name] = known
             self.styles = listed
 
-    def download(self, style: StoredStyle) -> None:
-        """The caller holds `network`. Raises ApiError."""
+    def fetch(self, name: str) -> None:
+        """Download the style's checkpoint, if there is one. The caller holds `network`."""
+        with self.lock:
+            style = self.styles.get(name)
+        if style is None and self.listing_error:
+            raise ApiError(
+                self.listing_error.code,
+                f"The style {name} is not built in, and the others cannot be listed. "
+                f"{self.listing_error.message}",
+            )
+        if style is None:
+            return
+
         started = time.monotonic()
-        data = storage.read(self.checkpoint_url(style), f"style {style.name}")
+        data = storage.read(self.checkpoint_url(style), f"style {name}")
         seconds = round(time.monotonic() - started, 3)
-        write_log("style downloaded", style=style.name, bytes=len(data), seconds=seconds)
+        write_log("style downloaded", style=name, bytes=len(data), seconds=seconds)
         with self.lock:
             style.data = data
 
@@ -184,41 +196,35 @@ class BucketStyles:
     # --- the device ---
 
     def generator(self, name: str) -> Generator | None:
-        """Return the style's generator; None if there is no such style.
+        """Return the style's generator; None if there is no such style. `prepare` comes before it.
 
         Raises UnknownStyleError with the reason if its checkpoint cannot be used, ApiError if S3
         fails.
         """
-        style = self.use(name)
-        if style is None:
-            return None
         with self.lock:
-            needs_download = style.needs_download()
-        if needs_download:
-            # `prepare` was not called, or the style has had to leave since
+            style = self.styles.get(name)
+            has_left = style is not None and style.needs_download()
+        if has_left:
+            # It had to make room for others since `prepare`
             self.prepare(name)
-            style = self.use(name)
+        with self.lock:
+            style = self.styles.get(name)
             if style is None:
                 return None
-
-        with self.lock:
-            data = style.data
-            style.data = None
+            self.uses += 1
+            style.last_use = self.uses
             if style.generator:
                 return style.generator
             if style.refused:
                 raise UnknownStyleError(f"The style {name} could not be loaded. {style.refused}")
-        # An empty object is no checkpoint either
-        return self.load(style, data or b"")
-
-    def use(self, name: str) -> StoredStyle | None:
-        """Return the style and note that it was used last."""
-        with self.lock:
-            style = self.styles.get(name)
-            if style:
-                self.uses += 1
-                style.last_use = self.uses
-            return style
+            data = style.data
+            style.data = None
+        if data is None:
+            # It was listed with a new checkpoint in between
+            raise ApiError(
+                ErrorCode.STORAGE_FAILED, f"The style {name} is being replaced. Try again."
+            )
+        return self.load(style, data)
 
     def load(self, style: StoredStyle, data: bytes) -> Generator:
         """Load and prove the checkpoint. Raises UnknownStyleError if it cannot be used."""
