@@ -183,6 +183,14 @@ def test_one_picture_from_files_loads_one_style(tmp_path: Path) -> None:
         model.generator(None)
 
 
+def test_a_proof_is_made_on_a_photograph_and_on_fields_of_one_color() -> None:
+    """Not on a photograph alone: the largest differences are in flat parts."""
+    photograph, fields = styles.proof_pictures()
+    assert photograph.size == fields.size == styles.PROOF_SIZE
+    largest = sorted(count for count, _ in fields.getcolors(10_000) or [])[-8:]
+    assert min(largest) >= 30 * 20
+
+
 def test_the_photograph_of_all_proofs_stays_the_same() -> None:
     styles.load_photograph().thumbnail((10, 10))
     assert styles.load_photograph().size == (360, 240)
