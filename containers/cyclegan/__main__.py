@@ -52,11 +52,11 @@ def stylize(arguments: Sequence[str]) -> int:
 
     def load() -> "CycleGanModel":
         # Imported here, as PyTorch takes seconds
-        from .service import CycleGanModel, model_directory
+        from .service import CycleGanModel, model_directories
 
         if given.models:
-            return CycleGanModel(Path(given.models))
-        return CycleGanModel(model_directory())
+            return CycleGanModel([Path(given.models)])
+        return CycleGanModel(model_directories())
 
     return stylize_file(load, given.photo, [], given, PARAMETERS)
 
