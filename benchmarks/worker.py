@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,15 @@ from containers.common.device import working_precision
 from containers.common.tensors import to_image, to_tensor
 
 STARTED = time.perf_counter()
+
+
+class Painter(Protocol):
+    """A training of a painter."""
+
+    def step(self) -> None: ...
+
+    def paint(self, photograph: Tensor) -> Tensor:
+        """(1, 3, H, W), RGB in 0..1, to a picture of about the same size."""
 
 
 def memory(device: str) -> float:
@@ -353,6 +362,106 @@ def versions(device: str) -> Results:
     }
 
 
+def train(
+    rival: str,
+    style: str,
+    learned: list[str],
+    photographs: list[str],
+    marks: list[float],
+    size: int,
+    device: str,
+    folder: str,
+) -> list[Results]:
+    """Train a painter with `rival` until the last mark, and paint `photographs` at each mark.
+
+    learned: the photographs to learn from. marks: minutes, ascending; the time that the pictures
+    take is not counted.
+    """
+    wake(device)
+    started = time.perf_counter()
+    training = PAINTERS[rival](picture(style)[None].to(device), learned, marks[-1], device)
+    painting_seconds = 0.0
+
+    def minutes() -> float:
+        return (time.perf_counter() - started - painting_seconds) / 60
+
+    contents = [picture(path, longest=size)[None].to(device) for path in photographs]
+    points = []
+    steps = 0
+    for mark in marks:
+        while minutes() < mark:
+            training.step()
+            steps += 1
+        wait_for(device)
+        reached = minutes()
+        before = time.perf_counter()
+        pictures = []
+        for number, content in enumerate(contents):
+            path = Path(folder) / f"{rival}_{Path(style).stem}_{number}_{mark}.png"
+            to_image(training.paint(content)[0]).save(path)
+            pictures.append(str(path))
+        took = time.perf_counter() - before
+        painting_seconds += took
+        points.append(
+            {
+                "minutes": reached,
+                "steps": steps,
+                "pictures": pictures,
+                "seconds_a_picture": took / len(contents),
+            }
+        )
+    return points
+
+
+class Stylebot:
+    """Our training, from random weights, with its schedule for the minutes that it has."""
+
+    def __init__(self, style: Tensor, learned: list[str], minutes: float, device: str) -> None:
+        from containers.cyclegan.generator import Layout
+        from containers.cyclegan.training.initial import fresh_generator
+        from containers.cyclegan.training.loop import TIMED_STEPS
+        from containers.cyclegan.training.perceptual import PerceptualTraining, learn_to_copy
+        from containers.cyclegan.training.pictures import Photographs
+        from containers.nst.vgg import VGG19
+
+        self.deadline = time.perf_counter() + 60 * minutes
+        self.timed_steps = TIMED_STEPS
+        photographs = Photographs([Path(path) for path in learned])
+        precision = working_precision(torch.device(device))
+        random = torch.Generator().manual_seed(0)
+        generator = fresh_generator(Layout(32, affine=True, resize=True), random).to(device)
+        learn_to_copy(generator, photographs, precision, random)
+        network = VGG19().to(device).to_precision(precision)
+        self.training = PerceptualTraining(generator, [style], photographs, network, precision, 0)
+        self.started = time.perf_counter()
+
+    def step(self) -> None:
+        training = self.training
+        training.step()
+        if training.steps == self.timed_steps:
+            now = time.perf_counter()
+            typical = (now - self.started) / training.steps
+            training.total_steps = training.steps + round((self.deadline - now) / typical)
+
+    def paint(self, photograph: Tensor) -> Tensor:
+        return self.training.preview(photograph)
+
+
+def fast_neural_style(style: Tensor, learned: list[str], minutes: float, device: str) -> Painter:
+    """Return the rival's training. It knows no end."""
+    from benchmarks.fast_neural_style import SIZE, FastNeuralStyle
+    from containers.cyclegan.training.pictures import Photographs
+
+    photographs = Photographs([Path(path) for path in learned])
+    random = torch.Generator().manual_seed(0)
+    return FastNeuralStyle(style, lambda: photographs.crop(SIZE, random).to(device), 0)
+
+
+PAINTERS: dict[str, Callable[[Tensor, list[str], float, str], Painter]] = {
+    "stylebot": Stylebot,
+    "fast_neural_style": fast_neural_style,
+}
+
 TASKS: dict[str, Callable[..., object]] = {
     "nst": nst,
     "evaluation": evaluation,
@@ -361,6 +470,7 @@ TASKS: dict[str, Callable[..., object]] = {
     "throughput": throughput,
     "judged": judged,
     "export_vgg": export_vgg,
+    "train": train,
     "versions": versions,
 }
 

@@ -1,4 +1,4 @@
-"""`python -m containers.cyclegan`: the server, the weights, or one picture from files."""
+"""`python -m containers.cyclegan`: the server, the weights, a training, or one picture."""
 
 import argparse
 import sys
@@ -18,6 +18,7 @@ CycleGAN: a photograph in one of the styles that it has learnt.
 
   serve                                 the HTTP server of SageMaker's contract, on port 8080
   weights                               fetch the checkpoints of the styles (45 MB each)
+  train --style PICTURE --name NAME     train a painter of your own; `train --help` says more
   PHOTO --style NAME -o OUT             one picture from files, without a server
 
 in Docker:
@@ -51,14 +52,24 @@ def stylize(arguments: Sequence[str]) -> int:
 
     def load() -> "CycleGanModel":
         # Imported here, as PyTorch takes seconds
-        from .service import CycleGanModel, model_directory
+        from .service import CycleGanModel, model_directories
 
         if given.models:
-            return CycleGanModel(Path(given.models))
-        return CycleGanModel(model_directory())
+            return CycleGanModel([Path(given.models)])
+        return CycleGanModel(model_directories())
 
     return stylize_file(load, given.photo, [], given, PARAMETERS)
 
 
+def main(arguments: Sequence[str]) -> int:
+    """Run a command. Return the exit code."""
+    if arguments and arguments[0] == "train":
+        # Imported here, as PyTorch takes seconds
+        from .training.command import main as train
+
+        return train(arguments[1:])
+    return dispatch("containers.cyclegan", arguments, stylize)
+
+
 if __name__ == "__main__":
-    sys.exit(dispatch("containers.cyclegan", sys.argv[1:], stylize))
+    sys.exit(main(sys.argv[1:]))

@@ -105,17 +105,18 @@ class TransposedConvolution(nn.ConvTranspose2d):
 
 
 class ResizeConvolution(nn.Conv2d):
-    """Twice the size by nearest neighbors, then a convolution: no grid.
+    """Twice the size by bilinear interpolation, then a convolution: no grid, no frame.
 
-    Odena et al., "Deconvolution and Checkerboard Artifacts" (2016).
+    Odena et al., "Deconvolution and Checkerboard Artifacts" (2016). After nearest neighbors the
+    grid was fainter, but still there.
     """
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
-        super().__init__(channels_in, channels_out, 3, padding=1)
+        super().__init__(channels_in, channels_out, 3, padding=1, padding_mode="replicate")
 
     def forward(self, x: Tensor) -> Tensor:
         x = to_precision_of(self.weight, x)
-        return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return super().forward(F.interpolate(x, scale_factor=2.0, mode="bilinear"))
 
 
 class ResnetBlock(nn.Module):

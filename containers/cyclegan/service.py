@@ -1,9 +1,9 @@
 """CycleGAN as a model of the HTTP server."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from flask import Flask
 from PIL import Image
 
@@ -14,49 +14,103 @@ from containers.common.device import (
     peak_gpu_memory,
     working_precision,
 )
-from containers.common.errors import InvalidParameterError, UnknownStyleError
+from containers.common.errors import DivergedError, InvalidParameterError, UnknownStyleError
 from containers.common.log import write_log
 from containers.common.parameters import ParameterValues
 from containers.common.tensors import to_image, to_tensor
 from containers.serving.app import create_app
-from containers.serving.model import Facts, Picture, Progress, Report, Service
+from containers.serving.model import Facts, Picture, Progress, Report, Service, StyleLabel
 
-from .generator import CheckpointError, Generator, find_styles, load_generator, stylize
+from .bucket import BucketStyles
+from .generator import CheckpointError, Generator, stylize
 from .parameters import BATCH_COLUMNS, PARAMETERS
-from .weights import DIRECTORY as BUILT_IN_MODELS
+from .styles import (
+    PAINTERS,
+    Style,
+    find_checkpoints,
+    in_order,
+    label_of,
+    load_photograph,
+    load_style,
+)
+from .weights import DIRECTORY as FETCHED
 
 DEFAULT_BOX = (800, 600)
 
 
 class CycleGanModel:
-    """One generator for each checkpoint of a directory, all loaded once.
+    """The styles of directories of checkpoints, and those of a bucket.
 
-    A checkpoint that cannot be used is left out; `refused` has the reason, for whoever asks for
-    that style.
-    Raises CheckpointError if there is no usable checkpoint.
+    A checkpoint is loaded when it is asked for first, or by `load_all`. One that cannot be used is
+    left out; `refused` has the reason, for whoever asks for that style.
+
+    `stylize` runs for one picture at a time, and the server runs nothing else before `load_all` has
+    ended. So only one thread at a time changes `generators` and `refused`.
     """
 
-    def __init__(self, directory: Path) -> None:
-        device = best_device()
-        precision = working_precision(device)
+    def __init__(self, directories: Sequence[Path], bucket: BucketStyles | None = None) -> None:
+        """Raises CheckpointError if there is no checkpoint."""
+        self.directories = directories
+        self.bucket = bucket
+        self.device = best_device()
+        self.working_precision = working_precision(self.device)
+        self.checkpoints = find_checkpoints(directories)
         self.generators: dict[str, Generator] = {}
         self.refused: dict[str, str] = {}
-        for name, path in find_styles(directory).items():
-            try:
-                generator = load_generator(path, device, precision)
-                # A test, which also loads what PyTorch loads at its first use
-                stylize(generator, torch.full((1, 3, 16, 16), 0.5))
-            except (CheckpointError, FloatingPointError) as error:
-                self.refused[name] = str(error)
-                continue
-            self.generators[name] = generator
+        if not self.checkpoints:
+            raise CheckpointError(f"{self.failure()} There is no .pth file in it.")
 
+    def load_all(self) -> None:
+        """Load every checkpoint. Raises CheckpointError if none can be used."""
+        for name in in_order(self.checkpoints):
+            style = self.load(name)
+            if style:
+                write_log("style", style=name, **style.facts())
+            else:
+                write_log("style refused", style=name, reason=self.refused[name])
         if not self.generators:
-            reasons = " ".join(self.refused.values()) or "There is no .pth file in it."
-            raise CheckpointError(f"No style can be served from {directory}. {reasons}")
+            raise CheckpointError(f"{self.failure()} {' '.join(self.refused.values())}")
+
+    def load(self, name: str) -> Style | None:
+        """Load a checkpoint, which is there. Return None if it cannot be used."""
+        path = self.checkpoints[name]
+        try:
+            style = load_style(path, self.device, self.working_precision)
+        except CheckpointError as error:
+            self.refused[name] = str(error)
+            return None
+        self.generators[name] = style.generator
+        return style
+
+    def failure(self) -> str:
+        places = " and ".join(str(directory) for directory in self.directories)
+        return f"No style can be served from {places}."
+
+    # --- the names ---
 
     def styles(self) -> list[str]:
-        return list(self.generators)
+        names = {name for name in self.checkpoints if name not in self.refused}
+        if self.bucket:
+            names.update(self.bucket.names())
+        return in_order(names)
+
+    def look_for_styles(self) -> list[StyleLabel]:
+        if self.bucket:
+            self.bucket.look()
+        return [StyleLabel(name, label_of(name)) for name in self.styles()]
+
+    def prepare(self, style_name: str) -> None:
+        if self.bucket and not self.is_built_in(style_name):
+            self.bucket.prepare(style_name)
+
+    def is_built_in(self, name: str) -> bool:
+        """Return whether a directory has the style. It hides a style of the bucket."""
+        return name in self.checkpoints and name not in self.refused
+
+    # --- pictures ---
+
+    def sample_photograph(self) -> Image.Image:
+        return load_photograph()
 
     def stylize(
         self,
@@ -77,7 +131,11 @@ class CycleGanModel:
         with gpu_errors():
             image = to_tensor(content, generator.device)[None]
             strength = options.get("strength", 1.0)
-            result = to_image(stylize(generator, image, strength, on_progress)[0])
+            try:
+                stylized = stylize(generator, image, strength, on_progress)[0]
+            except FloatingPointError as error:
+                raise DivergedError(f"The style {name} gave no picture: {error}.") from None
+            result = to_image(stylized)
 
         facts: Facts = {"style_name": str(name)}
         memory = peak_gpu_memory()
@@ -88,20 +146,29 @@ class CycleGanModel:
     def generator(self, name: str | None) -> Generator:
         """Return the generator of a style.
 
-        Raises InvalidParameterError without a name, UnknownStyleError if there is no such style.
+        Raises InvalidParameterError without a name, UnknownStyleError if there is no such style or
+        it cannot be used, ApiError if it is in a bucket that fails.
         """
-        known = ", ".join(self.generators)
         if not name:
-            raise InvalidParameterError(f"style_name is missing. Choose one of: {known}.")
+            raise InvalidParameterError(f"style_name is missing. {self.choice()}")
+        if self.is_built_in(name) and name not in self.generators:
+            self.load(name)
+        if name in self.generators:
+            return self.generators[name]
+        if self.bucket:
+            generator = self.bucket.generator(name)
+            if generator is not None:
+                return generator
         if name in self.refused:
             raise UnknownStyleError(f"The style {name} could not be loaded. {self.refused[name]}")
-        if name not in self.generators:
-            raise UnknownStyleError(f"There is no style {name[:40]!r}. Choose one of: {known}.")
-        return self.generators[name]
+        raise UnknownStyleError(f"There is no style {name[:40]!r}. {self.choice()}")
+
+    def choice(self) -> str:
+        return f"Choose one of: {', '.join(self.styles())}."
 
 
-def model_directory() -> Path:
-    """Return the mounted directory if it has a checkpoint, otherwise the image's own.
+def model_directories() -> list[Path]:
+    """Return the mounted directory if it has a checkpoint, otherwise the image's own two.
 
     Raises PermissionError if the mounted one cannot be read: other styles than the mounted ones
     would be a surprise.
@@ -111,16 +178,29 @@ def model_directory() -> Path:
         raise PermissionError(
             f"{mounted} cannot be read by user {os.geteuid()}. Make it readable: chmod -R a+rX"
         )
-    if find_styles(mounted):
-        return mounted
-    return BUILT_IN_MODELS
+    if find_checkpoints([mounted]):
+        return [mounted]
+    return [PAINTERS, FETCHED]
+
+
+def bucket_styles() -> BucketStyles | None:
+    """Return the styles at MODELS_URL; None if there are none or the address is no such one."""
+    url = os.environ.get("MODELS_URL")
+    if not url:
+        return None
+    device = best_device()
+    try:
+        return BucketStyles(url, device, working_precision(device))
+    except ValueError as error:
+        # The other styles can be served all the same
+        write_log("styles not listed", reason=str(error))
+        return None
 
 
 def load() -> CycleGanModel:
     write_log("device", **device_report(best_device()))
-    model = CycleGanModel(model_directory())
-    for name, reason in model.refused.items():
-        write_log("style refused", style=name, reason=reason)
+    model = CycleGanModel(model_directories(), bucket_styles())
+    model.load_all()
     return model
 
 
@@ -132,6 +212,7 @@ def service() -> Service:
         parameters=PARAMETERS,
         batch_columns=BATCH_COLUMNS,
         load=load,
+        has_catalog=True,
     )
 
 

@@ -2,7 +2,7 @@
 
 Four styles come from the authors' own server, and vintage from the package `vintagify` (MIT), of
 which only the checkpoint is read. If a source cannot be reached, a message names it, and its styles
-are left out.
+are left out. `--missing` says which those are, and fetches nothing.
 """
 
 import argparse
@@ -48,19 +48,44 @@ def fetch(directory: Path, official_url: str = OFFICIAL_URL) -> dict[str, Weight
     return problems
 
 
+def missing_styles(directory: Path) -> list[str]:
+    """Return the styles that `fetch` would fetch and that are not there."""
+    styles = (*OFFICIAL_STYLES, "vintage")
+    return [name for name in styles if not checkpoint_path(directory, name).exists()]
+
+
+def missing_message(directory: Path) -> str | None:
+    """Return one line that says which styles are missing and what to do; None if none is."""
+    missing = missing_styles(directory)
+    if not missing:
+        return None
+    return (
+        f"Styles that could not be fetched yet: {', '.join(missing)}. "
+        "To try again, run: ./local.sh weights"
+    )
+
+
 def main() -> int:
     """Fetch the checkpoints. Return the exit code: 1 if there is none, or a damaged one."""
     parser = argparse.ArgumentParser(prog="python -m containers.cyclegan.weights")
     parser.add_argument(
         "--models", type=Path, default=DIRECTORY, metavar="DIR", help="default: %(default)s"
     )
-    directory: Path = parser.parse_args().models
+    parser.add_argument(
+        "--missing", action="store_true", help="only say which styles are missing, in one line"
+    )
+    given = parser.parse_args()
+    directory: Path = given.models
+    if given.missing:
+        if message := missing_message(directory):
+            print(message)
+        return 0
 
     problems = fetch(directory)
     report(problems)
 
     styles = sorted(path.stem.removeprefix("style_") for path in directory.glob("[!.]*.pth"))
-    found = ", ".join(styles) or "none, so the server cannot start"
+    found = ", ".join(styles) or "none"
     print(f"Styles in {directory}: {found}.")
 
     # A file that is there in spite of a problem is damaged or was replaced: nobody should serve it.

@@ -4,6 +4,7 @@ Gatys, Ecker & Bethge, "Image Style Transfer Using Convolutional Neural Networks
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,6 +27,8 @@ STYLE_LAYERS = {
     "relu4_1": 0.77,
     "relu5_1": 0.0075,
 }
+
+LOSS_LAYERS = {CONTENT_LAYER, *STYLE_LAYERS}
 
 # Features before their ReLU, as in stylebot's first version
 GATYS_2015_CONTENT_LAYER = "conv5_1"
@@ -102,6 +105,56 @@ def total_variation(image: Tensor) -> Tensor:
     return vertical.pow(2).mean() + horizontal.pow(2).mean()
 
 
+@dataclass(frozen=True)
+class RelativeTarget:
+    """What features are compared with, and the factor of their mean squared error.
+
+    The factor is the weight of the error divided by the mean square of the target. So a loss is the
+    same for any pair of pictures that differ as much.
+    """
+
+    value: Tensor
+    factor: Tensor
+
+    def error(self, found: Tensor) -> Tensor:
+        return self.factor * F.mse_loss(found, self.value)
+
+
+def content_target(content: Tensor, weight: float, network: VGG19) -> RelativeTarget:
+    """Return the target of the features of CONTENT_LAYER. content: (1, 3, H, W), RGB in 0..1."""
+    with torch.no_grad():
+        value = network(content, {CONTENT_LAYER})[CONTENT_LAYER].float()
+        return RelativeTarget(value, weight / value.pow(2).mean().clamp_min(1e-8))
+
+
+def style_targets(
+    styles: list[Tensor], style_weights: list[float] | None, network: VGG19
+) -> list[RelativeTarget]:
+    """Return the targets of the Gram matrices of STYLE_LAYERS, in that order.
+
+    styles: each (1, 3, H, W), RGB in 0..1, at the size at which they are compared.
+    """
+    with torch.no_grad():
+        grams = blended_grams(styles, style_weights, network, list(STYLE_LAYERS))
+        targets = []
+        for value, weight in zip(grams, STYLE_LAYERS.values(), strict=True):
+            factor = weight / value.pow(2).mean().clamp_min(1e-12)
+            targets.append(RelativeTarget(value, factor))
+        return targets
+
+
+def content_loss(features: dict[str, Tensor], target: RelativeTarget) -> Tensor:
+    return target.error(features[CONTENT_LAYER].float())
+
+
+def style_loss(features: dict[str, Tensor], targets: list[RelativeTarget]) -> Tensor:
+    errors = [
+        target.error(gram(features[layer]))
+        for layer, target in zip(STYLE_LAYERS, targets, strict=True)
+    ]
+    return torch.stack(errors).sum()
+
+
 def multiscale_objective(
     content: Tensor,
     styles: list[Tensor],
@@ -115,22 +168,12 @@ def multiscale_objective(
     So the balance of content and style is the same for any pair of pictures.
     content, styles: (1, 3, H, W), RGB in 0..1, at this scale.
     """
-    layers = list(STYLE_LAYERS)
-    with torch.no_grad():
-        content_target = network(content, {CONTENT_LAYER})[CONTENT_LAYER].float()
-        content_scale = content_weight / content_target.pow(2).mean().clamp_min(1e-8)
-        style_targets = blended_grams(styles, style_weights, network, layers)
-        style_scales = [
-            weight / target.pow(2).mean().clamp_min(1e-12)
-            for weight, target in zip(STYLE_LAYERS.values(), style_targets, strict=True)
-        ]
+    photograph = content_target(content, content_weight, network)
+    style = style_targets(styles, style_weights, network)
 
     def objective(image: Tensor) -> Tensor:
-        features = network(image, {CONTENT_LAYER, *layers})
-        content_features = features[CONTENT_LAYER].float()
-        loss: Tensor = content_scale * F.mse_loss(content_features, content_target)
-        for layer, target, scale in zip(layers, style_targets, style_scales, strict=True):
-            loss = loss + scale * F.mse_loss(gram(features[layer]), target)
+        features = network(image, LOSS_LAYERS)
+        loss = content_loss(features, photograph) + style_loss(features, style)
         if total_variation_weight > 0:
             loss = loss + total_variation_weight * total_variation(image)
         return loss

@@ -86,6 +86,13 @@ def usage(service: Service, styles: list[str], host: str) -> str:
     width = max(len(parameter.name) for parameter in service.parameters)
     for parameter in service.parameters:
         lines.append(f"  {parameter.name:<{width}}  {parameter.meaning}; {parameter.expected()}")
+    if service.has_catalog:
+        lines += [
+            "",
+            "A catalog of the styles, with a picture in each of them:",
+            f"  curl -H 'Content-Type: application/json' {server}/invocations -d \\",
+            '       \'{"catalog_url": "s3://bucket/models/catalog.json"}\'',
+        ]
     lines += [
         "",
         "Also: text/csv and application/jsonlines (a batch), GET /ping, GET /execution-parameters;",

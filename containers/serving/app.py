@@ -14,12 +14,12 @@ from werkzeug.exceptions import HTTPException
 
 from containers.common.log import write_log
 
-from . import images, storage
+from . import catalog, images, storage
 from .about import describe, usage
 from .errors import ApiError, as_api_error, bad_request
 from .limits import MAX_BODY_MEGABYTES
 from .model import Service
-from .parsing import BATCH_TYPES, Job, parse_batch, parse_job
+from .parsing import BATCH_TYPES, CatalogJob, Job, parse_batch, parse_job
 from .server import RequestLog, Server, seconds_since
 
 TEXT = "text/plain"
@@ -112,6 +112,8 @@ def invoke(server: Server, log: RequestLog) -> Response:
 
     job = parse_job(server.service, request)
     with server.queue.admission(server.last_seconds):
+        if isinstance(job, CatalogJob):
+            return answer_catalog(server, job, log)
         return answer(server, job, request.headers.get("Accept", ""), log)
 
 
@@ -154,6 +156,20 @@ def answer(server: Server, job: Job, accept: str, log: RequestLog) -> Response:
 
     storage.write(job.result_url, data, content_type, "result_url")
     return json_response({"result_url": storage.without_query(job.result_url), **facts})
+
+
+def answer_catalog(server: Server, job: CatalogJob, log: RequestLog) -> Response:
+    """Write the catalog of the model's styles. Return JSON about it."""
+    started = time.monotonic()
+    samples = server.make_samples()
+    catalog.write(job.catalog_url, samples)
+    log.catalog = [sample.name for sample in samples]
+    body = {
+        "catalog_url": job.catalog_url,
+        "styles": log.catalog,
+        "seconds": seconds_since(started),
+    }
+    return json_response(body)
 
 
 def result_type(accept: str, result_url: str | None) -> str:

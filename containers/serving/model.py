@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol, TypedDict
+from typing import Protocol, TypedDict, runtime_checkable
 
 from PIL import Image
 
@@ -69,6 +69,32 @@ class Model(Protocol):
 
 
 @dataclass(frozen=True)
+class StyleLabel:
+    """A style of a model: its name in requests, and its label, which people read."""
+
+    name: str
+    label: str
+
+
+@runtime_checkable
+class CatalogModel(Model, Protocol):
+    """A model with styles of its own, which may become more while it runs."""
+
+    def look_for_styles(self) -> list[StyleLabel]:
+        """Look for new styles now, and return all in the order in which people see them."""
+
+    def prepare(self, style_name: str) -> None:
+        """Fetch what a picture in this style needs, if it is not here yet.
+
+        Called in the request's own thread, before the picture waits for its turn: a slow store
+        delays no other picture. Raises StylizeError if the store fails.
+        """
+
+    def sample_photograph(self) -> Image.Image:
+        """Return the photograph that a catalog shows in each style. The caller may change it."""
+
+
+@dataclass(frozen=True)
 class Service:
     """The description of one container.
 
@@ -76,6 +102,7 @@ class Service:
         styles.
     batch_columns: the parameters of a CSV row, after content, style and result.
     load: makes the model. If it raises an error, /ping tells it.
+    has_catalog: whether the model is a CatalogModel.
     """
 
     name: str
@@ -84,3 +111,4 @@ class Service:
     parameters: tuple[Parameter, ...]
     batch_columns: tuple[str, ...]
     load: Callable[[], Model]
+    has_catalog: bool = False

@@ -16,7 +16,7 @@ from containers.common.parameters import ParameterValues, parse_parameters
 
 from .errors import ApiError, as_api_error, bad_request
 from .model import Service
-from .storage import check_url
+from .storage import check_url, extension
 
 BATCH_TYPES = ("text/csv", "application/jsonlines", "application/x-ndjson", "application/jsonl")
 
@@ -39,14 +39,24 @@ class Job:
     progress_url: str | None = None
 
 
-def parse_job(service: Service, request: Request) -> Job:
+@dataclass(frozen=True)
+class CatalogJob:
+    """A catalog of the model's styles to write. catalog_url: of its JSON file."""
+
+    catalog_url: str
+
+
+def parse_job(service: Service, request: Request) -> Job | CatalogJob:
     """Return the job of a request that is not a batch.
 
     Raises ApiError bad_request, unsupported_media_type, or private_address.
     """
     mimetype = request.mimetype
     if mimetype == "application/json":
-        return job_from_fields(service, parse_json(request.get_data()))
+        fields = parse_json(request.get_data())
+        if service.has_catalog and "catalog_url" in fields:
+            return catalog_job(fields)
+        return job_from_fields(service, fields)
     if mimetype == "multipart/form-data":
         return job_from_form(service, request)
     if mimetype.startswith("image/") and not service.styled_by_image:
@@ -105,6 +115,25 @@ def csv_fields(service: Service, row: list[str]) -> Fields:
 
 def json_fields(service: Service, line: str) -> Fields:
     return parse_json(line.encode())
+
+
+# --- a catalog ---
+
+
+def catalog_job(fields: Fields) -> CatalogJob:
+    """Return the job of a request for a catalog. Raises ApiError bad_request."""
+    others = sorted(set(fields) - {"catalog_url"})
+    if others:
+        raise bad_request(
+            f"A request with catalog_url has no other field, such as {others[0]!r:.60}."
+        )
+    url = check_url(fields["catalog_url"], "catalog_url")
+    # The pictures go beside it, where a signature would not be valid
+    if "?" in url or "#" in url:
+        raise bad_request("catalog_url must not have a query: its pictures are put beside it.")
+    if extension(url) != ".json":
+        raise bad_request("catalog_url must end in .json, such as s3://bucket/models/catalog.json.")
+    return CatalogJob(url)
 
 
 # --- one picture ---

@@ -2,33 +2,44 @@
 
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from PIL import Image
 
-from containers.common.errors import ErrorCode, FatalError
+from containers.common.errors import ErrorCode, FatalError, StylizeError, UnknownStyleError
 from containers.common.log import write_log
 
 from . import images, storage
-from .errors import ApiError
+from .catalog import MAX_STYLES, Sample
+from .errors import ApiError, as_api_error
 from .job_queue import JobQueue
 from .limits import LONGEST_SIDE, MAX_QUEUE
-from .model import Facts, Model, Picture, Progress, Service
+from .model import CatalogModel, Facts, Model, Picture, Progress, Service, StyleLabel
 from .parsing import Job
 from .progress import ProgressWriter
 
+T = TypeVar("T")
+
 # How long a job is assumed to take until one has been done.
 FIRST_GUESS_SECONDS = 10.0
+# Errors that concern the server, not one of its styles.
+ENDS_A_CATALOG = (ErrorCode.STOPPING, ErrorCode.OUT_OF_MEMORY)
 
 
 @dataclass
 class RequestLog:
-    """What the log tells about one request. A batch has the sizes of all its images, in order."""
+    """What the log tells about one request. A batch has the sizes of all its images, in order.
+
+    catalog: the names of the styles, for a request for a catalog.
+    """
 
     inference_id: str
     content_sizes: list[tuple[int, int]] = field(default_factory=list)
     style_sizes: list[tuple[int, int]] = field(default_factory=list)
     rows: int | None = None
+    catalog: list[str] | None = None
     seconds: float | None = None
     size: tuple[int, int] | None = None
     facts: Facts = field(default_factory=Facts)
@@ -40,6 +51,7 @@ class RequestLog:
             "content_sizes": self.content_sizes,
             "style_sizes": self.style_sizes,
             "rows": self.rows,
+            "catalog": self.catalog,
             "seconds": self.seconds,
             "size": self.size,
             **self.facts,
@@ -104,6 +116,9 @@ class Server:
             style = read_image(source, "style")
             log.style_sizes.append(style.size)
             styles.append(style)
+        style_name = job.options.get("style_name")
+        if style_name and isinstance(self.model, CatalogModel):
+            self.model.prepare(style_name)
         progress = ProgressWriter(job.progress_url)
 
         def report(step: Progress) -> bool:
@@ -117,10 +132,7 @@ class Server:
             return picture, seconds_since(started)
 
         try:
-            picture, seconds = self.queue.run(stylize)
-        except FatalError as error:
-            self.fault = f"The model is broken and has to be started again: {error}"
-            raise
+            picture, seconds = self.run_in_turn(stylize)
         finally:
             progress.finish()
 
@@ -129,6 +141,51 @@ class Server:
         log.size = picture.image.size
         log.facts = picture.facts
         return picture, seconds
+
+    def make_samples(self) -> list[Sample]:
+        """Return a picture in each of the model's styles, in the order in which people see them.
+
+        The model must be a CatalogModel. Each picture waits for its own turn, so that the pictures
+        that people wait for come in between. A style that cannot be used is left out; the log tells
+        why. Raises StylizeError and FatalError, and UnknownStyleError if no style can be used.
+        """
+        model = self.model
+        assert isinstance(model, CatalogModel)
+        styles = model.look_for_styles()
+        for style in styles[MAX_STYLES:]:
+            write_log("style not in the catalog", style=style.name, reason="there are too many")
+        samples = []
+        for style in styles[:MAX_STYLES]:
+            try:
+                samples.append(self.make_sample(model, style))
+            except StylizeError as error:
+                if error.code in ENDS_A_CATALOG:
+                    raise
+                reason = as_api_error(error).message
+                write_log("style not in the catalog", style=style.name, reason=reason)
+        if not samples:
+            raise UnknownStyleError("No style can be used; the log has the reasons.")
+        return samples
+
+    def make_sample(self, model: CatalogModel, style: StyleLabel) -> Sample:
+        model.prepare(style.name)
+        options = {"style_name": style.name}
+
+        def report(step: Progress) -> bool:
+            return self.queue.stopping.is_set()
+
+        def stylize() -> Picture:
+            return model.stylize(model.sample_photograph(), [], options, report)
+
+        return Sample(style.name, style.label, self.run_in_turn(stylize).image)
+
+    def run_in_turn(self, job: Callable[[], T]) -> T:
+        """Run the model's job in its turn. After a FatalError the model counts as broken."""
+        try:
+            return self.queue.run(job)
+        except FatalError as error:
+            self.fault = f"The model is broken and has to be started again: {error}"
+            raise
 
 
 def read_image(source: bytes | str, role: str) -> Image.Image:

@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import PurePosixPath
 from typing import Any
@@ -139,6 +140,30 @@ def read_s3(url: str, name: str) -> bytes:
 def write_s3(url: str, data: bytes, content_type: str, name: str) -> None:
     with s3_errors(url, name):
         s3().put_object(**bucket_and_key(url), Body=data, ContentType=content_type)
+
+
+@dataclass(frozen=True)
+class ListedObject:
+    """An object as a listing of S3 tells it. size: in bytes. etag: another one after a change."""
+
+    url: str
+    size: int
+    etag: str
+
+
+def list_s3(url: str, name: str) -> list[ListedObject]:
+    """Return the first 1000 objects whose addresses begin with `url`, sorted by key.
+
+    Raises ApiError, as `read` does.
+    """
+    place = bucket_and_key(url)
+    with s3_errors(url, name):
+        answer = s3().list_objects_v2(Bucket=place["Bucket"], Prefix=place["Key"])
+    objects = []
+    for item in answer.get("Contents", ()):
+        address = f"s3://{place['Bucket']}/{item['Key']}"
+        objects.append(ListedObject(address, item["Size"], item["ETag"]))
+    return objects
 
 
 @contextmanager

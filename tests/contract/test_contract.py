@@ -10,15 +10,17 @@ import pytest
 import bot
 from containers.common.errors import ErrorCode
 from containers.common.parameters import Parameter
+from containers.cyclegan import bucket, styles
 from containers.cyclegan.parameters import BATCH_COLUMNS as CYCLEGAN_COLUMNS
 from containers.cyclegan.parameters import PARAMETERS as CYCLEGAN_PARAMETERS
 from containers.cyclegan.weights import OFFICIAL_STYLES
 from containers.nst.options import Options
 from containers.nst.parameters import BATCH_COLUMNS as NST_COLUMNS
 from containers.nst.parameters import PARAMETERS as NST_PARAMETERS
-from containers.serving import about, limits, progress, storage
+from containers.serving import about, catalog, limits, progress, storage
 from containers.serving.errors import STATUS
 from containers.serving.model import Facts, Service
+from containers.serving.parsing import CatalogJob
 
 ROOT = Path(__file__).parents[2]
 CONTRACT = (ROOT / "docs" / "contract.md").read_text()
@@ -102,6 +104,23 @@ def test_progress_and_facts_have_the_keys_that_are_written_down() -> None:
     assert keys == set(progress.ProgressState.__annotations__)
     facts = {fact for cells in table("fact") for fact in names(cells)}
     assert facts == {"result_url", "size", "seconds", "notes", *Facts.__annotations__}
+
+
+def test_the_catalog_has_the_keys_that_are_written_down() -> None:
+    keys = {key for cells in table("key of the catalog") for key in names(cells)}
+    assert keys == set(catalog.Catalog.__annotations__)
+    assert {cells[0] for cells in table("field of the request")} == {
+        field.name for field in fields(CatalogJob)
+    }
+    assert f"At most {catalog.MAX_STYLES} are shown" in CONTRACT
+
+
+def test_the_limits_of_a_bucket_of_styles_are_those_of_the_code() -> None:
+    text = " ".join(CONTRACT.split())
+    assert f"at most every {bucket.SECONDS_BETWEEN_LISTINGS:.0f} seconds" in text
+    assert f"At most {bucket.MAX_LOADED} are kept in memory" in text
+    assert f"the file has at most {limits.MAX_FILE_MEGABYTES} MB" in text
+    assert f"differ by at most {styles.MAX_DIFFERENCE:.0f} of 255" in text
 
 
 def names(cells: list[str]) -> list[str]:

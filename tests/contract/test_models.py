@@ -9,12 +9,17 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import boto3
 import numpy as np
 import pytest
 import requests
+import torch
+from moto.server import ThreadedMotoServer
 from PIL import Image
 
+from containers.cyclegan.generator import Generator, Layout
 from tests.fakes.servers import LOCAL, RecordingStore, Running, gunicorn, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -194,6 +199,71 @@ def test_a_checkpoint_dropped_in_is_a_style_and_a_bad_one_harms_no_other(
         assert "style_torn.pth" in torn.json()["error"]["message"]
         vintage = running.post(files={"content": PHOTO}, data={"style": "vintage", **small})
         assert vintage.status_code == 404
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """An S3 with the bucket `bucket`, which servers that are started now use."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    client = boto3.client("s3", region_name="us-east-1")
+    client.create_bucket(Bucket="bucket")
+    yield client
+    server.stop()
+
+
+def test_a_painter_that_is_put_into_the_bucket_is_in_the_catalog_and_paints(
+    tmp_path: Path,
+    cyclegan_weights: Path,
+    bucket: Any,  # noqa: ANN401 - boto3
+) -> None:
+    """While the server runs, and as the trainer writes it: in half precision."""
+
+    def read(key: str) -> bytes:
+        data: bytes = bucket.get_object(Bucket="bucket", Key=f"models/{key}")["Body"].read()
+        return data
+
+    def write_catalog() -> list[str]:
+        answer = running.post(json={"catalog_url": "s3://bucket/models/catalog.json"})
+        assert answer.status_code == 200, answer.text
+        catalog = json.loads(read("catalog.json"))
+        assert answer.json()["styles"] == [style["name"] for style in catalog["styles"]]
+        for style in catalog["styles"]:
+            assert Image.open(io.BytesIO(read(style["thumbnail"]))).size == (240, 160)
+        rows = -(-len(catalog["styles"]) // 2)
+        width, height = Image.open(io.BytesIO(read(catalog["sheet"]))).size
+        assert width > 2 * 360
+        assert rows * 240 < height < rows * 300
+        names: list[str] = answer.json()["styles"]
+        return names
+
+    models = tmp_path / "models"
+    models.mkdir()
+    os.symlink(cyclegan_weights / "style_vintage.pth", models / "style_vintage.pth")
+    settings = {"MODEL_DIR": str(models), "MODELS_URL": "s3://bucket/models/"}
+    with gunicorn("containers.cyclegan.service:app()", tmp_path, environment=settings) as running:
+        assert write_catalog() == ["vintage"]
+        torch.manual_seed(0)
+        file = io.BytesIO()
+        generator = Generator(Layout(filters=8, resize=True))
+        torch.save({name: value.half() for name, value in generator.state_dict().items()}, file)
+        bucket.put_object(Bucket="bucket", Key="models/style_klimt.pth", Body=file.getvalue())
+        bucket.put_object(Bucket="bucket", Key="models/style_torn.pth", Body=b"PK")
+        assert write_catalog() == ["klimt", "vintage"]
+
+        klimt = running.post(files={"content": PHOTO}, data={"style": "klimt", "size": "32"})
+        assert picture(klimt).size == (32, 21)
+        torn = running.post(files={"content": PHOTO}, data={"style": "torn"})
+        assert (torn.status_code, torn.json()["error"]["code"]) == (404, "unknown_style")
+        assert "s3://bucket/models/style_torn.pth" in torn.json()["error"]["message"]
+        accept = {"Accept": "application/json"}
+        about = requests.get(running.url, headers=accept, timeout=10).json()
+        assert about["styles"] == ["klimt", "vintage"]
 
 
 def test_the_demo_leaves_its_pictures(

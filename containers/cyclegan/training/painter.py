@@ -1,0 +1,355 @@
+"""One painter: what it is trained from, the files that tell about it, and its checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from containers.common.device import best_device, working_precision
+from containers.common.tensors import to_image, to_tensor
+from containers.nst.vgg import VGG19
+from containers.serving import storage
+from containers.serving.errors import ApiError
+
+from ..generator import Generator, Layout, load_generator, stylize
+from . import initial
+from .curve import draw_curve
+from .loop import Report, Run, Training, TrainingError, train, write_atomically
+from .options import Options
+from .perceptual import LAST_CROP, PerceptualTraining, learn_to_copy
+from .pictures import Photographs, find_pictures, read_picture
+
+EXAMPLES = Path(__file__).parents[3] / "examples" / "photos"
+PAINTERS = Path(__file__).parents[1] / "painters"
+# Held out of the photographs of examples/: a face with whiskers, and a background out of focus.
+HELD_OUT = "chelsea.jpg"
+MIN_PHOTOGRAPHS = 3
+# The held-out photograph is painted for the user at this size, so often.
+PREVIEW_SIDE = 480
+SECONDS_BETWEEN_PREVIEWS = 30.0
+DEFAULT_FILTERS = 32
+# A training's checkpoint has the weights three times (Adam's two moments), and there are two while
+# one is replaced.
+BYTES_FOR_EACH_WEIGHT = 4 * 3 * 2
+
+
+@dataclass
+class Sources:
+    """What a painter is trained from, read and checked.
+
+    styles: each (1, 3, H, W), RGB in 0..1.
+    """
+
+    photographs: Photographs
+    held_out: Image.Image
+    styles: list[Tensor]
+    start: Path | None
+    layout: Layout
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a painter in the output folder."""
+
+    checkpoint: Path
+    recipe: Path
+    preview: Path
+    curve: Path
+    training: Path
+
+    @classmethod
+    def of(cls, options: Options) -> Files:
+        folder = options.output
+        return cls(
+            checkpoint=folder / f"style_{options.name}.pth",
+            recipe=folder / f"{options.name}.json",
+            preview=folder / f"{options.name}.jpg",
+            curve=folder / f"{options.name}.png",
+            training=folder / f".training-{options.name}" / "checkpoint.pt",
+        )
+
+
+def read_sources(options: Options) -> Sources:
+    """Read everything that the training needs.
+
+    Raises TrainingError for what is missing or unreadable, before anything is spent.
+    """
+    files = Files.of(options)
+    if files.checkpoint.exists() and not options.replace:
+        raise TrainingError(
+            f"{files.checkpoint} exists. Choose another --name, or add --replace to train it anew."
+        )
+    styles = [read_style(path) for path in options.styles]
+    photographs, held_out = read_photographs(options.photos)
+    start, layout = choose_start(options)
+    check_disk(options.output, Generator(layout))
+    return Sources(photographs, held_out, styles, start, layout, photographs.unreadable)
+
+
+def read_style(path: Path) -> Tensor:
+    try:
+        return to_tensor(read_picture(path))[None]
+    except ApiError as error:
+        raise TrainingError(f"{path} cannot be the style. {error}") from None
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be read: {error.strerror or error}.") from None
+
+
+def read_photographs(folder: Path | None) -> tuple[Photographs, Image.Image]:
+    """Return the photographs to learn from, and one that is held out.
+
+    That is the last one of the folder. If there are too few to spare one, or without a folder, it
+    is one of examples/.
+    """
+    if folder is not None and not folder.is_dir():
+        raise TrainingError(f"{folder} is no folder of photographs.")
+    photographs = Photographs(find_pictures(folder or EXAMPLES))
+    photographs.check(LAST_CROP)
+
+    held_out = EXAMPLES / HELD_OUT
+    if folder is None:
+        photographs.paths.remove(held_out)
+    elif len(photographs.paths) > MIN_PHOTOGRAPHS:
+        held_out = photographs.paths.pop()
+
+    if len(photographs.paths) < MIN_PHOTOGRAPHS:
+        problems = " ".join(photographs.unreadable[:3])
+        raise TrainingError(
+            f"{folder or EXAMPLES} has {len(photographs.paths)} photographs that can be used, and "
+            f"{MIN_PHOTOGRAPHS} are needed, each at least {LAST_CROP} pixels high and wide. "
+            f"{problems}".strip()
+        )
+    return photographs, read_picture(held_out, PREVIEW_SIDE)
+
+
+def choose_start(options: Options) -> tuple[Path | None, Layout]:
+    """Return the checkpoint to begin with, or None, and the layout of the painter.
+
+    Without --from it is a painter that is here already: it knows how to paint a photograph, and
+    only has to learn another style.
+    """
+    is_ours = options.layout == "stylebot"
+    filters = options.filters
+    start = options.start
+    if start is not None and filters is None:
+        filters = load_generator(start).layout.filters
+    layout = Layout(filters or DEFAULT_FILTERS, affine=is_ours, resize=is_ours)
+    if start is None:
+        for path in sorted(PAINTERS.glob("style_*.pth")):
+            if load_generator(path).layout.filters == layout.filters:
+                return path, layout
+    return start, layout
+
+
+def check_disk(folder: Path, generator: Generator) -> None:
+    """Make the folder. Raises TrainingError if it cannot be written, or has too little room."""
+    weights = sum(parameter.numel() for parameter in generator.parameters())
+    needed = weights * BYTES_FOR_EACH_WEIGHT
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        probe = folder / ".writable"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise TrainingError(f"{folder} cannot be written: {error.strerror or error}.") from None
+    if free < needed:
+        raise TrainingError(
+            f"{folder} has {free >> 20} MB left, and the training needs {needed >> 20} MB there. "
+            "Make room, or choose another folder with -o."
+        )
+
+
+def recipe_of(options: Options, sources: Sources) -> dict[str, Any]:
+    """Return what decides the result, beside the machine: for the record, and to go on by."""
+    return {
+        "name": options.name,
+        "styles": [sha256(path) for path in options.styles],
+        "photographs": [path.name for path in sources.photographs.paths],
+        "start": sha256(sources.start) if sources.start else None,
+        "filters": sources.layout.filters,
+        "layout": options.layout,
+        "minutes": options.minutes,
+        "steps": options.steps,
+        "seed": options.seed,
+    }
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def make_training(options: Options, sources: Sources) -> Training:
+    """Return the training at its start."""
+    device = best_device()
+    precision = working_precision(device)
+    # float16 needs its loss scaled; a GPU without bfloat16 trains in float32
+    if precision == torch.float16:
+        precision = torch.float32
+    random = torch.Generator().manual_seed(options.seed)
+    if sources.start:
+        generator = initial.generator_from(sources.start, sources.layout)
+    else:
+        generator = initial.fresh_generator(sources.layout, random)
+    generator.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    begins = not Files.of(options).training.exists()
+    if begins and not sources.start:
+        learn_to_copy(generator, sources.photographs, precision, random)
+    network = VGG19().to(device).to_precision(precision)
+    styles = [style.to(device) for style in sources.styles]
+    training = PerceptualTraining(
+        generator, styles, sources.photographs, network, precision, options.seed
+    )
+    training.total_steps = options.steps
+    return training
+
+
+def train_painter(
+    options: Options,
+    sources: Sources,
+    on_report: Callable[[Report, Image.Image], None],
+    on_trouble: Callable[[str], None],
+    is_stopped: Callable[[], bool],
+) -> bool:
+    """Train the painter, or go on with it. Return whether it is finished, and not stopped.
+
+    on_report: gets the newest picture of the held-out photograph as well.
+    Raises TrainingError.
+    """
+    files = Files.of(options)
+    training = make_training(options, sources)
+    run = Run(recipe_of(options, sources))
+    watcher = Watcher(training, run, sources, files)
+
+    def report(progress: Report) -> None:
+        on_report(progress, watcher.update(progress))
+
+    finished = train(
+        training,
+        run,
+        files.training,
+        60 * options.minutes,
+        report,
+        on_trouble,
+        is_stopped,
+    )
+    if not finished:
+        return False
+
+    write_atomically(files.checkpoint, for_storage(training.checkpoint(), options.layout))
+    prove(files.checkpoint, sources.held_out)
+    write_file(files.recipe, json.dumps(describe(run, training, options), indent=2).encode())
+    watcher.write()
+    if options.models_url:
+        url = options.models_url.rstrip("/") + "/" + files.checkpoint.name
+        upload(url, files.checkpoint)
+    shutil.rmtree(files.training.parent, ignore_errors=True)
+    return True
+
+
+def for_storage(checkpoint: dict[str, Tensor], layout: str) -> dict[str, Tensor]:
+    """Return the weights as they are stored: ours in float16, half the size.
+
+    That changes a picture by less than half a level of 255. Other programs may expect float32.
+    """
+    if layout == "official":
+        return checkpoint
+    return {name: tensor.half() for name, tensor in checkpoint.items()}
+
+
+class Watcher:
+    """Writes the pictures that show how far a training is: a photograph, and the losses."""
+
+    def __init__(self, training: Training, run: Run, sources: Sources, files: Files) -> None:
+        self.training = training
+        self.run = run
+        self.sources = sources
+        self.files = files
+        self.photograph = to_tensor(sources.held_out)[None]
+        self.last = -SECONDS_BETWEEN_PREVIEWS
+        self.image = sources.held_out
+
+    def update(self, progress: Report) -> Image.Image:
+        """Return the newest picture, and make a new one if it is time."""
+        is_last = progress.step == progress.total_steps
+        if is_last or progress.seconds >= self.last + SECONDS_BETWEEN_PREVIEWS:
+            self.write()
+            self.last = progress.seconds
+        return self.image
+
+    def write(self) -> None:
+        self.image = to_image(self.training.preview(self.photograph)[0])
+        write_file(self.files.preview, encode(self.image, "JPEG"))
+        if len(self.run.points) > 1:
+            write_file(self.files.curve, encode(draw_curve(self.run.points), "PNG"))
+
+
+def prove(path: Path, photograph: Image.Image) -> None:
+    """Raise TrainingError if the finished checkpoint paints nothing."""
+    small = photograph.copy()
+    small.thumbnail((64, 64))
+    try:
+        stylize(load_generator(path), to_tensor(small)[None])
+    except (ValueError, FloatingPointError) as error:
+        raise TrainingError(f"The finished painter does not paint: {error}") from None
+
+
+def describe(run: Run, training: Training, options: Options) -> dict[str, Any]:
+    """Return what NAME.json tells: the recipe, how long it took, the losses on the way."""
+    return {
+        **run.recipe,
+        "style_files": [path.name for path in options.styles],
+        "steps": training.total_steps,
+        "minutes": round(run.seconds / 60, 1),
+        "torch": torch.__version__,
+        "points": [
+            {"step": step, "seconds": seconds, **{name: round(v, 5) for name, v in losses.items()}}
+            for step, seconds, losses in run.points
+        ],
+    }
+
+
+def upload(url: str, path: Path) -> None:
+    try:
+        storage.write(
+            storage.check_url(url, "models_url"),
+            path.read_bytes(),
+            "application/octet-stream",
+            "models_url",
+        )
+    except ApiError as error:
+        raise TrainingError(f"The painter is finished, but could not be put there: {error}") from (
+            None
+        )
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Replace a file as a whole. Raises TrainingError if that fails."""
+    new = path.with_name(f".{path.name}.new")
+    try:
+        new.write_bytes(data)
+        os.replace(new, path)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise TrainingError(
+            f"{path} could not be written: {error.strerror or error}. What was saved before is "
+            "kept: make room and run the same command again to go on."
+        ) from None
+
+
+def encode(image: Image.Image, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, quality=90)
+    return buffer.getvalue()
