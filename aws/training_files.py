@@ -32,6 +32,8 @@ CHECKPOINT_SIGNATURES = (b"PK\x03\x04", b"\x80\x02")
 SILENT = (".ds_store", "thumbs.db", "desktop.ini")
 # A training instance has a disk of 30 GB.
 MAX_BYTES = 20 * 10**9
+# The trainer takes no fewer.
+FEWEST_PICTURES = 3
 UPLOAD_THREADS = 8
 # Objects under training/ expire after 30 days. A younger one is not uploaded again.
 FRESH = timedelta(days=7)
@@ -85,7 +87,7 @@ def read_style_pictures(paths: list[Path]) -> list[InputFile]:
 def read_folder(folder: Path, channel: str, option: str) -> list[InputFile]:
     """Return the pictures in a folder and its folders. Files that are no pictures are told.
 
-    Raises DeployError if there is no picture.
+    Raises DeployError if there are too few pictures.
     """
     if not folder.is_dir():
         raise DeployError(f"{option} {folder} is no folder.")
@@ -99,8 +101,11 @@ def read_folder(folder: Path, channel: str, option: str) -> list[InputFile]:
             say(f"{path} is no picture, and is left out.")
             continue
         files.append(describe_file(path, f"{channel}/{len(files) + 1:05}{suffix}"))
-    if not files:
-        raise DeployError(f"{option} {folder} has no pictures in it.")
+    if len(files) < FEWEST_PICTURES:
+        raise DeployError(
+            f"{option} {folder} has {len(files)} pictures in it; a training needs at least "
+            f"{FEWEST_PICTURES}, and is better with a hundred."
+        )
     return files
 
 

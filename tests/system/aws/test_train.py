@@ -238,7 +238,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_follow_and_stop_it(
 def test_train_killed_after_any_change_and_run_again_gives_one_job_and_one_painter(
     url: str, deploy: Deploy, wire: Wire, tmp_path: Path
 ) -> None:
-    photos = write_pictures(tmp_path / "photos", 2)
+    photos = write_pictures(tmp_path / "photos", 3)
     arguments = ["train", STYLE, "--name", "klimt", "--photos", str(photos)]
     clear_and_push_images(url, wire, deploy)
     assert deploy("up") == 0
@@ -281,7 +281,10 @@ def forget_painters_and_trainings() -> None:
         (["nosuch.jpg", "--name", "klimt"], "nosuch.jpg cannot be read: No such file"),
         ([__file__, "--name", "klimt"], "test_train.py is no picture"),
         ([STYLE, "--name", "klimt", "--photos", STYLE], "is no folder"),
-        ([STYLE, "--name", "klimt", "--photos", "locks"], "--photos locks has no pictures in it"),
+        (
+            [STYLE, "--name", "klimt", "--photos", "locks"],
+            "--photos locks has 0 pictures in it; a training needs at least 3",
+        ),
         ([STYLE, "--name", "klimt", "--from", STYLE], "waves.jpg is no checkpoint"),
         ([STYLE, "--name", "klimt", "--minutes", "0"], "--minutes must be from 1 to 20160"),
         (
