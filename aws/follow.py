@@ -106,7 +106,8 @@ def command(account: Account, option: str, name: str) -> str:
 
 def explain_how_to_follow(account: Account, name: str) -> str:
     return (
-        f"{name} goes on without this program. To follow it, or to stop it:\n"
+        f"{name} goes on without this program. To follow it, which offers the painter in the bot "
+        "when it is done, or to stop it:\n"
         f"  {command(account, '--follow', name)}\n"
         f"  {command(account, '--stop', name)}"
     )
@@ -131,7 +132,7 @@ def wait_until_ended(account: Account, name: str) -> Answer:
     start = clock.monotonic()
     next_report = start
     last_status = ""
-    is_device_checked = False
+    is_device_known = False
     while True:
         job = trainings.find_training_job(account, name)
         if job is None:
@@ -147,9 +148,8 @@ def wait_until_ended(account: Account, name: str) -> Answer:
             say(f"{name}: {state}, {describe_minutes(now - start)}")
             next_report = now + REPORT_SECONDS
             last_status = status
-            if progress is not None and not is_device_checked:
-                is_device_checked = True
-                warn_about_device(account, name)
+            if status == "Training" and not is_device_known:
+                is_device_known = warn_about_device(account, name)
         clock.sleep(trainings.POLL_SECONDS)
 
 
@@ -158,15 +158,21 @@ def describe_minutes(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
 
 
-def warn_about_device(account: Account, name: str) -> None:
-    """Print the trainer's warning that it cannot use the GPU, if there is one."""
+def warn_about_device(account: Account, name: str) -> bool:
+    """Print the trainer's warning that it cannot use the GPU, if there is one.
+
+    Return whether the trainer has said already which device it uses.
+    """
     for line in trainings.read_log(account, name, from_start=True, count=FIRST_LOG_LINES):
-        if '"event": "training"' in line and '"warning"' in line:
+        if '"event": "training"' not in line:
+            continue
+        if '"warning"' in line:
             say(
                 f"The trainer does not use the GPU: {line}\n"
                 f"To stop it: {command(account, '--stop', name)}"
             )
-            return
+        return True
+    return False
 
 
 def explain_end(account: Account, job: Answer) -> str:
