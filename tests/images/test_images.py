@@ -32,8 +32,8 @@ SETTINGS_MARK = "pip-settings-mark.invalid"
 QUICK = {"nst": {"max_epochs": "1", "n_steps_in_epoch": "2"}, "cyclegan": {}}
 HARDENED = ("--read-only", "--tmpfs", "/tmp")
 # The last layers of each image. nst: the common modules, serving, nst. cyclegan: the program that
-# fetches the styles, the styles, the common modules, serving, nst, cyclegan.
-LAYERS_OF_ITS_OWN = {"nst": 3, "cyclegan": 6}
+# fetches the styles, the styles, the common modules, serving, nst, the photographs, cyclegan.
+LAYERS_OF_ITS_OWN = {"nst": 3, "cyclegan": 7}
 PROCESSES = """
 import json, pathlib
 found = {}
@@ -312,6 +312,27 @@ def test_a_checkpoint_in_a_read_only_model_folder_is_a_style(
         assert running.url is not None
         assert_picture(ask(running.url, "cyclegan", photograph(64, 48), style="dropped"), (64, 48))
         assert ask(running.url, "cyclegan", photograph(64, 48), style="vintage").status_code == 404
+
+
+def test_the_image_trains_a_painter_by_sagemakers_contract(
+    images: dict[str, str], tmp_path: Path
+) -> None:
+    config = tmp_path / "input" / "config"
+    config.mkdir(parents=True)
+    values = {"name": "waves", "steps": "1", "filters": "8"}
+    (config / "hyperparameters.json").write_text(json.dumps(values))
+    style = tmp_path / "input" / "data" / "style"
+    style.mkdir(parents=True)
+    (style / "waves.jpg").write_bytes(photograph(300, 240))
+    options = ("--rm", "--network", "none", *HARDENED, "--volume", f"{tmp_path}:/opt/ml")
+
+    log = docker("run", *options, images["cyclegan"], "train")
+
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert lines[-1]["event"] == "progress"
+    assert lines[-1]["loss"] > 0
+    names = {path.name for path in (tmp_path / "model").iterdir()}
+    assert {"style_waves.pth", "waves.json", "waves.jpg"} <= names
 
 
 def test_a_server_listens_where_sagemaker_says(images: dict[str, str], name: str) -> None:
