@@ -46,7 +46,7 @@ def test_names_limits_and_formats_are_the_same() -> None:
     smallest, largest = train.MINUTES_RANGE
     assert trainer.MINUTES[0] <= smallest
     assert largest == trainer.MINUTES[1]
-    assert train.DEFAULT_MINUTES == trainer.Options.minutes
+    assert trainer.Options.minutes == train.DEFAULT_MINUTES
     assert training_files.FEWEST_PICTURES == MIN_PHOTOGRAPHS
     assert {suffix for _, _, suffix in training_files.SIGNATURES} <= set(SUFFIXES)
 
