@@ -15,7 +15,8 @@ import local.sagemaker
 from local.sagemaker.app import create_app
 from local.sagemaker.container import Container
 from local.sagemaker.endpoint import AsyncEndpoint, AsyncLimits, Endpoint, RealtimeEndpoint
-from local.sagemaker.queue import RequestQueue, create_s3_client
+from local.sagemaker.queue import RequestQueue
+from local.sagemaker.s3 import create_s3_client
 
 NAME = r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}"
 
