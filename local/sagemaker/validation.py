@@ -25,6 +25,8 @@ JAVA_PATTERNS = {
     r"\p{ASCII}": r"[\x00-\x7f]",
     r"\A": "",
     r"\z": "",
+    r"\p{Alnum}": "a-zA-Z0-9",
+    r"\p{L}\p{Z}\p{N}_": r"\w\s",
 }
 
 # A Shape of botocore, which has no types.
