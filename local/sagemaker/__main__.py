@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import logging
 import re
+import shlex
 import signal
 import sys
+from pathlib import Path
 
 from botocore.exceptions import BotoCoreError
 from werkzeug.serving import WSGIRequestHandler, make_server
@@ -15,7 +17,10 @@ import local.sagemaker
 from local.sagemaker.app import create_app
 from local.sagemaker.container import Container
 from local.sagemaker.endpoint import AsyncEndpoint, AsyncLimits, Endpoint, RealtimeEndpoint
-from local.sagemaker.queue import RequestQueue, create_s3_client
+from local.sagemaker.queue import RequestQueue
+from local.sagemaker.s3 import create_s3_client, split_s3_url
+from local.sagemaker.trainer import TrainerSettings
+from local.sagemaker.training import TrainingJobs
 
 NAME = r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}"
 
@@ -91,12 +96,34 @@ def parse_arguments() -> argparse.Namespace:
         help="after so long without a request no instance is wanted (never)",
     )
     parser.add_argument(
+        "--training",
+        type=Path,
+        metavar="DIR",
+        help="run training jobs too, in folders below DIR",
+    )
+    parser.add_argument(
+        "--trainer",
+        type=shlex.split,
+        default=[],
+        metavar="COMMAND",
+        help="what runs a training job, with /opt/ml's place in ML_ROOT (docker run IMAGE train)",
+    )
+    parser.add_argument(
+        "--checkpoint-seconds",
+        type=float,
+        default=TrainerSettings.sync_seconds,
+        metavar="N",
+        help="put the checkpoints of a training into S3 so often (%(default)g)",
+    )
+    parser.add_argument(
         "--port", type=int, default=8090, help="on 127.0.0.1; 0: a free one (%(default)s)"
     )
     arguments = parser.parse_args()
     names = endpoint_names(arguments)
-    if not names or len(set(names)) < len(names):
-        parser.error("name at least one endpoint, and each once")
+    if len(set(names)) < len(names):
+        parser.error("name each endpoint once")
+    if not names and not arguments.training:
+        parser.error("name at least one endpoint, or give --training")
     return arguments
 
 
@@ -110,6 +137,17 @@ def failure_path(arguments: argparse.Namespace) -> str:
         return str(arguments.failure)
     parent, _, _ = arguments.output.rstrip("/").rpartition("/")
     return f"{parent}/failure"
+
+
+def create_jobs(arguments: argparse.Namespace) -> TrainingJobs | None:
+    """Return the training jobs, not started, or None where there shall be none."""
+    if not arguments.training:
+        return None
+    bucket, _ = split_s3_url(arguments.output)
+    settings = TrainerSettings(
+        arguments.training, tuple(arguments.trainer), arguments.checkpoint_seconds
+    )
+    return TrainingJobs(create_s3_client(), bucket, settings)
 
 
 def create_endpoints(arguments: argparse.Namespace) -> list[Endpoint]:
@@ -128,7 +166,8 @@ def create_endpoints(arguments: argparse.Namespace) -> list[Endpoint]:
 
 def serve(arguments: argparse.Namespace) -> None:
     endpoints: dict[str, Endpoint] = {}
-    app = create_app(endpoints)
+    jobs = create_jobs(arguments)
+    app = create_app(endpoints, jobs)
     # The port comes first: a second process, started by mistake, must not touch the queue.
     server = make_server(
         "127.0.0.1", arguments.port, app, threaded=True, request_handler=RequestHandler
@@ -136,9 +175,15 @@ def serve(arguments: argparse.Namespace) -> None:
     for endpoint in create_endpoints(arguments):
         endpoints[endpoint.name] = endpoint
         endpoint.start()
-    names = ", ".join(endpoint_names(arguments))
-    print(f"SageMaker runtime at http://127.0.0.1:{server.port}: {names}", flush=True)
-    server.serve_forever()
+    if jobs:
+        jobs.start()
+    names = ", ".join(endpoint_names(arguments)) or "training jobs only"
+    print(f"SageMaker at http://127.0.0.1:{server.port}: {names}", flush=True)
+    try:
+        server.serve_forever()
+    finally:
+        if jobs:
+            jobs.close()
 
 
 def main() -> int:

@@ -1,4 +1,7 @@
-"""The HTTP API that boto3 calls, and GET /endpoints for whoever runs the model servers."""
+"""The HTTP API that boto3 calls, and GET /endpoints for whoever runs the model servers.
+
+boto3 has two clients: `sagemaker-runtime` for the endpoints, `sagemaker` for training jobs.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from http import HTTPStatus
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
+from local.sagemaker import control_plane
 from local.sagemaker.endpoint import (
     ACCOUNT,
     PAYLOAD_BYTES,
@@ -20,6 +24,7 @@ from local.sagemaker.endpoint import (
     RealtimeEndpoint,
 )
 from local.sagemaker.errors import ApiError, constraint_error, validation_error
+from local.sagemaker.training import TrainingJobs
 from local.sagemaker.validation import Headers, Parameters, create_request, read_parameters
 
 VARIANT = "AllTraffic"
@@ -36,8 +41,12 @@ RESPONSE_HEADERS = ("Content-Type", "X-Amzn-SageMaker-Custom-Attributes")
 log = logging.getLogger("sagemaker")
 
 
-def create_app(endpoints: Mapping[str, Endpoint]) -> Flask:
-    """Return the WSGI application. `endpoints`, by their names, may be filled later."""
+def create_app(endpoints: Mapping[str, Endpoint], jobs: TrainingJobs | None = None) -> Flask:
+    """Return the WSGI application.
+
+    `endpoints`, by their names, may be filled later, and `jobs` be started later. Without `jobs`
+    there are no training jobs.
+    """
     app = Flask("sagemaker")
     app.config["MAX_CONTENT_LENGTH"] = PAYLOAD_BYTES
 
@@ -66,6 +75,15 @@ def create_app(endpoints: Mapping[str, Endpoint]) -> Flask:
         response.headers["X-Amzn-SageMaker-OutputLocation"] = accepted.output
         response.headers["X-Amzn-SageMaker-FailureLocation"] = accepted.failure
         return response
+
+    @app.post("/")
+    def control_plane_call() -> Response:
+        if not jobs:
+            message = "Training jobs need the option --training of local.sagemaker."
+            raise ApiError(HTTPStatus.BAD_REQUEST, "UnknownOperationException", message)
+        target = request.headers.get("X-Amz-Target", "")
+        answer = control_plane.call(jobs, target, request.get_data())
+        return Response(json.dumps(answer), content_type=control_plane.CONTENT_TYPE)
 
     @app.get("/endpoints")
     def describe_endpoints() -> dict[str, EndpointDescription]:

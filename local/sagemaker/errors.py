@@ -6,10 +6,12 @@ from http import HTTPStatus
 from typing import Any
 
 MESSAGE_CHARACTERS = 2048
+# So much of a wrong value is shown.
+VALUE_CHARACTERS = 256
 
 
 class ApiError(Exception):
-    """An error of the SageMaker runtime."""
+    """An error of the SageMaker runtime, or of its control plane."""
 
     def __init__(self, status: int, code: str, message: str, **members: Any) -> None:  # noqa: ANN401
         """`code` is the exception's name in botocore's model of the service.
@@ -19,7 +21,12 @@ class ApiError(Exception):
         super().__init__(message)
         self.status = status
         self.code = code
-        self.body: dict[str, Any] = {"Message": message[:MESSAGE_CHARACTERS], **members}
+        # The runtime's protocol has the code in a header, the control plane's in __type.
+        self.body: dict[str, Any] = {
+            "__type": code,
+            "Message": message[:MESSAGE_CHARACTERS],
+            **members,
+        }
 
 
 def validation_error(message: str) -> ApiError:
@@ -32,8 +39,11 @@ def constraint_error(value: object, parameter: str, constraint: str) -> ApiError
     `constraint` completes "Member must ...".
     """
     name = parameter[0].lower() + parameter[1:]
+    shown = str(value)
+    if len(shown) > VALUE_CHARACTERS:
+        shown = f"{shown[:VALUE_CHARACTERS]}..."
     return validation_error(
-        f"1 validation error detected: Value '{value}' at '{name}' failed to satisfy constraint: "
+        f"1 validation error detected: Value '{shown}' at '{name}' failed to satisfy constraint: "
         f"Member must {constraint}"
     )
 

@@ -11,26 +11,26 @@ import base64
 import json
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from http import HTTPStatus
-from typing import IO, Any, TypeVar
+from typing import IO
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from local.sagemaker.errors import unavailable
+from local.sagemaker.s3 import (
+    S3Client,
+    ensure_bucket,
+    list_keys,
+    retry_forever,
+    split_s3_url,
+    status_of,
+)
 
 QUEUE_PREFIX = "sagemaker/queue/"
-LONGEST_PAUSE_SECONDS = 10.0
 # The version of AsyncRequest's schema. A stored request without a version has version 1.
 VERSION = 1
-
-T = TypeVar("T")
-# A client of boto3, which has no types. Threads may share it.
-S3Client = Any
 
 log = logging.getLogger("sagemaker")
 
@@ -69,35 +69,6 @@ class AsyncRequest:
         return time.time() > self.accepted + self.ttl
 
 
-def split_s3_url(url: str) -> tuple[str, str]:
-    """Return bucket and key of an s3:// URL; the key is "" where there is none."""
-    bucket, _, key = url.removeprefix("s3://").partition("/")
-    return bucket, key
-
-
-def retry_forever(call: Callable[[], T], sleep: Callable[[float], None] = time.sleep) -> T:
-    """Return what `call` returns; repeat it until S3 answers.
-
-    An accepted request is not given up for a fault of S3.
-    Raises NoCredentialsError, which no retry would help.
-    """
-    attempt = 0
-    while True:
-        try:
-            return call()
-        except NoCredentialsError:
-            raise
-        except (BotoCoreError, ClientError) as error:
-            log.warning("S3: %s; trying again", error)
-        sleep(min(LONGEST_PAUSE_SECONDS, 0.2 * 2 ** min(attempt, 10)))
-        attempt += 1
-
-
-def create_s3_client() -> S3Client:
-    config = Config(connect_timeout=5, read_timeout=20, max_pool_connections=50)
-    return boto3.client("s3", config=config)
-
-
 class RequestQueue:
     """The stored requests, and where their answers go. Used by many threads."""
 
@@ -110,12 +81,7 @@ class RequestQueue:
 
     def wait_for_bucket(self) -> None:
         """Wait until S3 answers, and create the bucket where there is none."""
-        retry_forever(self.ensure_bucket)
-
-    def ensure_bucket(self) -> None:
-        names = [bucket["Name"] for bucket in self.s3.list_buckets()["Buckets"]]
-        if self.bucket not in names:
-            self.s3.create_bucket(Bucket=self.bucket)
+        retry_forever(lambda: ensure_bucket(self.s3, self.bucket))
 
     def key(self, endpoint: str, request_id: str) -> str:
         return f"{QUEUE_PREFIX}{endpoint}/{request_id}"
@@ -132,7 +98,7 @@ class RequestQueue:
     def load(self, endpoint: str) -> list[AsyncRequest]:
         """Return what an earlier process accepted and did not finish, in the order of arrival."""
         unfinished = []
-        for key in retry_forever(lambda: self.list_keys(self.key(endpoint, ""))):
+        for key in retry_forever(lambda: list_keys(self.s3, self.bucket, self.key(endpoint, ""))):
             request = self.read_request(key)
             if self.has_answer(request):
                 # The earlier process was killed between the answer and the deletion.
@@ -140,10 +106,6 @@ class RequestQueue:
             else:
                 unfinished.append(request)
         return unfinished
-
-    def list_keys(self, prefix: str) -> list[str]:
-        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
-        return [item["Key"] for page in pages for item in page.get("Contents", ())]
 
     def read_request(self, key: str) -> AsyncRequest:
         def read() -> bytes:
@@ -221,8 +183,3 @@ class RequestQueue:
     def remove(self, endpoint: str, request: AsyncRequest) -> None:
         key = self.key(endpoint, request.id)
         retry_forever(lambda: self.s3.delete_object(Bucket=self.bucket, Key=key))
-
-
-def status_of(error: ClientError) -> int:
-    metadata: dict[str, Any] = error.response["ResponseMetadata"]
-    return int(metadata["HTTPStatusCode"])

@@ -14,7 +14,8 @@ import botocore.session
 
 from bot import INVOCATION_SECONDS
 from local.sagemaker.errors import constraint_error, validation_error
-from local.sagemaker.queue import AsyncRequest, split_s3_url
+from local.sagemaker.queue import AsyncRequest
+from local.sagemaker.s3 import split_s3_url
 
 # For requests that do not say how long they may wait.
 DEFAULT_TTL_SECONDS = 21600
@@ -24,6 +25,8 @@ JAVA_PATTERNS = {
     r"\p{ASCII}": r"[\x00-\x7f]",
     r"\A": "",
     r"\z": "",
+    r"\p{Alnum}": "a-zA-Z0-9",
+    r"\p{L}\p{Z}\p{N}_": r"\w\s",
 }
 
 # A Shape of botocore, which has no types.

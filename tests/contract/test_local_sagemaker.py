@@ -26,7 +26,8 @@ from local.processes import free_port
 from local.sagemaker.app import create_app
 from local.sagemaker.container import PING_SECONDS, Container
 from local.sagemaker.endpoint import AsyncEndpoint, AsyncLimits, Endpoint, RealtimeEndpoint
-from local.sagemaker.queue import AsyncRequest, RequestQueue, retry_forever
+from local.sagemaker.queue import AsyncRequest, RequestQueue
+from local.sagemaker.s3 import retry_forever
 from local.seaweedfs import remove_sockets, s3_environment, storage_command
 from local.stack import base_environment
 from tests.fakes.container import FakeContainer
