@@ -57,6 +57,8 @@ class User:
         # The number of the last event that was read.
         self.last_event = 0
         self.messages: dict[int, Message] = {}
+        # The messages that ask for a painter. They may show a picture: a sheet of the painters.
+        self.questions: set[int] = set()
         self.transcript: list[str] = []
 
     def send_picture(self, path: Path) -> None:
@@ -85,6 +87,8 @@ class User:
                 if "message" in event:
                     message: Message = event["message"]
                     self.messages[message["message_id"]] = message
+                    if find_button(message, "style:"):
+                        self.questions.add(message["message_id"])
                     yield event["kind"], message
 
     def read_events(self) -> list[dict[str, Any]]:
@@ -121,6 +125,8 @@ class User:
         with tqdm(total=100, desc=title, bar_format=BAR, disable=None) as bar:
             for kind, message in self.listen(PICTURE_SECONDS):
                 if kind == "delete" or message["from"] != "bot":
+                    continue
+                if message["message_id"] in self.questions:
                     continue
 
                 # Only the message that tells the progress has this button. It may show a preview.

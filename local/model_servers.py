@@ -18,6 +18,10 @@ START_SECONDS = 480
 STALL_SECONDS = 30
 
 
+# What runs a training job without Docker. It finds the job's folder in ML_ROOT.
+TRAINER_COMMAND = (sys.executable, "-m", "containers.cyclegan", "train")
+
+
 def model_command(name: str) -> list[str]:
     """Return the command that the container runs, for use without Docker."""
     return [sys.executable, "-m", f"containers.{name}", "serve"]
@@ -41,7 +45,7 @@ def docker_command(name: str, container: str, environment: Mapping[str, str]) ->
     command = ["docker", "run", "--rm", "--name", container, "--network", "host"]
     if has_gpu():
         command += ["--gpus", "all"]
-    passed_on = ["GUNICORN_CMD_ARGS", "NST_WEIGHTS", "OMP_WAIT_POLICY"]
+    passed_on = ["GUNICORN_CMD_ARGS", "MODELS_URL", "NST_WEIGHTS", "OMP_WAIT_POLICY"]
     passed_on += [variable for variable in environment if variable.startswith("AWS_")]
     for variable in passed_on:
         if environment.get(variable, os.devnull) != os.devnull:

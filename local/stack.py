@@ -2,7 +2,7 @@
 
     storage          SeaweedFS, which is S3; its data is in .local/
     nst, cyclegan    the model servers, as SageMaker would start them
-    sagemaker        local/sagemaker, the SageMaker runtime in front of them
+    sagemaker        local/sagemaker, the SageMaker runtime in front of them, and the training jobs
     chat             local/telegram, a chat in the browser, where TELEGRAM_TOKEN is not set
     bot              bot.py
 
@@ -21,6 +21,7 @@ import hashlib
 import os
 import re
 import secrets
+import shlex
 import signal
 import socket
 import sys
@@ -33,9 +34,10 @@ from typing import IO, Any
 import requests
 from botocore.exceptions import BotoCoreError, ClientError
 
-from bot import FAILURE_PREFIX, MODELS, OUTPUT_PREFIX
+from bot import FAILURE_PREFIX, MODELS, MODELS_PREFIX, OUTPUT_PREFIX
 from local.model_servers import (
     START_SECONDS,
+    TRAINER_COMMAND,
     ModelServer,
     docker_command,
     has_image,
@@ -43,6 +45,7 @@ from local.model_servers import (
     model_environment,
     remove_container,
 )
+from local.painters import Painters, write_training_template
 from local.processes import ManagedProcess, StackError, free_port, kill_leftovers, say
 from local.seaweedfs import (
     credentials_file,
@@ -60,6 +63,8 @@ PYTHON = sys.executable
 # bot.py ends with this exit code where its settings are wrong: another start would not help.
 BOT_SETTINGS_ARE_WRONG = 2
 WATCH_SECONDS = 0.5
+# The bot's first start waits so long for the catalog of the painters.
+CATALOG_SECONDS = 120
 
 
 def base_environment(data: Path) -> dict[str, str]:
@@ -93,6 +98,8 @@ class Options:
     ports: dict[str, int] = field(default_factory=dict)
     # Returns the command line of a model server, for use without Docker.
     model_command: Callable[[str], list[str]] = model_command
+    # The command line of a training job, for use without Docker.
+    trainer: Sequence[str] = TRAINER_COMMAND
 
     def port(self, name: str) -> int:
         """Return the port for `name`. Raises StackError where the chosen one is taken."""
@@ -125,6 +132,7 @@ class Stack:
         # The URL of each model server, by its name.
         self.model_urls: dict[str, str] = {}
         self.sagemaker_url = ""
+        self.painters: Painters | None = None
         self.token = os.environ.get("TELEGRAM_TOKEN", "")
         # The URLs of the Bot API server and its page, and the page's key. Empty for Telegram's own.
         self.api = ""
@@ -142,7 +150,7 @@ class Stack:
         return lock
 
     def start(self) -> None:
-        """Start all parts: the storage first, and the bot, which is told the styles, last."""
+        """Start all parts: the storage first, and the bot, which reads the catalog, last."""
         environment = base_environment(self.data)
         port = self.options.port("s3")
         environment |= s3_environment(credentials_file(self.data), port)
@@ -155,6 +163,7 @@ class Stack:
             self.start_chat(environment)
         for url in self.model_urls.values():
             self.wait_until_up(f"{url}/ping")
+        self.start_painters(environment)
         self.start_bot(environment)
 
     def start_part(self, part: ManagedProcess) -> None:
@@ -181,6 +190,8 @@ class Stack:
     def start_model(self, name: str, base: dict[str, str]) -> None:
         address = f"127.0.0.1:{free_port()}"
         environment = model_environment(base, address)
+        if name == "cyclegan":
+            environment["MODELS_URL"] = f"s3://{BUCKET}/{MODELS_PREFIX}"
         command = self.options.model_command(name)
         if self.options.docker:
             command = self.docker_command(name, environment)
@@ -208,7 +219,10 @@ class Stack:
             f"--output=s3://{BUCKET}/{OUTPUT_PREFIX}",
             f"--failure=s3://{BUCKET}/{FAILURE_PREFIX}",
             f"--idle-minutes={self.options.idle_minutes}",
+            f"--training={self.data / 'training'}",
         ]
+        if not self.options.docker:
+            arguments.append(f"--trainer={shlex.join(self.options.trainer)}")
         for name, url in self.model_urls.items():
             arguments.append(f"--endpoint={name}={url}")
         self.start_python("sagemaker", arguments, environment)
@@ -231,35 +245,48 @@ class Stack:
             "BUCKET": BUCKET,
             "NST_ENDPOINT": "nst",
             "CYCLEGAN_ENDPOINT": "cyclegan",
+            "AWS_ENDPOINT_URL_SAGEMAKER": self.sagemaker_url,
             "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": self.sagemaker_url,
         }
         if self.api:
             environment["TELEGRAM_API"] = self.api
-        if not os.environ.get("STYLES"):
-            environment["STYLES"] = ",".join(self.styles())
         self.start_python("bot", [str(ROOT / "bot.py")], environment)
 
-    def styles(self) -> list[str]:
-        """Return the styles that the CycleGAN server has: the bot offers just those."""
-        accept = {"Accept": "application/json"}
-        styles: list[str] = fetch(f"{self.model_urls['cyclegan']}/", accept).json()["styles"]
-        return styles
+    def start_painters(self, environment: dict[str, str]) -> None:
+        """Start what keeps the catalog of the painters, and wait for it where there is none yet."""
+        folder = models_folder(self.data)
+        folder.mkdir(exist_ok=True)
+        self.wait_until_up(f"{self.sagemaker_url}/endpoints")
+        write_training_template(s3_client(environment), BUCKET)
+        self.painters = Painters(folder, BUCKET, environment, self.sagemaker_url)
+        has_catalog = self.painters.has_catalog()
+        self.painters.start()
+        if not has_catalog:
+            # Without a catalog the bot offers the authors' painters, which may not be there.
+            self.wait_until(self.catalog_problem, CATALOG_SECONDS)
+
+    def catalog_problem(self) -> str:
+        assert self.painters
+        if self.painters.has_answer.is_set():
+            return ""
+        return "no answer"
 
     def wait_until_storage_works(self, environment: dict[str, str]) -> None:
         """Wait until S3 answers a request; on a busy disk that is a minute after its port opens.
 
         Raises StackError where it keeps dying, or does not answer in time.
         """
-        deadline = time.monotonic() + START_SECONDS
         s3 = s3_client(environment)
-        while time.monotonic() < deadline:
-            self.watch_parts()
-            self.check_start()
-            with contextlib.suppress(BotoCoreError, ClientError):
+
+        def find_problem() -> str:
+            try:
                 s3.list_buckets()
-                return
-            time.sleep(0.1)
-        raise StackError(f"The storage does not answer. Logs: {self.logs}")
+            except (BotoCoreError, ClientError) as error:
+                return str(error)
+            return ""
+
+        if problem := self.wait_until(find_problem):
+            raise StackError(f"The storage does not answer: {problem}. Logs: {self.logs}")
 
     def wait_until_up(self, url: str) -> None:
         """Wait until `url` answers 200.
@@ -267,20 +294,32 @@ class Stack:
         Raises StackError where a part keeps dying, or where the server says that it is broken for
         good.
         """
-        deadline = time.monotonic() + START_SECONDS
-        reason = "no answer"
-        while time.monotonic() < deadline:
+
+        def find_problem() -> str:
+            problem = url_problem(url)
+            if '"broken"' in problem:
+                raise self.not_up(url, problem)
+            return problem
+
+        if problem := self.wait_until(find_problem):
+            raise self.not_up(url, problem)
+
+    def not_up(self, url: str, problem: str) -> StackError:
+        return StackError(f"{url} does not come up: {problem}. Logs: {self.logs}")
+
+    def wait_until(self, find_problem: Callable[[], str], seconds: float = START_SECONDS) -> str:
+        """Watch all parts until `find_problem` returns "". Return the last problem after `seconds`.
+
+        Raises StackError where a part keeps dying.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
             self.watch_parts()
             self.check_start()
-            with contextlib.suppress(requests.RequestException):
-                answer = fetch(url)
-                if answer.ok:
-                    return
-                reason = answer.text.strip()
-                if '"broken"' in reason:
-                    break
+            problem = find_problem()
+            if not problem or time.monotonic() > deadline:
+                return problem
             time.sleep(0.1)
-        raise StackError(f"{url} does not come up: {reason}. Logs: {self.logs}")
 
     def watch(self) -> None:
         """Restart what has died, and follow what SageMaker wants. Call this about once a second."""
@@ -320,6 +359,8 @@ class Stack:
 
     def stop(self) -> None:
         """Stop the bot first, and the storage last. If interrupted, kill all at once."""
+        if self.painters:
+            self.painters.stop()
         try:
             for names in (["bot"], ["sagemaker"], ["chat", *MODELS], ["storage"]):
                 parts = [self.parts[name] for name in names if name in self.parts]
@@ -338,10 +379,26 @@ def does_not_run(part: ManagedProcess) -> StackError:
     return StackError(f"{message}Its log: {part.log}")
 
 
-def fetch(url: str, headers: dict[str, str] | None = None) -> requests.Response:
+def models_folder(data: Path) -> Path:
+    """Return the folder of the painters that were trained on this machine."""
+    return data / "models"
+
+
+def url_problem(url: str) -> str:
+    """Return "" where the server at `url` answers 200, and what it says where it does not."""
+    try:
+        answer = fetch(url)
+    except requests.RequestException:
+        return "no answer"
+    if answer.ok:
+        return ""
+    return answer.text.strip() or f"status {answer.status_code}"
+
+
+def fetch(url: str) -> requests.Response:
     with requests.Session() as session:
         session.trust_env = False  # no proxy
-        return session.get(url, headers=headers, timeout=2)
+        return session.get(url, timeout=2)
 
 
 def run(options: Options, use: Callable[[Stack], None]) -> int:
@@ -381,13 +438,17 @@ def run_until_stopped(stack: Stack) -> None:
     else:
         say("The bot answers in Telegram.")
     say(f"Ctrl-C stops everything. Data: {stack.data}, logs: {stack.logs}")
+    say("A painter of your own, in another terminal: ./local.sh train PICTURE --name NAME")
     while True:
         stack.watch()
         time.sleep(WATCH_SECONDS)
 
 
-def main(command: Callable[[str], list[str]] = model_command) -> int:
-    """Parse the command line, and run the stack. `command` is for tests."""
+def main(
+    command: Callable[[str], list[str]] = model_command,
+    trainer: Sequence[str] = TRAINER_COMMAND,
+) -> int:
+    """Parse the command line, and run the stack. `command` and `trainer` are for tests."""
     # local.sh itself explains the options.
     parser = argparse.ArgumentParser(prog="./local.sh", add_help=False)
     parser.add_argument("--docker", action="store_true")
@@ -403,7 +464,9 @@ def main(command: Callable[[str], list[str]] = model_command) -> int:
         "s3": arguments.s3_port,
         "sagemaker": arguments.sagemaker_port,
     }
-    options = Options(arguments.data, arguments.docker, arguments.idle_minutes, ports, command)
+    options = Options(
+        arguments.data, arguments.docker, arguments.idle_minutes, ports, command, trainer
+    )
     return run(options, run_until_stopped)
 
 

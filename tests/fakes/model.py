@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from containers.common.errors import FatalError, UnknownStyleError
 from containers.common.parameters import Parameter, ParameterValues
 from containers.serving.app import create_app
-from containers.serving.model import Picture, Progress, Report, Service
+from containers.serving.model import Picture, Progress, Report, Service, StyleLabel
 
 SUMMARY = "a negative of a photograph"
 
@@ -62,6 +62,19 @@ class Inverter:
         return Picture(negative, {"steps": taken}, ["It is a negative."])
 
 
+class Painter(Inverter):
+    """An Inverter with a catalog."""
+
+    def look_for_styles(self) -> list[StyleLabel]:
+        return [StyleLabel("negative", "Negative")]
+
+    def prepare(self, style_name: str) -> None:
+        pass
+
+    def sample_photograph(self) -> Image.Image:
+        return Image.new("RGB", (36, 24), "teal")
+
+
 def hold(report: Report) -> None:
     """Wait until the gate is open or the server asks for a result."""
     gate = Path(os.environ["FAKE_GATE"])
@@ -77,6 +90,11 @@ def load() -> Inverter:
     return Inverter()
 
 
+def load_painter() -> Painter:
+    load()
+    return Painter()
+
+
 def app() -> Flask:
     return create_app(Service("fake", SUMMARY, False, PARAMETERS, ("steps",), load))
 
@@ -88,4 +106,5 @@ def nst() -> Flask:
 
 def cyclegan() -> Flask:
     """Stand in for CycleGAN, as the bot calls it."""
-    return create_app(Service("fake", SUMMARY, False, BOT_PARAMETERS, (), load))
+    service = Service("fake", SUMMARY, False, BOT_PARAMETERS, (), load_painter, has_catalog=True)
+    return create_app(service)
