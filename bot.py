@@ -80,6 +80,8 @@ DEADLINE_SECONDS = 3600  # from a job's creation to its failure, including all w
 BACKOFF_SECONDS = 0.5  # the pause after a failed step; it doubles with each further failure
 MAX_BACKOFF_SECONDS = 30.0
 ANSWER_DAYS = 1  # answers of the models older than this belong to no job
+CATALOG_SECONDS = 30  # between two looks at the catalog of styles
+CATALOG_STYLES = 100  # Telegram shows no more buttons under a message
 
 S3_ERRORS = (BotoCoreError, ClientError)
 Json = Any  # whatever JSON can hold; it stays at the edges, where Telegram and S3 hand it over
@@ -98,8 +100,9 @@ class Setting(NamedTuple):
 
 
 STYLES_SHOWN = {"monet": "Monet", "vangogh": "Van Gogh", "cezanne": "Cezanne", "ukiyoe": "Ukiyo-e"}
-STYLE_PATTERN = r"([\w.-]{1,50})(?:=([^,]+))?"
-STYLES_PATTERN = rf"\s*{STYLE_PATTERN}(\s*,\s*{STYLE_PATTERN})*\s*"
+STYLE_NAME_PATTERN = r"[\w.-]{1,50}"
+STYLE_PATTERN = rf"({STYLE_NAME_PATTERN})(?:=([^,]+))?"
+STYLES_PATTERN = rf"\s*|\s*{STYLE_PATTERN}(\s*,\s*{STYLE_PATTERN})*\s*"
 
 SETTINGS = {
     "TELEGRAM_TOKEN": Setting(r".+", "", "the token that @BotFather gave you"),
@@ -108,9 +111,7 @@ SETTINGS = {
         r".+", "", "the name of the SageMaker endpoint that takes any picture's style"
     ),
     "CYCLEGAN_ENDPOINT": Setting(r".+", "", "the name of the SageMaker endpoint with the painters"),
-    "STYLES": Setting(
-        STYLES_PATTERN, ",".join(STYLES_SHOWN), "names such as monet,vangogh or monet=Claude"
-    ),
+    "STYLES": Setting(STYLES_PATTERN, " ", "names such as monet,vangogh or monet=Claude"),
     "ALLOWED_USERS": Setting(r"[\d\s,]+", " ", "whole numbers, with commas between them"),
     "ADMINS": Setting(r"[\d\s,]+", " ", "whole numbers, with commas between them"),
     "DAILY_LIMIT": Setting(r"\d+", "0", "a whole number"),
@@ -128,7 +129,7 @@ class Config:
     token: str
     bucket: str
     endpoints: dict[str, str]  # by model
-    styles: dict[str, str]  # a style's name and how the keyboard shows it
+    styles: dict[str, str]  # names, and how the keyboard shows them; empty: those of the catalog
     allowed_users: frozenset[int]  # empty: everybody
     admins: frozenset[int]
     daily_limit: int  # 0: no limit
@@ -633,6 +634,62 @@ class PaintJob:
         )
 
 
+class CatalogError(ValueError):
+    """An object is no catalog of styles. The message says why."""
+
+
+@dataclass(frozen=True)
+class Styles:
+    """The styles on offer.
+
+    The cyclegan model writes them to models/catalog.json. Schema, version 1: {"version",
+    "styles": [{"name", "label", ...}], "sheet": the path of a picture, from the catalog's folder}.
+    "sheet" may be missing; other members are ignored.
+    """
+
+    labels: Mapping[str, str]  # names, and how the keyboard shows them, in its order
+    sheet: str = ""  # the key of a picture that shows all styles; "": there is none
+    etag: str = ""  # of the catalog
+
+    @classmethod
+    def from_json(cls, value: Json, etag: str) -> Styles:
+        """Return the styles of a catalog. Raises CatalogError."""
+        if not isinstance(value, dict) or value.get("version") != 1:
+            raise CatalogError("it is no JSON object with version 1")
+        entries = value.get("styles")
+        if not isinstance(entries, list) or not 1 <= len(entries) <= CATALOG_STYLES:
+            raise CatalogError(f"styles is no list of 1 to {CATALOG_STYLES}")
+        labels: dict[str, str] = {}
+        for entry in entries:
+            name, label = read_catalog_entry(entry)
+            if name in labels:
+                raise CatalogError(f"the style {name} is there twice")
+            labels[name] = label
+
+        sheet = value.get("sheet") or ""
+        if not isinstance(sheet, str) or not re.fullmatch(r"[\w./-]*", sheet, re.ASCII):
+            raise CatalogError("sheet is no path")
+        if ".." in sheet or sheet.startswith("/"):
+            raise CatalogError("sheet is outside of the catalog's folder")
+        return cls(labels, MODELS_PREFIX + sheet if sheet else "", etag)
+
+
+def read_catalog_entry(entry: Json) -> tuple[str, str]:
+    """Return the name and the label of a style in a catalog. Raises CatalogError."""
+    if not isinstance(entry, dict):
+        raise CatalogError("a style is no JSON object")
+    name = entry.get("name")
+    if not isinstance(name, str) or not re.fullmatch(STYLE_NAME_PATTERN, name, re.ASCII):
+        raise CatalogError(f"{name!r:.60} is no name of a style")
+    label = entry.get("label", "")
+    if not isinstance(label, str) or len(label) > 64:
+        raise CatalogError(f"the label of {name} is no text of at most 64 characters")
+    return name, label.strip() or name.title()
+
+
+OFFICIAL_STYLES = Styles(STYLES_SHOWN)
+
+
 # ---------------------------------------------------------------- Telegram
 
 
@@ -785,6 +842,20 @@ class Store:
             return dict(json.loads(data)), etag
         return {}, etag
 
+    def get_if_changed(self, key: str, etag: str) -> tuple[bytes, str] | None:
+        """Return an object and its ETag as get does, or None if it is still the one of `etag`."""
+        if not etag:
+            return self.get(key)
+        try:
+            found = self._s3.get_object(Bucket=self.bucket, Key=key, IfNoneMatch=etag)
+        except self._s3.exceptions.NoSuchKey:
+            return b"", ""
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 304:
+                return None
+            raise
+        return found["Body"].read(), found["ETag"]
+
     def put(self, key: str, data: bytes) -> None:
         self._s3.put_object(Bucket=self.bucket, Key=key, Body=data)
 
@@ -869,6 +940,50 @@ class Store:
         jobs = value.get(today(), [])
         if job_id not in jobs:
             self.replace_json(user_key(user), {today(): [*jobs, job_id]}, etag)
+
+
+class StyleCatalog:
+    """The styles on offer: those of the setting STYLES, else of the catalog, else the official."""
+
+    def __init__(self, store: Store, override: Mapping[str, str]) -> None:
+        self._store = store
+        self._override = override
+        self._lock = threading.Lock()
+        self._catalog = OFFICIAL_STYLES  # the last good one; guarded by _lock
+        self._etag = ""  # of the object that was read last, good or not; guarded by _lock
+        self._next_look = 0.0  # of time.monotonic(); guarded by _lock
+
+    def styles(self) -> Styles:
+        """Return the styles on offer. Raises nothing: without S3 they stay the last ones."""
+        if self._override:
+            return Styles(self._override)
+        return self.catalog()
+
+    def catalog(self, now: bool = False) -> Styles:
+        """Return the catalog's styles, at most CATALOG_SECONDS old. now: look in any case."""
+        with self._lock:
+            if now or time.monotonic() >= self._next_look:
+                self._next_look = time.monotonic() + CATALOG_SECONDS
+                self._look()
+            return self._catalog
+
+    def _look(self) -> None:
+        """Read the catalog if it has changed. The caller holds _lock."""
+        try:
+            found = self._store.get_if_changed(CATALOG_KEY, self._etag)
+        except S3_ERRORS as error:
+            log.warning("%s: %s; the styles stay as they are", CATALOG_KEY, error)
+            return
+        if found is None:
+            return
+        data, self._etag = found
+        if not self._etag:
+            self._catalog = OFFICIAL_STYLES
+            return
+        try:
+            self._catalog = Styles.from_json(json.loads(data), self._etag)
+        except (ValueError, RecursionError) as error:
+            log.warning("%s is ignored: %s; the styles stay as they are", CATALOG_KEY, error)
 
 
 def chat_key(number: int) -> str:
@@ -1078,7 +1193,7 @@ def read_file(message: Mapping[str, Json]) -> ImageRef | Rejected:
     return ImageRef(file["file_id"], is_document=not photo_sizes)
 
 
-def transition(chat: Chat, incoming: Incoming, config: Config) -> Decision:
+def transition(chat: Chat, incoming: Incoming, config: Config, styles: Styles) -> Decision:
     """Return what an event does to a chat."""
     event = incoming.event
     is_admin = incoming.user in config.admins
@@ -1086,7 +1201,7 @@ def transition(chat: Chat, incoming: Incoming, config: Config) -> Decision:
     if not is_allowed:
         return Decision(chat, ("private",))
     if isinstance(event, Button):
-        return press_button(chat, event, config)
+        return press_button(chat, event, styles)
     if isinstance(event, Command):
         return run_command(chat, event, is_admin)
     if isinstance(event, Rejected):
@@ -1095,7 +1210,7 @@ def transition(chat: Chat, incoming: Incoming, config: Config) -> Decision:
         return ask(chat)
     if isinstance(event, ImageRef):
         return take_picture(chat, event)
-    return take_words(chat, event, config)
+    return take_words(chat, event, styles)
 
 
 def ask(chat: Chat, reason: str = "") -> Decision:
@@ -1129,23 +1244,23 @@ def take_picture(chat: Chat, image: ImageRef) -> Decision:
     return ask(replace(chat, content=image), "got_content")
 
 
-def take_words(chat: Chat, words: Words, config: Config) -> Decision:
+def take_words(chat: Chat, words: Words, styles: Styles) -> Decision:
     """Take words as the name of a painter, in any case."""
     if not chat.content:
         return ask(chat)
-    for name, label in config.styles.items():
+    for name, label in styles.labels.items():
         if label.lower() == words.words.lower():
             return start_painting(chat, default_request(chat.content, name))
     return ask(chat, ErrorCode.UNKNOWN_STYLE.value)
 
 
-def press_button(chat: Chat, button: Button, config: Config) -> Decision:
+def press_button(chat: Chat, button: Button, styles: Styles) -> Decision:
     if button.verb == "cancel" and button.argument == chat.job_id:  # not an older job's button
         return ask(replace(chat, job_id=None), "cancelled")
     if chat.job_id or button.verb == "cancel":
         return ask(chat)
     if button.verb == "style":
-        return press_style(chat, button.argument, config)
+        return press_style(chat, button.argument, styles)
 
     request = chat.find_request(button.argument)
     if request is None:
@@ -1155,13 +1270,15 @@ def press_button(chat: Chat, button: Button, config: Config) -> Decision:
     return start_painting(chat, change_request(request, button.verb))
 
 
-def press_style(chat: Chat, style: str, config: Config) -> Decision:
+def press_style(chat: Chat, style: str, styles: Styles) -> Decision:
     """Paint with a painter's button. Under an old question it paints the last photo again."""
     content = chat.content
     if content is None and chat.history:
         content = chat.history[-1].request.content
-    if content is None or style not in config.styles:
+    if content is None:
         return ask(chat)
+    if style not in styles.labels:  # it was, when the question was asked
+        return ask(chat, ErrorCode.UNKNOWN_STYLE.value)
     return start_painting(chat, default_request(content, style))
 
 
@@ -1336,6 +1453,7 @@ class UpdateHandler:
     telegram: TelegramClient
     messenger: Messenger
     store: Store
+    catalog: StyleCatalog
     runner: JobRunner
     metrics: Metrics
     bot_name: str = ""  # set before the first update
@@ -1371,7 +1489,7 @@ class UpdateHandler:
     def change_chat(self, update: Update, incoming: Incoming, stored: StoredChat) -> Chat:
         """Store what the update changes, and return the chat's new state."""
         before = stored.chat
-        decision = transition(before, incoming, self.config)
+        decision = transition(before, incoming, self.config, self.catalog.styles())
         if decision.request and self.limit_is_reached(incoming.user):
             decision = Decision(before, ("daily_limit",))
         after = decision.chat
@@ -1392,7 +1510,7 @@ class UpdateHandler:
         """Store a job named after the update, so that handling the update twice makes one job."""
         label = translate(incoming.language, "own_style")
         if isinstance(request.style, str):
-            label = self.config.styles.get(request.style, request.style)
+            label = self.catalog.styles().labels.get(request.style, request.style)
         job = PaintJob(
             id=str(update.id),
             chat=update.chat,
@@ -1419,8 +1537,8 @@ class UpdateHandler:
             health=health() if "stats" in reply else "",
         )
         buttons = None
-        if "ask_style" in reply and self.config.styles:
-            buttons = style_keyboard(self.config.styles)
+        if "ask_style" in reply:
+            buttons = style_keyboard(self.catalog.styles().labels)
         self.messenger.send(chat, incoming.thread, "sendMessage", text=words, reply_markup=buttons)
 
 
@@ -2005,7 +2123,15 @@ class Bot:
         self.models = Models(runtime, self.store, config.endpoints)
         messenger = Messenger(telegram, self.store)
         self.runner = JobRunner(config, telegram, messenger, self.store, self.models, metrics)
-        self.handler = UpdateHandler(config, telegram, messenger, self.store, self.runner, metrics)
+        self.handler = UpdateHandler(
+            config,
+            telegram,
+            messenger,
+            self.store,
+            StyleCatalog(self.store, config.styles),
+            self.runner,
+            metrics,
+        )
         self.dispatcher = Dispatcher(telegram, self.handler, self.runner, self.models, metrics)
 
     def run(self) -> None:

@@ -35,13 +35,14 @@ CONFIG = Config(
     token="42:token",
     bucket="bucket",
     endpoints={"nst": "nst", "cyclegan": "cyclegan"},
-    styles={"monet": "Monet", "vangogh": "Van Gogh"},
+    styles={},
     allowed_users=frozenset(),
     admins=frozenset({1}),
     daily_limit=0,
     telegram_api="https://api.telegram.org",
     support="Ask Vincent.",
 )
+STYLES = bot.Styles({"monet": "Monet", "vangogh": "Van Gogh"})
 
 IDLE = Chat()
 WITH_PHOTO = Chat(content=PHOTO)
@@ -51,7 +52,7 @@ BUSY_AGAIN = Chat(job_id="9", history=HISTORY)
 
 
 def decide(chat: Chat, event: bot.Event, user: int = 5, config: Config = CONFIG) -> bot.Decision:
-    return bot.transition(chat, Incoming(user, None, "en", event), config)
+    return bot.transition(chat, Incoming(user, None, "en", event), config, STYLES)
 
 
 # ---------------------------------------------------------------- events that only get an answer
@@ -75,7 +76,7 @@ def decide(chat: Chat, event: bot.Event, user: int = 5, config: Config = CONFIG)
         (WITH_PHOTO, Command("dance"), ["unknown_command", "ask_style"]),
         (WITH_PHOTO, Words("Rembrandt"), ["unknown_style", "ask_style"]),
         (WITH_PHOTO, Rejected("not_a_picture"), ["not_a_picture", "ask_style"]),
-        (WITH_PHOTO, Button("style", "rembrandt"), ["ask_style"]),
+        (WITH_PHOTO, Button("style", "rembrandt"), ["unknown_style", "ask_style"]),
         (WITH_PHOTO, Button("softer", "7"), ["expired", "ask_style"]),
         (BUSY, Command("start"), ["busy"]),
         (BUSY, Command("help"), ["help"]),
@@ -88,7 +89,7 @@ def decide(chat: Chat, event: bot.Event, user: int = 5, config: Config = CONFIG)
         (BUSY_AGAIN, Button("softer", "7"), ["busy"]),
         (AFTERWARDS, Button("softer", "6"), ["expired", "ask_content"]),
         (AFTERWARDS, Button("cancel", "7"), ["ask_content"]),
-        (AFTERWARDS, Button("style", "rembrandt"), ["ask_content"]),
+        (AFTERWARDS, Button("style", "rembrandt"), ["unknown_style", "ask_content"]),
     ],
 )
 def test_an_event_that_only_gets_an_answer(chat: Chat, event: bot.Event, reply: list[str]) -> None:
