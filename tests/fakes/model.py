@@ -63,10 +63,25 @@ class Inverter:
 
 
 class Painter(Inverter):
-    """An Inverter with a catalog."""
+    """An Inverter with a catalog. Each file style_NAME.pth in FAKE_MODELS is a style, too."""
 
     def look_for_styles(self) -> list[StyleLabel]:
-        return [StyleLabel("negative", "Negative")]
+        folder = Path(os.environ.get("FAKE_MODELS", os.devnull))
+        names = ["negative"]
+        names += sorted(path.stem.removeprefix("style_") for path in folder.glob("style_*.pth"))
+        return [StyleLabel(name, name.title()) for name in names]
+
+    def stylize(
+        self,
+        content: Image.Image,
+        styles: list[Image.Image],
+        options: ParameterValues,
+        report: Report,
+    ) -> Picture:
+        names = [style.name for style in self.look_for_styles()]
+        if options.get("style_name") in names:
+            options = {**options, "style_name": "negative"}
+        return super().stylize(content, styles, options, report)
 
     def prepare(self, style_name: str) -> None:
         pass

@@ -1,0 +1,100 @@
+"""Painters of one's own on this machine: `./local.sh train`, and how the chat offers them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from local.demo import PHOTO, STYLE, buttons_of
+from tests.fakes.servers import ROOT
+from tests.system.test_local_stack import is_negative, running
+
+# Stands in for the trainer: it writes the painter's file, and prints its arguments.
+TRAINER = """
+import pathlib, sys
+values = dict(argument.removeprefix("--").split("=", 1) for argument in sys.argv[1:])
+folder = pathlib.Path(values["output"])
+(folder / f"style_{values['name']}.pth").write_text("trained")
+print(sorted(values.items()))
+"""
+COMMAND = "import sys, local.train; sys.exit(local.train.main([sys.executable, sys.argv.pop(1)]))"
+
+
+def train(folder: Path, data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    trainer = folder / "trainer.py"
+    trainer.write_text(TRAINER)
+    command = [sys.executable, "-c", COMMAND, str(trainer), "--data", str(data), *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def test_a_painter_is_offered_in_the_running_chat(tmp_path: Path) -> None:
+    models = tmp_path / "data" / "models"
+    with running(tmp_path, FAKE_MODELS=str(models)) as stack:
+        told = train(tmp_path, stack.data, str(STYLE), "--name", "klimt")
+        assert told.returncode == 0, told.stderr
+        assert "The running chat offers klimt" in told.stdout
+
+        stack.says("New painter: klimt")
+        # The bot looks at the catalog every half minute.
+        user = stack.user(3)
+        deadline = time.monotonic() + 60
+        labels: list[str] = []
+        while "Klimt" not in labels and time.monotonic() < deadline:
+            user.send_picture(PHOTO)
+            question, _ = user.wait_for_button("style:")
+            labels = [button["text"] for button in buttons_of(question)]
+            time.sleep(2)
+        assert labels == ["Negative", "Klimt"]
+
+        klimt = buttons_of(question)[1]
+        user.press(question, klimt)
+        assert is_negative(user.wait_for_picture("painted"))
+
+
+def test_training_says_where_the_painter_is_and_what_to_do(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+
+    told = train(tmp_path, data, str(STYLE), "--name", "klimt", "--minutes", "3")
+
+    assert told.returncode == 0, told.stderr
+    assert (data / "models" / "style_klimt.pth").read_text() == "trained"
+    assert "('minutes', '3')" in told.stdout
+    assert "Start ./local.sh, and the chat offers klimt." in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ([str(STYLE), "--name", "Bad Name"], "is no name for a painter"),
+        ([str(STYLE), "--name", "vintage"], "stylebot has already"),
+        (["--name", "klimt"], "Name a picture to learn from"),
+        (["missing.jpg", "--name", "klimt"], "There is no file missing.jpg"),
+        (["README.md", "--name", "klimt"], "README.md is not a picture"),
+    ],
+)
+@pytest.mark.usefixtures("cyclegan_weights")
+def test_what_is_wrong_is_told_before_anything_is_spent(
+    tmp_path: Path, arguments: list[str], reason: str
+) -> None:
+    data = tmp_path / "data"
+
+    told = train(tmp_path, data, *arguments)
+
+    assert told.returncode == 2
+    assert reason in told.stderr
+    assert "Traceback" not in told.stderr
+    assert not data.exists()
+
+
+def test_a_painter_is_replaced_only_on_demand(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    assert train(tmp_path, data, str(STYLE), "--name", "klimt").returncode == 0
+
+    again = train(tmp_path, data, str(STYLE), "--name", "klimt")
+
+    assert again.returncode == 2
+    assert "or replace it: --replace" in again.stderr
