@@ -1442,6 +1442,66 @@ class Messenger:
             raise
 
 
+class UploadedSheet(NamedTuple):
+    """The sheet as Telegram has it."""
+
+    key: str = ""  # the object that was uploaded
+    etag: str = ""
+    file_id: str = ""
+
+
+class SheetSender:
+    """Sends the picture that shows all styles. It is uploaded once, and then sent by its file_id.
+
+    After a start, or when the object has changed, it is uploaded again.
+    """
+
+    def __init__(self, messenger: Messenger, store: Store) -> None:
+        self.messenger = messenger
+        self.store = store
+        self._lock = threading.Lock()
+        self._uploaded = UploadedSheet()  # guarded by _lock
+
+    def send(self, chat: int, thread: int | None, key: str, **values: Json) -> bool:
+        """Send the sheet at `key`. False where there is none, or Telegram refuses it as a photo.
+
+        `values` are the other parameters of sendPhoto. Raises TelegramError.
+        """
+        with self._lock:
+            uploaded = self._uploaded
+        if uploaded.key != key:
+            uploaded = UploadedSheet()
+        try:
+            changed = self.store.get_if_changed(key, uploaded.etag)
+            if changed is None:
+                if self._try_photo(chat, thread, photo=uploaded.file_id, **values):
+                    return True
+                changed = self.store.get(key)  # Telegram no longer has it
+        except S3_ERRORS as error:
+            log.warning("%s: %s; the question is sent as text", key, error)
+            return False
+
+        data, etag = changed
+        if not etag:
+            return False
+        message = self._try_photo(chat, thread, files={"photo": ("styles.jpg", data)}, **values)
+        sizes = message.get("photo") if message else None
+        if sizes:
+            with self._lock:
+                self._uploaded = UploadedSheet(key, etag, sizes[-1]["file_id"])
+        return message is not None
+
+    def _try_photo(self, chat: int, thread: int | None, **values: Json) -> Json:
+        """Return the message, or None where Telegram takes no such photo in this chat."""
+        try:
+            return self.messenger.send(chat, thread, "sendPhoto", **values)
+        except TelegramError as error:
+            if error.code not in (400, 413) or error.new_chat:
+                raise
+            log.warning("%s; the sheet of the styles is not sent like this", error)
+        return None
+
+
 @dataclass(eq=False)
 class UpdateHandler:
     """Carries out what the conversation decides.
@@ -1454,6 +1514,7 @@ class UpdateHandler:
     messenger: Messenger
     store: Store
     catalog: StyleCatalog
+    sheet: SheetSender
     runner: JobRunner
     metrics: Metrics
     bot_name: str = ""  # set before the first update
@@ -1536,10 +1597,20 @@ class UpdateHandler:
             user=incoming.user,
             health=health() if "stats" in reply else "",
         )
-        buttons = None
         if "ask_style" in reply:
-            buttons = style_keyboard(self.catalog.styles().labels)
-        self.messenger.send(chat, incoming.thread, "sendMessage", text=words, reply_markup=buttons)
+            self.ask_style(chat, incoming.thread, words)
+        else:
+            self.messenger.send(chat, incoming.thread, "sendMessage", text=words)
+
+    def ask_style(self, chat: int, thread: int | None, words: str) -> None:
+        """Ask with a button for each style, below a picture of them all where there is one."""
+        styles = self.catalog.styles()
+        buttons = style_keyboard(styles.labels)
+        if styles.sheet and self.sheet.send(
+            chat, thread, styles.sheet, caption=words, reply_markup=buttons
+        ):
+            return
+        self.messenger.send(chat, thread, "sendMessage", text=words, reply_markup=buttons)
 
 
 # ---------------------------------------------------------------- jobs
@@ -1720,13 +1791,16 @@ class JobRunner:
         buttons = job_buttons(job, [["cancel"]])
         if preview and self.show_in_status(job, "photo", preview, words, buttons):
             return
-        self.telegram.call(
-            "editMessageText",
-            chat_id=job.chat,
-            message_id=job.status_message,
-            text=words,
-            reply_markup=buttons,
-        )
+        message = {"chat_id": job.chat, "message_id": job.status_message, "reply_markup": buttons}
+        try:
+            self.telegram.call("editMessageText", text=words, **message)
+        except TelegramError as error:
+            if error.code != 400:
+                raise
+            if "no text" in error.description:  # an earlier preview has made it a photo
+                self.telegram.call("editMessageCaption", caption=words, **message)
+            elif "not modified" not in error.description:
+                raise
 
     def finish(self, job: PaintJob) -> None:
         """Send the picture, or say why there is none. The chat then gives up the job."""
@@ -2129,6 +2203,7 @@ class Bot:
             messenger,
             self.store,
             StyleCatalog(self.store, config.styles),
+            SheetSender(messenger, self.store),
             self.runner,
             metrics,
         )
