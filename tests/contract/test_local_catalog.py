@@ -110,6 +110,14 @@ def test_a_file_is_put_into_the_bucket_once_it_has_stopped_changing(
     assert len(runtime.requests) == 2, "it was asked for again, though nothing changed"
 
 
+def test_a_file_of_an_earlier_day_is_in_the_first_catalog(runtime: Runtime, tmp_path: Path) -> None:
+    os.utime(drop(tmp_path, "klimt", b"painter"), (0, 0))
+    painters = start(runtime, tmp_path)
+    painters.step()
+    assert painters.asked == {"klimt"}
+    assert runtime.storage.read(painter_key("klimt")) == b"painter"
+
+
 def test_what_comes_while_a_catalog_is_made_gets_the_next_one(
     runtime: Runtime, tmp_path: Path
 ) -> None:
