@@ -11,6 +11,7 @@ import contextlib
 import json
 import re
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -31,6 +32,8 @@ FILE_NAME = re.compile(rf"style_({NAME})\.pth")
 LOOK_SECONDS = 1.0
 # So many failures in a row are no part that is being started again, and are told.
 FAILURES_TOLD = 20
+# A file that has not changed for so long is complete, also at the first look.
+SETTLED_SECONDS = 5.0
 ENDPOINT = "cyclegan"
 # The metadata of an object that was put from the folder: which version of the file it is.
 VERSION_METADATA = "file-version"
@@ -159,8 +162,7 @@ class Painters:
         """Put each new or changed file into the bucket, and remove those that are gone."""
         found = self.versions()
         for name, version in found.items():
-            # A file that has just changed may still be written.
-            if self.stored.get(name) != version and self.seen.get(name) == version:
+            if self.stored.get(name) != version and self.is_settled(name, version):
                 self.put(name, version)
         for name in self.stored.keys() - found.keys():
             self.remove(name)
@@ -178,6 +180,11 @@ class Painters:
                 status = path.stat()
                 versions[match[1]] = f"{status.st_mtime_ns}-{status.st_size}"
         return versions
+
+    def is_settled(self, name: str, version: str) -> bool:
+        """Return whether the file has stopped changing. One that just changed is still written."""
+        changed_at = int(version.partition("-")[0]) / 1e9
+        return self.seen.get(name) == version or time.time() > changed_at + SETTLED_SECONDS
 
     def tell_ignored(self, path: Path) -> None:
         if path.name not in self.ignored:

@@ -1,4 +1,4 @@
-"""local.stack and local.demo with models that need no PyTorch.
+"""local.stack and local.demo with models and a trainer that need no PyTorch.
 
 python -m tests.fakes.stack stack [OPTIONS OF local.stack]
 python -m tests.fakes.stack demo OUT [OPTIONS OF local.demo]
@@ -10,6 +10,8 @@ from pathlib import Path
 from local import demo, stack
 from tests.fakes.servers import GUNICORN_CONFIG
 
+TRAINER = (sys.executable, "-m", "tests.fakes.trainer")
+
 
 def model_command(name: str) -> list[str]:
     gunicorn = [sys.executable, "-m", "gunicorn", "--config", str(GUNICORN_CONFIG)]
@@ -18,7 +20,7 @@ def model_command(name: str) -> list[str]:
 
 def main() -> int:
     if sys.argv.pop(1) == "stack":
-        return stack.main(model_command)
+        return stack.main(model_command, TRAINER)
     demo.OUT = Path(sys.argv.pop(1))
     return demo.main(model_command)
 

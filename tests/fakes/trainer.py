@@ -2,7 +2,8 @@
 
 Its hyperparameters: `steps` of `step_seconds` each; `fail`, a reason to fail with after the first
 step; `exit`, an exit code; `deaf`, to ignore SIGTERM. The model is a line of JSON that tells where
-the training began and what it has seen.
+the training began and what it has seen. It goes to `models_url` too, and the progress to
+`progress_url`, if they are given.
 """
 
 import json
@@ -11,6 +12,8 @@ import signal
 import sys
 import time
 from pathlib import Path
+
+import boto3
 
 STOPPED = 143
 
@@ -29,6 +32,7 @@ def main() -> int:
     for step in range(first + 1, int(given.get("steps", "1")) + 1):
         time.sleep(float(given.get("step_seconds", "0")))
         save(checkpoint, str(step))
+        report(given, step)
         if given.get("fail"):
             (root / "output" / "failure").write_text(given["fail"])
             return 1
@@ -41,8 +45,24 @@ def main() -> int:
 
     seen = sorted(str(path.relative_to(root)) for path in (root / "input").rglob("*.*"))
     told = {"began_at": first, "seen": seen, "niceness": os.nice(0), "job": job_name()}
-    (root / "model" / f"style_{given.get('name', 'it')}.pth").write_text(json.dumps(told))
+    file_name = f"style_{given.get('name', 'it')}.pth"
+    (root / "model" / file_name).write_text(json.dumps(told))
+    if "models_url" in given:
+        put(f"{given['models_url'].rstrip('/')}/{file_name}", told)
     return 0
+
+
+def report(given: dict[str, str], step: int) -> None:
+    if "progress_url" not in given:
+        return
+    steps = int(given.get("steps", "1"))
+    left = (steps - step) * float(given.get("step_seconds", "0"))
+    put(given["progress_url"], {"step": step, "steps": steps, "loss": 0.5, "seconds_left": left})
+
+
+def put(url: str, content: object) -> None:
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=json.dumps(content).encode())
 
 
 def save(path: Path, text: str) -> None:

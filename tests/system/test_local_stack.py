@@ -249,7 +249,10 @@ def painting(user: User) -> bytes:
     """Return what the bot has sent, or will send."""
     for _, message in user.listen(60):
         is_from_bot = message.get("from") == "bot"
-        if is_from_bot and "photo" in message and not find_button(message, "cancel:"):
+        # The question for a painter shows a picture of them, the progress its preview.
+        if message["message_id"] in user.questions or find_button(message, "cancel:"):
+            continue
+        if is_from_bot and "photo" in message:
             return user.download(message["photo"]["file_id"])
     raise AssertionError(f"no picture; the chat shows {list(user.messages.values())}")
 
@@ -311,23 +314,34 @@ def test_a_token_leads_to_telegrams_own_chat_and_a_refused_one_is_told(tmp_path:
             stack.kill_everything()
 
 
-def run_demo(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_demo(out: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tests.fakes.stack", "demo", str(out), *arguments]
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
+        command,
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
 
 
-def test_the_demo_leaves_its_pictures_and_a_transcript(tmp_path: Path) -> None:
+# With STYLES the question for a painter is a text, and without it a picture of the painters.
+@pytest.mark.parametrize(("styles", "label"), [("", "Negative"), ("negative=Mirror", "Mirror")])
+def test_the_demo_leaves_its_pictures_and_a_transcript(
+    tmp_path: Path, styles: str, label: str
+) -> None:
     out = tmp_path / "out"
-    done = run_demo(out)
+    done = run_demo(out, STYLES=styles)
     assert done.returncode == 0, done.stderr
     transcript = (out / "transcript.md").read_text()
     for name in ("nst.jpg", "cyclegan.jpg"):
         assert is_negative((out / name).read_bytes())
         assert f"![{name}]({name})" in transcript
     assert Image.open(out / "sheet.jpg").width > 1000
-    assert "[Negative]" in transcript
+    assert f"**you** press [{label}]" in transcript
+    assert "Choose a painter" in transcript
 
 
 @pytest.mark.parametrize("arguments", [["nothing.jpg"], [str(PHOTO), "README.md"]])
