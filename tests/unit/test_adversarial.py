@@ -473,6 +473,31 @@ def test_a_folder_of_paintings_becomes_a_painter(options: Options) -> None:
     assert not files.training.parent.exists()
 
 
+def test_it_learns_the_colors_of_paintings_that_show_other_things(
+    options: Options, tmp_path: Path
+) -> None:
+    folder = make_pictures(tmp_path / "red", 10, seed=3)
+    for path in folder.iterdir():
+        with Image.open(path) as image:
+            red, green, blue = image.split()
+        red = red.point([155 + level * 100 // 255 for level in range(256)])
+        green = green.point([level // 2 for level in range(256)])
+        blue = blue.point([level // 4 for level in range(256)])
+        Image.merge("RGB", (red, green, blue)).save(path)
+    training = make(replace(options, paintings=folder), steps=1000)
+    photos = [training.crop_of(training.photographs).add(1).div(2) for _ in range(8)]
+
+    for _ in range(70):
+        training.step()
+
+    shown = torch.cat(photos)
+    painted = torch.cat([training.preview(photo) for photo in photos])
+    assert painted.mean((0, 2, 3)).tolist() == pytest.approx([0.8, 0.25, 0.12], abs=0.1)
+    # Light is where the photograph has it
+    light = torch.stack([shown.mean(1).flatten(), painted.mean(1).flatten()])
+    assert torch.corrcoef(light)[0, 1] > 0.4
+
+
 def test_a_stopped_training_goes_on_to_exactly_the_same_result(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
