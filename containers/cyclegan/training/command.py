@@ -67,8 +67,13 @@ def run_command_line(arguments: Sequence[str], stop: threading.Event) -> int:
             files = Files.of(options)
             for note in source.notes:
                 print(f"Left out: {note}", file=sys.stderr)
+            if source.remark:
+                print(source.remark)
+            pictures = f"{len(source.photographs.paths)} photographs"
+            if source.paintings is not None:
+                pictures = f"{len(source.paintings.paths)} paintings and {pictures}"
             print(
-                f"Training {options.name} from {len(source.photographs.paths)} photographs on "
+                f"Training {options.name} from {pictures} on "
                 f"{device_report(best_device())['device']}. Watch {files.preview}"
             )
             with tqdm(total=None, unit="step", disable=None) as bar:
@@ -174,6 +179,8 @@ def train_job(options: Options, root: Path, stop: threading.Event) -> bool:
     sources = read_sources(working)
     for note in sources.notes:
         write_log("left out", reason=note)
+    if sources.remark:
+        write_log("remark", message=sources.remark)
     write_log("training", name=options.name, **device_report(best_device()))
     writer = ProgressWriter(options.progress_url)
 

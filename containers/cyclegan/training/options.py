@@ -37,7 +37,8 @@ class Options:
 
     styles: pictures of one style. paintings: a folder; if given, CycleGAN is trained instead.
     photos: a folder, or None for those of examples/. start: a checkpoint to begin with, or None.
-    minutes: for all steps together. filters: None for those of `start`, or 32.
+    minutes: for all steps together; None, for paintings only, is the length of the paper.
+    filters: None for those of `start`, or 32.
     models_url, progress_url: where the painter and the progress are put as well, or None.
     """
 
@@ -46,7 +47,7 @@ class Options:
     paintings: Path | None = None
     photos: Path | None = None
     start: Path | None = None
-    minutes: float = 20.0
+    minutes: float | None = 20.0
     steps: int | None = None
     filters: int | None = None
     layout: str = "stylebot"
@@ -71,10 +72,10 @@ def parse_command_line(arguments: Sequence[str]) -> list[Options]:
     add("--name", dest="names", action="append", required=True, help="such as klimt")
     add("--photos", type=Path, metavar="DIR", help="photographs to learn from")
     add("--from", dest="start", type=Path, metavar="CHECKPOINT", help="a painter to begin with")
-    add("--minutes", type=float, default=Options.minutes, help="default: %(default)g")
+    add("--minutes", type=float, help="default: 20, or 200 epochs with --paintings")
     add("--steps", type=int, help="instead of --minutes, to repeat a training exactly")
     add("--filters", type=int, help="32: small and quick, the default; 64: as in the paper")
-    add("--layout", choices=LAYOUTS, default=LAYOUTS[0], help="official: for other programs")
+    add("--layout", choices=LAYOUTS, help="official: for other programs; default of --paintings")
     add("--seed", type=int, default=0)
     add("--replace", action="store_true", help="replace a painter of the same name")
     add("-o", "--output", type=Path, default=Path(), metavar="DIR")
@@ -82,6 +83,10 @@ def parse_command_line(arguments: Sequence[str]) -> list[Options]:
 
     names: list[str] = given.names
     groups = styles_by_name(names, given.styles)
+    minutes = given.minutes
+    if minutes is None:
+        minutes = default_minutes(given.paintings)
+    layout = given.layout or default_layout(given.paintings)
     trainings = []
     for name, styles in zip(names, groups, strict=True):
         options = Options(
@@ -90,10 +95,10 @@ def parse_command_line(arguments: Sequence[str]) -> list[Options]:
             paintings=given.paintings,
             photos=given.photos,
             start=given.start,
-            minutes=given.minutes,
+            minutes=minutes,
             steps=given.steps,
             filters=given.filters,
-            layout=given.layout,
+            layout=layout,
             seed=given.seed,
             replace=given.replace,
             output=given.output,
@@ -101,6 +106,19 @@ def parse_command_line(arguments: Sequence[str]) -> list[Options]:
         check(options)
         trainings.append(options)
     return trainings
+
+
+def default_minutes(paintings: Path | None) -> float | None:
+    if paintings is not None:
+        return None
+    return Options.minutes
+
+
+def default_layout(paintings: Path | None) -> str:
+    """Return the layout of the paper where the method is that of the paper, or else ours."""
+    if paintings is not None:
+        return "official"
+    return Options.layout
 
 
 def styles_by_name(names: list[str], styles: list[Path]) -> list[list[Path]]:
@@ -153,16 +171,17 @@ def from_hyperparameters(given: dict[str, str], channels: dict[str, Path], outpu
     if "style" in channels:
         styles = find_pictures(channels["style"])
 
+    paintings = channels.get("paintings")
     options = Options(
         name=wanted["name"],
         styles=styles,
-        paintings=channels.get("paintings"),
+        paintings=paintings,
         photos=channels.get("photos"),
         start=start,
-        minutes=number(wanted, "minutes", Options.minutes),
+        minutes=number(wanted, "minutes", default_minutes(paintings)),
         steps=whole_number(wanted, "steps"),
         filters=whole_number(wanted, "filters"),
-        layout=wanted.get("layout", Options.layout),
+        layout=wanted.get("layout") or default_layout(paintings),
         seed=whole_number(wanted, "seed") or 0,
         replace=True,
         output=output,
@@ -173,7 +192,7 @@ def from_hyperparameters(given: dict[str, str], channels: dict[str, Path], outpu
     return options
 
 
-def number(given: dict[str, str], name: str, default: float) -> float:
+def number(given: dict[str, str], name: str, default: float | None) -> float | None:
     text = given.get(name, "")
     if not text:
         return default
@@ -209,7 +228,14 @@ def check(options: Options) -> None:
             "There is nothing to learn from: give --style PICTURE (in SageMaker channel style), "
             "or --paintings DIR."
         )
-    if not MINUTES[0] <= options.minutes <= MINUTES[1]:
+    if options.paintings and not options.photos:
+        raise TrainingError(
+            "Paintings alone are not enough: give --photos DIR as well (in SageMaker channel "
+            "photos), a few hundred photographs of what the painter shall paint."
+        )
+    if options.minutes is None and not options.paintings:
+        raise TrainingError("minutes is missing.")
+    if options.minutes is not None and not MINUTES[0] <= options.minutes <= MINUTES[1]:
         raise TrainingError(f"minutes must be from {MINUTES[0]:g} to {MINUTES[1]:g}.")
     if options.steps is not None and options.steps < 1:
         raise TrainingError("steps must be at least 1.")

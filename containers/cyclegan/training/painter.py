@@ -23,8 +23,10 @@ from containers.serving import storage
 from containers.serving.errors import ApiError
 
 from ..generator import Generator, Layout, load_generator, stylize
-from . import initial
+from . import adversarial, initial
+from .adversarial import AdversarialTraining
 from .curve import draw_curve
+from .discriminator import Discriminator
 from .loop import Report, Run, Training, TrainingError, train, write_atomically
 from .options import Options
 from .perceptual import LAST_CROP, PerceptualTraining, learn_to_copy
@@ -35,20 +37,21 @@ PAINTERS = Path(__file__).parents[1] / "painters"
 # Held out of the photographs of examples/: a face with whiskers, and a background out of focus.
 HELD_OUT = "chelsea.jpg"
 MIN_PHOTOGRAPHS = 3
+MIN_PAINTINGS = 10
 # The held-out photograph is painted for the user at this size, so often.
 PREVIEW_SIDE = 480
 SECONDS_BETWEEN_PREVIEWS = 30.0
 DEFAULT_FILTERS = 32
-# A training's checkpoint has the weights three times (Adam's two moments), and there are two while
-# one is replaced.
-BYTES_FOR_EACH_WEIGHT = 4 * 3 * 2
+# A training's checkpoint has the weights three times (Adam's two moments).
+BYTES_FOR_EACH_WEIGHT = 4 * 3
 
 
 @dataclass
 class Sources:
     """What a painter is trained from, read and checked.
 
-    styles: each (1, 3, H, W), RGB in 0..1.
+    styles: each (1, 3, H, W), RGB in 0..1. paintings: None if it learns from `styles`.
+    notes: a sentence about each file that is left out. remark: what the user should know, or None.
     """
 
     photographs: Photographs
@@ -57,6 +60,8 @@ class Sources:
     start: Path | None
     layout: Layout
     notes: list[str] = field(default_factory=list)
+    paintings: Photographs | None = None
+    remark: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,11 +96,54 @@ def read_sources(options: Options) -> Sources:
         raise TrainingError(
             f"{files.checkpoint} exists. Choose another --name, or add --replace to train it anew."
         )
-    styles = [read_style(path) for path in options.styles]
-    photographs, held_out = read_photographs(options.photos)
     start, layout = choose_start(options)
-    check_disk(options.output, Generator(layout))
+    if options.paintings is not None:
+        check_disk(options.output, adversarial.checkpoint_bytes(Generator(layout)))
+        return read_collections(options, options.paintings, start, layout)
+
+    styles = [read_style(path) for path in options.styles]
+    photographs, held_out = read_photographs(options.photos, LAST_CROP)
+    weights = sum(parameter.numel() for parameter in Generator(layout).parameters())
+    check_disk(options.output, BYTES_FOR_EACH_WEIGHT * weights)
     return Sources(photographs, held_out, styles, start, layout, photographs.unreadable)
+
+
+def read_collections(options: Options, folder: Path, start: Path | None, layout: Layout) -> Sources:
+    """Read a folder of paintings and one of photographs. Raises TrainingError."""
+    paintings = read_paintings(folder)
+    photographs, held_out = read_photographs(options.photos, adversarial.CROP)
+    remark = None
+    if options.minutes is None and options.steps is None:
+        remark = (
+            f"It takes {adversarial.default_steps(paintings)} steps: as in the paper, "
+            f"{adversarial.EPOCHS} times the {len(paintings.paths)} paintings. "
+            "--minutes N sets another length."
+        )
+    return Sources(
+        photographs,
+        held_out,
+        [],
+        start,
+        layout,
+        notes=photographs.unreadable + paintings.unreadable,
+        paintings=paintings,
+        remark=remark,
+    )
+
+
+def read_paintings(folder: Path) -> Photographs:
+    if not folder.is_dir():
+        raise TrainingError(f"{folder} is no folder of paintings.")
+    paintings = Photographs(find_pictures(folder))
+    paintings.check(adversarial.CROP)
+    if len(paintings.paths) < MIN_PAINTINGS:
+        problems = " ".join(paintings.unreadable[:3])
+        raise TrainingError(
+            f"{folder} has {len(paintings.paths)} paintings that can be used, and {MIN_PAINTINGS} "
+            f"are needed (a few hundred are better), each at least {adversarial.CROP} pixels high "
+            f"and wide. To learn from a single picture, use --style. {problems}".strip()
+        )
+    return paintings
 
 
 def read_style(path: Path) -> Tensor:
@@ -107,16 +155,16 @@ def read_style(path: Path) -> Tensor:
         raise TrainingError(f"{path} cannot be read: {error.strerror or error}.") from None
 
 
-def read_photographs(folder: Path | None) -> tuple[Photographs, Image.Image]:
-    """Return the photographs to learn from, and one that is held out.
+def read_photographs(folder: Path | None, shortest: int) -> tuple[Photographs, Image.Image]:
+    """Return the photographs to learn from, with sides of `shortest` or more, and a held-out one.
 
-    That is the last one of the folder. If there are too few to spare one, or without a folder, it
-    is one of examples/.
+    The latter is the last one of the folder. If there are too few to spare one, or without a
+    folder, it is one of examples/.
     """
     if folder is not None and not folder.is_dir():
         raise TrainingError(f"{folder} is no folder of photographs.")
     photographs = Photographs(find_pictures(folder or EXAMPLES))
-    photographs.check(LAST_CROP)
+    photographs.check(shortest)
 
     held_out = EXAMPLES / HELD_OUT
     if folder is None:
@@ -128,7 +176,7 @@ def read_photographs(folder: Path | None) -> tuple[Photographs, Image.Image]:
         problems = " ".join(photographs.unreadable[:3])
         raise TrainingError(
             f"{folder or EXAMPLES} has {len(photographs.paths)} photographs that can be used, and "
-            f"{MIN_PHOTOGRAPHS} are needed, each at least {LAST_CROP} pixels high and wide. "
+            f"{MIN_PHOTOGRAPHS} are needed, each at least {shortest} pixels high and wide. "
             f"{problems}".strip()
         )
     return photographs, read_picture(held_out, PREVIEW_SIDE)
@@ -138,7 +186,7 @@ def choose_start(options: Options) -> tuple[Path | None, Layout]:
     """Return the checkpoint to begin with, or None, and the layout of the painter.
 
     Without --from it is a painter that is here already: it knows how to paint a photograph, and
-    only has to learn another style.
+    only has to learn another style. CycleGAN starts with random weights, as in the paper.
     """
     is_ours = options.layout == "stylebot"
     filters = options.filters
@@ -146,17 +194,17 @@ def choose_start(options: Options) -> tuple[Path | None, Layout]:
     if start is not None and filters is None:
         filters = load_generator(start).layout.filters
     layout = Layout(filters or DEFAULT_FILTERS, affine=is_ours, resize=is_ours)
-    if start is None:
+    if start is None and options.paintings is None:
         for path in sorted(PAINTERS.glob("style_*.pth")):
             if load_generator(path).layout.filters == layout.filters:
                 return path, layout
     return start, layout
 
 
-def check_disk(folder: Path, generator: Generator) -> None:
+def check_disk(folder: Path, checkpoint_bytes: int) -> None:
     """Make the folder. Raises TrainingError if it cannot be written, or has too little room."""
-    weights = sum(parameter.numel() for parameter in generator.parameters())
-    needed = weights * BYTES_FOR_EACH_WEIGHT
+    # There are two checkpoints while one is replaced
+    needed = 2 * checkpoint_bytes
     try:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
@@ -174,7 +222,7 @@ def check_disk(folder: Path, generator: Generator) -> None:
 
 def recipe_of(options: Options, sources: Sources) -> dict[str, Any]:
     """Return what decides the result, beside the machine: for the record, and to go on by."""
-    return {
+    recipe = {
         "name": options.name,
         "styles": [sha256(path) for path in options.styles],
         "photographs": [path.name for path in sources.photographs.paths],
@@ -185,6 +233,9 @@ def recipe_of(options: Options, sources: Sources) -> dict[str, Any]:
         "steps": options.steps,
         "seed": options.seed,
     }
+    if sources.paintings is not None:
+        recipe["paintings"] = [path.name for path in sources.paintings.paths]
+    return recipe
 
 
 def sha256(path: Path) -> str:
@@ -198,6 +249,9 @@ def make_training(options: Options, sources: Sources) -> Training:
     # float16 needs its loss scaled; a GPU without bfloat16 trains in float32
     if precision == torch.float16:
         precision = torch.float32
+    if sources.paintings is not None:
+        return make_adversarial_training(options, sources, sources.paintings, device, precision)
+
     random = torch.Generator().manual_seed(options.seed)
     if sources.start:
         generator = initial.generator_from(sources.start, sources.layout)
@@ -213,6 +267,45 @@ def make_training(options: Options, sources: Sources) -> Training:
         generator, styles, sources.photographs, network, precision, options.seed
     )
     training.total_steps = options.steps
+    return training
+
+
+def make_adversarial_training(
+    options: Options,
+    sources: Sources,
+    paintings: Photographs,
+    device: torch.device,
+    precision: torch.dtype,
+) -> AdversarialTraining:
+    """Return CycleGAN's training at its start."""
+    random = torch.Generator().manual_seed(options.seed)
+    filters = sources.layout.filters
+    to_painting = Generator(sources.layout)
+    to_photograph = Generator(sources.layout)
+    painting_discriminator = Discriminator(filters)
+    photograph_discriminator = Discriminator(filters)
+    networks = [to_painting, to_photograph, painting_discriminator, photograph_discriminator]
+    for network in networks:
+        adversarial.set_random_weights(network, random)
+    if sources.start:
+        to_painting = initial.generator_from(sources.start, sources.layout)
+        networks[0] = to_painting
+    for network in networks:
+        network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    training = AdversarialTraining(
+        to_painting,
+        to_photograph,
+        painting_discriminator,
+        photograph_discriminator,
+        paintings,
+        sources.photographs,
+        precision,
+        options.seed,
+    )
+    training.total_steps = options.steps
+    if options.steps is None and options.minutes is None:
+        training.total_steps = adversarial.default_steps(paintings)
     return training
 
 
@@ -240,7 +333,8 @@ def train_painter(
         training,
         run,
         files.training,
-        60 * options.minutes,
+        # Without minutes, the training has total_steps
+        60 * (options.minutes or 0.0),
         report,
         on_trouble,
         is_stopped,

@@ -81,24 +81,35 @@ class Photographs:
         Which one, its scale (from the whole picture to full size), place, light and whether it is
         mirrored are random.
         """
-        path = self.paths[random_integer(len(self.paths), random)]
-        image = self.read(path)
-        scale = random_scale(image, size, random)
-        width = max(size, round(image.width * scale))
-        height = max(size, round(image.height * scale))
-        left = random_integer(width - size + 1, random)
-        top = random_integer(height - size + 1, random)
-
-        # The part of the photograph that becomes the crop; resizing it alone is quick.
-        across = image.width / width
-        down = image.height / height
-        box = (left * across, top * down, (left + size) * across, (top + size) * down)
-        part = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
-        crop = to_tensor(part)[None]
-        if random_integer(2, random) == 1:
-            crop = crop.flip(3)
+        image = self.read(self.random_path(random))
+        crop = random_crop(image, size, random_scale(image, size, random), random)
         light = 1 + LIGHT * (2 * random_number(random) - 1)
         return (crop * light).clamp(0, 1)
+
+    def random_path(self, random: torch.Generator) -> Path:
+        return self.paths[random_integer(len(self.paths), random)]
+
+
+def random_crop(image: Image.Image, size: int, scale: float, random: torch.Generator) -> Tensor:
+    """Return a crop (1, 3, size, size), RGB in 0..1, of the image resized by `scale`.
+
+    Its place and whether it is mirrored are random. A side that would be shorter than `size` is
+    stretched.
+    """
+    width = max(size, round(image.width * scale))
+    height = max(size, round(image.height * scale))
+    left = random_integer(width - size + 1, random)
+    top = random_integer(height - size + 1, random)
+
+    # The part of the image that becomes the crop; resizing it alone is quick.
+    across = image.width / width
+    down = image.height / height
+    box = (left * across, top * down, (left + size) * across, (top + size) * down)
+    part = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    crop = to_tensor(part)[None]
+    if random_integer(2, random) == 1:
+        crop = crop.flip(3)
+    return crop
 
 
 def random_scale(image: Image.Image, size: int, random: torch.Generator) -> float:
