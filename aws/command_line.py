@@ -90,13 +90,21 @@ def run_training(account: Account, options: argparse.Namespace) -> int:
         raise DeployError(
             "--name is missing, the painter's: ./deploy.py train painting.jpg --name klimt"
         )
+    minutes = options.minutes
+    if minutes is None:
+        if options.paintings and not options.pictures:
+            raise DeployError(
+                "CycleGAN learns from paintings for a day or so on a GPU. Say how long it may "
+                "take, such as --minutes 1440."
+            )
+        minutes = DEFAULT_MINUTES
     request = TrainingRequest(
         name=options.name,
         pictures=options.pictures,
         paintings=options.paintings,
         photos=options.photos,
         start=options.start,
-        minutes=options.minutes,
+        minutes=minutes,
         instance_type=options.instance_type,
         spot=options.spot,
         replace=options.replace,
@@ -259,8 +267,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--minutes",
         type=float,
-        default=DEFAULT_MINUTES,
-        help="how long to train (default: %(default)g)",
+        help=f"how long to train (default: {DEFAULT_MINUTES:g}, none with --paintings)",
     )
     parser.add_argument("--instance-type", help="default: what up --training-instance-type has set")
     parser.add_argument(

@@ -278,6 +278,7 @@ def forget_painters_and_trainings() -> None:
         ([STYLE, "--name", "Klimt"], "'Klimt' is no name for a painter"),
         (["--name", "klimt"], "Give one or more pictures of the style"),
         ([STYLE, "--name", "klimt", "--paintings", "."], "Give one or more pictures of the style"),
+        (["--name", "klimt", "--paintings", "."], "Say how long it may take, such as --minutes"),
         (["nosuch.jpg", "--name", "klimt"], "nosuch.jpg cannot be read: No such file"),
         ([__file__, "--name", "klimt"], "test_train.py is no picture"),
         ([STYLE, "--name", "klimt", "--photos", STYLE], "is no folder"),
