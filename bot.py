@@ -954,15 +954,14 @@ class StyleCatalog:
         self._next_look = 0.0  # of time.monotonic(); guarded by _lock
 
     def styles(self) -> Styles:
-        """Return the styles on offer. Raises nothing: without S3 they stay the last ones."""
+        """Return the styles on offer; the catalog's are at most CATALOG_SECONDS old.
+
+        Raises nothing: without S3 they stay the last ones.
+        """
         if self._override:
             return Styles(self._override)
-        return self.catalog()
-
-    def catalog(self, now: bool = False) -> Styles:
-        """Return the catalog's styles, at most CATALOG_SECONDS old. now: look in any case."""
         with self._lock:
-            if now or time.monotonic() >= self._next_look:
+            if time.monotonic() >= self._next_look:
                 self._next_look = time.monotonic() + CATALOG_SECONDS
                 self._look()
             return self._catalog

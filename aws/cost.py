@@ -18,16 +18,17 @@ PRICES = {
     "ml.c5.4xlarge": 0.816,
     "ml.m5.4xlarge": 0.922,
 }
-# The same for training jobs. Each of these types costs as much as it does for endpoints.
-TRAINING_PRICES = {
-    "ml.g4dn.xlarge": 0.736,
-    "ml.g4dn.2xlarge": 0.94,
-    "ml.g5.xlarge": 1.408,
-    "ml.g5.2xlarge": 1.515,
-    "ml.g6.xlarge": 1.127,
-    "ml.g6.2xlarge": 1.222,
-    "ml.c5.4xlarge": 0.816,
-}
+# Types that cost as much for training jobs as for endpoints
+TRAINING_TYPES = (
+    "ml.g4dn.xlarge",
+    "ml.g4dn.2xlarge",
+    "ml.g5.xlarge",
+    "ml.g5.2xlarge",
+    "ml.g6.xlarge",
+    "ml.g6.2xlarge",
+    "ml.c5.4xlarge",
+)
+TRAINING_PRICES = {name: PRICES[name] for name in TRAINING_TYPES}
 # Billed beside the training: loading image and inputs, saving
 TRAINING_OVERHEAD_MINUTES = 5
 # US dollars for a gigabyte of images in ECR in a month

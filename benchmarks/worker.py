@@ -444,7 +444,9 @@ class Stylebot:
             training.total_steps = training.steps + round((self.deadline - now) / typical)
 
     def paint(self, photograph: Tensor) -> Tensor:
-        return self.training.preview(photograph)
+        from containers.cyclegan.training.painter import paint
+
+        return paint(self.training.generator, photograph)
 
 
 def fast_neural_style(style: Tensor, learned: list[str], minutes: float, device: str) -> Painter:

@@ -21,11 +21,9 @@ from containers.serving.errors import ApiError
 from containers.serving.limits import MAX_FILE_MEGABYTES
 
 from .generator import CheckpointError, Generator
-from .styles import Style, load_style
+from .styles import NAME_PATTERN, Style, load_style
 
 MODELS_URL_PATTERN = re.compile(r"s3://[a-z0-9][a-z0-9.-]+(/[\x21-\x7e]*)?")
-# A style's name, as the trainer gives it.
-NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 SECONDS_BETWEEN_LISTINGS = 10.0
 # Generators in memory; each takes 12 MB with 32 filters, 45 MB with 64, 180 MB with 128.
 MAX_LOADED = 12

@@ -5,6 +5,7 @@ faster one serves only if nobody can see the difference.
 """
 
 import math
+import re
 import time
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -42,6 +43,9 @@ LABELS = {"vangogh": "Van Gogh", "ukiyoe": "Ukiyo-e"}
 
 
 # --- names ---
+
+# Of a style that this project trains. Checkpoints of others may have other names.
+NAME_PATTERN = re.compile("[a-z0-9][a-z0-9_-]{0,31}")
 
 
 def in_order(names: Iterable[str]) -> list[str]:

@@ -28,10 +28,9 @@ from local.sagemaker.container import PING_SECONDS, Container
 from local.sagemaker.endpoint import AsyncEndpoint, AsyncLimits, Endpoint, RealtimeEndpoint
 from local.sagemaker.queue import AsyncRequest, RequestQueue
 from local.sagemaker.s3 import retry_forever
-from local.seaweedfs import remove_sockets, s3_environment, storage_command
-from local.stack import base_environment
 from tests.fakes.container import FakeContainer
 from tests.fakes.servers import ROOT, wait_until
+from tests.fakes.storage import running_storage
 
 Json = Any  # whatever JSON can hold, and what boto3 makes at run time
 BUCKET = "tests"
@@ -45,22 +44,8 @@ IMAGE = b"\xff\xd8 not really \x00\x80"
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Run a SeaweedFS. Return the environment of a process that finds it as S3."""
-    folder = tmp_path_factory.mktemp("s3")
-    config = folder / "s3.json"
-    port = free_port()
-    base = base_environment(folder) | s3_environment(config, port)
-    with open(folder / "log", "wb") as log:
-        command = storage_command(folder, config, port)
-        weed = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        wait_until(
-            lambda: is_up(f"http://127.0.0.1:{port}/healthz"), 60, "SeaweedFS did not come up"
-        )
-        yield base
-    finally:
-        weed.kill()
-        weed.wait()
-        remove_sockets(command)
+    with running_storage(tmp_path_factory.mktemp("s3")) as found:
+        yield found
 
 
 def is_up(url: str) -> bool:

@@ -23,9 +23,9 @@ from local.processes import free_port
 from local.sagemaker.s3 import S3Client, create_s3_client
 from local.sagemaker.trainer import TrainerSettings, Training, TrainingError, relative_name
 from local.sagemaker.training import TrainingJob, TrainingJobs
-from local.seaweedfs import remove_sockets, s3_client, s3_environment, storage_command
-from local.stack import base_environment
+from local.seaweedfs import s3_client
 from tests.fakes.servers import ROOT, wait_until
+from tests.fakes.storage import running_storage
 
 Json = Any  # what boto3 makes at run time
 BUCKET = "tests"
@@ -161,20 +161,9 @@ def trainers() -> list[int]:
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Run a SeaweedFS. Return the environment of a process that finds it as S3."""
-    folder = tmp_path_factory.mktemp("s3")
-    config = folder / "s3.json"
-    port = free_port()
-    base = base_environment(folder) | s3_environment(config, port)
-    with open(folder / "log", "wb") as log:
-        command = storage_command(folder, config, port)
-        weed = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        wait_until(lambda: has_bucket(base), 60, "SeaweedFS did not come up")
-        yield base
-    finally:
-        weed.kill()
-        weed.wait()
-        remove_sockets(command)
+    with running_storage(tmp_path_factory.mktemp("s3")) as found:
+        wait_until(lambda: has_bucket(found), 60, "SeaweedFS takes no bucket")
+        yield found
 
 
 def has_bucket(environment: dict[str, str]) -> bool:

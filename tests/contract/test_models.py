@@ -11,16 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import boto3
 import numpy as np
 import pytest
 import requests
 import torch
-from moto.server import ThreadedMotoServer
 from PIL import Image
 
 from containers.cyclegan.generator import Generator, Layout
 from tests.fakes.servers import LOCAL, RecordingStore, Running, gunicorn, wait_until
+from tests.fakes.storage import moto_bucket
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -204,17 +203,8 @@ def test_a_checkpoint_dropped_in_is_a_style_and_a_bad_one_harms_no_other(
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """An S3 with the bucket `bucket`, which servers that are started now use."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://{host}:{port}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    client = boto3.client("s3", region_name="us-east-1")
-    client.create_bucket(Bucket="bucket")
-    yield client
-    server.stop()
+    with moto_bucket(monkeypatch, "us-east-1") as client:
+        yield client
 
 
 def test_a_painter_that_is_put_into_the_bucket_is_in_the_catalog_and_paints(

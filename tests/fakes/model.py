@@ -46,7 +46,7 @@ class Inverter:
             raise RuntimeError("a secret detail")
         if name == "fatal":
             raise FatalError("CUDA error: an illegal memory access was encountered")
-        if name not in ("negative", "hold"):
+        if name not in (*self.styles(), "hold"):
             raise UnknownStyleError(f"There is no style {name!r}. Choose one of: negative.")
 
         if name == "hold":
@@ -65,23 +65,13 @@ class Inverter:
 class Painter(Inverter):
     """An Inverter with a catalog. Each file style_NAME.pth in FAKE_MODELS is a style, too."""
 
-    def look_for_styles(self) -> list[StyleLabel]:
+    def styles(self) -> list[str]:
         folder = Path(os.environ.get("FAKE_MODELS", os.devnull))
-        names = ["negative"]
-        names += sorted(path.stem.removeprefix("style_") for path in folder.glob("style_*.pth"))
-        return [StyleLabel(name, name.title()) for name in names]
+        trained = sorted(path.stem.removeprefix("style_") for path in folder.glob("style_*.pth"))
+        return [*super().styles(), *trained]
 
-    def stylize(
-        self,
-        content: Image.Image,
-        styles: list[Image.Image],
-        options: ParameterValues,
-        report: Report,
-    ) -> Picture:
-        names = [style.name for style in self.look_for_styles()]
-        if options.get("style_name") in names:
-            options = {**options, "style_name": "negative"}
-        return super().stylize(content, styles, options, report)
+    def look_for_styles(self) -> list[StyleLabel]:
+        return [StyleLabel(name, name.title()) for name in self.styles()]
 
     def prepare(self, style_name: str) -> None:
         pass

@@ -7,15 +7,20 @@ import json
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
+import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from moto.server import ThreadedMotoServer
 
 from local.processes import free_port
-from local.seaweedfs import remove_sockets, storage_command
+from local.seaweedfs import remove_sockets, s3_environment, storage_command
+from local.stack import base_environment, url_problem
 from tests.fakes.names import BUCKET, Json, eventually
+from tests.fakes.servers import wait_until
 
 
 class Storage:
@@ -81,3 +86,43 @@ def s3_client(port: int) -> Json:
         aws_secret_access_key="secret",
         config=config,
     )
+
+
+@contextlib.contextmanager
+def running_storage(folder: Path) -> Iterator[dict[str, str]]:
+    """Run a SeaweedFS as `./local.sh` does. Yield the environment of a process that finds it."""
+    config = folder / "s3.json"
+    port = free_port()
+    environment = base_environment(folder) | s3_environment(config, port)
+    command = storage_command(folder, config, port)
+    with open(folder / "log", "wb") as log:
+        weed = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        health = f"http://127.0.0.1:{port}/healthz"
+        wait_until(lambda: url_problem(health) == "", 60, "SeaweedFS did not come up")
+        yield environment
+    finally:
+        weed.kill()
+        weed.wait()
+        remove_sockets(command)
+
+
+@contextlib.contextmanager
+def moto_bucket(monkeypatch: pytest.MonkeyPatch, region: str) -> Iterator[Json]:
+    """Run moto as S3 with the bucket `bucket`, and let this process's environment name it.
+
+    Yields a client. region: of the environment; the bucket is in us-east-1.
+    """
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_REGION", region)
+    client = boto3.client("s3", region_name="us-east-1")
+    client.create_bucket(Bucket="bucket")
+    try:
+        yield client
+    finally:
+        server.stop()

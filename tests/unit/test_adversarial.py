@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,9 +30,9 @@ from containers.cyclegan.training.painter import (
     make_training,
     read_sources,
     recipe_of,
-    train_painter,
 )
 from containers.cyclegan.training.pictures import Photographs, find_pictures
+from tests.fakes.training import run, stop_after
 
 SIDE = 48
 # Of the comparison with plain PyTorch
@@ -90,11 +89,6 @@ def make(options: Options, steps: int | None = 8) -> AdversarialTraining:
     assert isinstance(training, AdversarialTraining)
     training.total_steps = steps
     return training
-
-
-def run(options: Options, is_stopped: Callable[[], bool] = lambda: False) -> bool:
-    sources = read_sources(options)
-    return train_painter(options, sources, lambda *_: None, lambda _: None, is_stopped)
 
 
 # ---------------------------------------------------------------- beside plain PyTorch
@@ -429,18 +423,6 @@ def test_a_step_without_finite_loss_changes_no_weight(options: Options, network:
 # ---------------------------------------------------------------- a painter, from end to end
 
 
-def stop_after(steps: int) -> Callable[[], bool]:
-    """Return a function that says "stop" when it is asked before step `steps` + 1."""
-    asked = 0
-
-    def is_stopped() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked > steps
-
-    return is_stopped
-
-
 def read_recipe(options: Options) -> dict[str, Any]:
     recipe: dict[str, Any] = json.loads(Files.of(options).recipe.read_text())
     return recipe
@@ -487,15 +469,15 @@ def test_it_learns_the_colors_of_paintings_that_show_other_things(
     training = make(replace(options, paintings=folder), steps=1000)
     photos = [training.crop_of(training.photographs).add(1).div(2) for _ in range(8)]
 
-    for _ in range(70):
+    for _ in range(110):
         training.step()
 
     shown = torch.cat(photos)
-    painted = torch.cat([training.preview(photo) for photo in photos])
+    painted = torch.cat([painter.paint(training.generator, photo) for photo in photos])
     assert painted.mean((0, 2, 3)).tolist() == pytest.approx([0.8, 0.25, 0.12], abs=0.1)
     # Light is where the photograph has it
     light = torch.stack([shown.mean(1).flatten(), painted.mean(1).flatten()])
-    assert torch.corrcoef(light)[0, 1] > 0.4
+    assert torch.corrcoef(light)[0, 1] > 0.3  # at the start 0.0
 
 
 def test_a_stopped_training_goes_on_to_exactly_the_same_result(
@@ -542,7 +524,7 @@ def test_it_starts_from_another_painter(options: Options, tmp_path: Path) -> Non
     training = make(replace(options, start=start, filters=None))
 
     given = torch.load(start, weights_only=True)
-    for name, tensor in training.checkpoint().items():
+    for name, tensor in training.generator.state_dict().items():
         assert torch.equal(tensor, given[name])
     assert training.to_photograph.layout == Layout(16)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 
 import boto3
@@ -78,7 +79,10 @@ def test_s3_is_asked_only_every_half_minute(
         assert names(catalog.styles()) == OFFICIAL
     assert store.looks == 1
     store.put_json("models/catalog.json", CATALOG)
-    assert names(catalog.catalog(now=True)) == ["waves", "dabs"]
+    later = time.monotonic() + bot.CATALOG_SECONDS
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "monotonic", lambda: later)
+        assert names(catalog.styles()) == ["waves", "dabs"]
     assert store.looks == 2
 
     monkeypatch.setattr(bot, "CATALOG_SECONDS", 0.0)

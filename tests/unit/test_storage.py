@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import boto3
 import pytest
 from botocore.exceptions import NoCredentialsError
-from moto.server import ThreadedMotoServer
 
 from containers.serving import storage
 from containers.serving.errors import ApiError
+from tests.fakes.storage import moto_bucket
 
 SECRET = "X-Amz-Signature=very-secret"
 Answer = Callable[[BaseHTTPRequestHandler], None]
@@ -31,18 +30,9 @@ def refusal(function: Callable[..., Any], *arguments: Any) -> ApiError:  # noqa:
 
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://{host}:{port}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    monkeypatch.setenv("AWS_REGION", "eu-west-1")
     storage.s3.cache_clear()
-    client = boto3.client("s3", region_name="us-east-1")
-    client.create_bucket(Bucket="bucket")
-    yield client
-    server.stop()
+    with moto_bucket(monkeypatch, "eu-west-1") as client:
+        yield client
     storage.s3.cache_clear()
 
 

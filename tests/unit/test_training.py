@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
 from containers.cyclegan.generator import (
     CheckpointError,
@@ -29,10 +27,11 @@ from containers.cyclegan.generator import (
 from containers.cyclegan.training import command, initial, loop
 from containers.cyclegan.training.loop import Losses, Run, TrainingError
 from containers.cyclegan.training.options import Options, from_hyperparameters, parse_command_line
-from containers.cyclegan.training.painter import Files, read_sources, train_painter
+from containers.cyclegan.training.painter import Files, read_sources
 from containers.cyclegan.training.perceptual import PerceptualTraining, learn_to_copy
 from containers.cyclegan.training.pictures import Photographs, find_pictures, random_number
 from containers.nst.vgg import VGG19
+from tests.fakes.training import run, stop_after
 
 ROOT = Path(__file__).parents[2]
 STYLE = ROOT / "examples" / "styles" / "waves.jpg"
@@ -56,30 +55,12 @@ def options_for(folder: Path, **changes: Any) -> Options:  # noqa: ANN401 - any 
     return replace(options, **changes)
 
 
-def run(options: Options, is_stopped: Callable[[], bool] = lambda: False) -> bool:
-    return train_painter(
-        options, read_sources(options), lambda *_: None, lambda _: None, is_stopped
-    )
-
-
 def read_points(options: Options) -> list[dict[str, float]]:
     recipe = json.loads(Files.of(options).recipe.read_text())
     points: list[dict[str, float]] = recipe["points"]
     for point in points:
         del point["seconds"]
     return points
-
-
-def stop_after(steps: int) -> Callable[[], bool]:
-    """Return a function that says "stop" when it is asked before step `steps` + 1."""
-    asked = 0
-
-    def is_stopped() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked > steps
-
-    return is_stopped
 
 
 # ---------------------------------------------------------------- a painter, from end to end
@@ -218,12 +199,6 @@ class Stub:
             raise FloatingPointError("The loss of this step is not finite.")
         self.steps += 1
         return {"loss": loss}
-
-    def preview(self, photograph: Tensor) -> Tensor:
-        return photograph
-
-    def checkpoint(self) -> dict[str, Tensor]:
-        return {}
 
     def scale_learning_rate(self, factor: float) -> None:
         self.learning_rate *= factor

@@ -9,6 +9,7 @@ from unittest import mock
 from aws import train, training_files, trainings
 from aws.account import open_account
 from aws.registry import Image
+from containers.cyclegan.styles import NAME_PATTERN
 from containers.cyclegan.training import options as trainer
 from containers.cyclegan.training.command import CHANNELS
 from containers.cyclegan.training.painter import MIN_PHOTOGRAPHS
@@ -42,7 +43,7 @@ def test_the_trainer_understands_the_job_that_is_started(tmp_path: Path) -> None
 
 
 def test_names_limits_and_formats_are_the_same() -> None:
-    assert trainer.NAME.pattern == train.NAME_PATTERN
+    assert NAME_PATTERN.pattern == train.NAME_PATTERN
     smallest, largest = train.MINUTES_RANGE
     assert trainer.MINUTES[0] <= smallest
     assert largest == trainer.MINUTES[1]

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..generator import Generator, stylize
+from ..generator import Generator
 from .discriminator import Discriminator
 from .loop import Losses
 from .pictures import Photographs, random_crop, random_integer, random_number
@@ -81,6 +81,11 @@ class AdversarialTraining:
         self.total_steps: int | None = None
         self.steps = 0
         self.learning_rate = LEARNING_RATE
+
+    @property
+    def generator(self) -> Generator:
+        """The generator that becomes the painter. The other one is of no use for it."""
+        return self.to_painting
 
     def step(self) -> Losses:
         """Take one step and return its losses, each with its weight.
@@ -187,22 +192,6 @@ class AdversarialTraining:
         left = 1 - self.steps / self.total_steps
         return max(0.0, min(1.0, left / (1 - CONSTANT_SHARE)))
 
-    def preview(self, photograph: Tensor) -> Tensor:
-        """Return the photograph (1, 3, H, W), RGB in 0..1, as the generator paints it now."""
-        self.to_painting.eval()
-        try:
-            return stylize(self.to_painting, photograph.to(self.to_painting.device))
-        finally:
-            self.to_painting.train()
-
-    def checkpoint(self) -> dict[str, Tensor]:
-        """Return the weights of `to_painting`, on the CPU, as generator.load_generator reads them.
-
-        The other generator is of no use for a painter.
-        """
-        state = self.to_painting.state_dict()
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-
     def scale_learning_rate(self, factor: float) -> None:
         self.learning_rate *= factor
 
@@ -268,16 +257,6 @@ def fake_loss(judgement: Tensor) -> Tensor:
 def has_finite_gradient(parameters: Iterable[nn.Parameter]) -> bool:
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     return bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients)))
-
-
-def set_random_weights(network: nn.Module, random: torch.Generator) -> None:
-    """Give all convolutions of a network on the CPU the weights that the paper starts with."""
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                module.weight.normal_(0, STANDARD_DEVIATION, generator=random)
-                if module.bias is not None:
-                    module.bias.zero_()
 
 
 def default_steps(paintings: Photographs) -> int:

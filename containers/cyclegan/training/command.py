@@ -33,7 +33,7 @@ from containers.serving.storage import check_url
 from ..generator import CheckpointError
 from .loop import Report, TrainingError
 from .options import Options, from_hyperparameters, parse_command_line
-from .painter import Files, read_sources, train_painter
+from .painter import Files, Sources, read_sources, train_painter
 
 FAILURE = 1
 # As a shell reports a process that SIGTERM has ended
@@ -64,45 +64,49 @@ def run_command_line(arguments: Sequence[str], stop: threading.Event) -> int:
         # All of them, so that the last one fails before the first one is trained
         sources = [read_sources(options) for options in trainings]
         for options, source in zip(trainings, sources, strict=True):
-            files = Files.of(options)
-            for note in source.notes:
-                print(f"Left out: {note}", file=sys.stderr)
-            if source.remark:
-                print(source.remark)
-            pictures = f"{len(source.photographs.paths)} photographs"
-            if source.paintings is not None:
-                pictures = f"{len(source.paintings.paths)} paintings and {pictures}"
-            print(
-                f"Training {options.name} from {pictures} on "
-                f"{device_report(best_device())['device']}. Watch {files.preview}"
-            )
-            with tqdm(total=None, unit="step", disable=None) as bar:
-                last_line = -SECONDS_BETWEEN_LINES
-
-                def report(progress: Report, _: Image.Image, bar: tqdm = bar) -> None:
-                    nonlocal last_line
-                    bar.total = progress.total_steps
-                    bar.set_postfix_str(in_words(progress))
-                    bar.update(progress.step - bar.n)
-                    # Into a file or the log of a container
-                    if bar.disable and progress.seconds >= last_line + SECONDS_BETWEEN_LINES:
-                        print(
-                            f"step {progress.step} of {progress.total_steps}: {in_words(progress)}",
-                            flush=True,
-                        )
-                        last_line = progress.seconds
-
-                def trouble(sentence: str, bar: tqdm = bar) -> None:
-                    bar.write(sentence, file=sys.stderr)
-
-                finished = train_painter(options, source, report, trouble, stop.is_set)
-            if not finished:
+            if not train_in_terminal(options, source, stop):
                 print("Stopped. The same command goes on from here.", file=sys.stderr)
                 return STOPPED
-            print(f"{files.checkpoint}: the painter. {files.preview}: what it paints.")
     except (TrainingError, ValueError) as error:
         return complain(str(error))
     return 0
+
+
+def train_in_terminal(options: Options, sources: Sources, stop: threading.Event) -> bool:
+    """Train one painter, and print what a person wants to know. Return whether it is finished."""
+    files = Files.of(options)
+    for note in sources.notes:
+        print(f"Left out: {note}", file=sys.stderr)
+    if sources.remark:
+        print(sources.remark)
+    pictures = f"{len(sources.photographs.paths)} photographs"
+    if sources.paintings is not None:
+        pictures = f"{len(sources.paintings.paths)} paintings and {pictures}"
+    device = device_report(best_device())["device"]
+    print(f"Training {options.name} from {pictures} on {device}. Watch {files.preview}")
+
+    # disable=None hides the bar unless standard error is a terminal
+    with tqdm(unit="step", disable=None) as bar:
+        last_line = -SECONDS_BETWEEN_LINES
+
+        def report(progress: Report, _: Image.Image) -> None:
+            nonlocal last_line
+            bar.total = progress.total_steps
+            bar.set_postfix_str(in_words(progress))
+            bar.update(progress.step - bar.n)
+            # Into a file or the log of a container
+            if bar.disable and progress.seconds >= last_line + SECONDS_BETWEEN_LINES:
+                step = f"step {progress.step} of {progress.total_steps}"
+                print(f"{step}: {in_words(progress)}", flush=True)
+                last_line = progress.seconds
+
+        def trouble(sentence: str) -> None:
+            bar.write(sentence, file=sys.stderr)
+
+        finished = train_painter(options, sources, report, trouble, stop.is_set)
+    if finished:
+        print(f"{files.checkpoint}: the painter. {files.preview}: what it paints.")
+    return finished
 
 
 def in_words(progress: Report) -> str:

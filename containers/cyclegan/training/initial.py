@@ -24,20 +24,32 @@ def fresh_generator(layout: Layout, random: torch.Generator) -> Generator:
     starts as the identity, so that the first pictures are photographs already.
     """
     generator = Generator(layout)
-    with torch.no_grad():
-        for module in generator.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                inputs = module.in_channels * module.kernel_size[0] * module.kernel_size[1]
-                module.weight.normal_(0, (2 / inputs) ** 0.5, generator=random)
-                if module.bias is not None:
-                    module.bias.zero_()
-        if layout.affine:
+    set_random_weights(generator, random)
+    if layout.affine:
+        with torch.no_grad():
             for block in generator.modules():
                 if isinstance(block, ResnetBlock):
                     last = block.conv_block[-1]
                     assert isinstance(last, InstanceNorm)
                     last.weight.zero_()
     return generator
+
+
+def set_random_weights(
+    network: nn.Module, random: torch.Generator, deviation: float | None = None
+) -> None:
+    """Give all convolutions of a network on the CPU normal weights, and biases of 0.
+
+    deviation: their standard deviation; None for that of He et al. (2015).
+    """
+    with torch.no_grad():
+        for module in network.modules():
+            if not isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                continue
+            inputs = module.in_channels * module.kernel_size[0] * module.kernel_size[1]
+            module.weight.normal_(0, deviation or (2 / inputs) ** 0.5, generator=random)
+            if module.bias is not None:
+                module.bias.zero_()
 
 
 def generator_from(path: Path, layout: Layout) -> Generator:

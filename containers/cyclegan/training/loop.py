@@ -14,10 +14,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import torch
-from torch import Tensor
 
 # {"loss": the sum that is minimized, and its parts by name}
 Losses = dict[str, float]
@@ -47,12 +46,6 @@ class Training(Protocol):
 
     def step(self) -> Losses:
         """Take one step. Raises FloatingPointError if a loss is not finite."""
-
-    def preview(self, photograph: Tensor) -> Tensor:
-        """Return the photograph (1, 3, H, W), RGB in 0..1, as the generator paints it now."""
-
-    def checkpoint(self) -> dict[str, Tensor]:
-        """Return the generator's weights, as generator.load_generator reads them."""
 
     def scale_learning_rate(self, factor: float) -> None: ...
 
@@ -223,16 +216,16 @@ def save(training: Training, run: Run, path: Path) -> None:
         "total_steps": training.total_steps,
         "training": training.state_dict(),
     }
-    write_atomically(path, state)
+    write_atomically(path, lambda file: torch.save(state, file))
 
 
-def write_atomically(path: Path, content: dict[str, Any]) -> None:
-    """Write what torch.save writes, as a whole or not at all. Raises TrainingError."""
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Replace a file by what `write` writes, as a whole or not at all. Raises TrainingError."""
     new = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with new.open("wb") as file:
-            torch.save(content, file)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(new, path)

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..styles import NAME_PATTERN
 from .loop import TrainingError
+from .pictures import find_pictures
 
-NAME = re.compile("[a-z0-9][a-z0-9_-]{0,31}")
 LAYOUTS = ("stylebot", "official")
 MINUTES = (0.1, 20160.0)
 FILTERS = (8, 128)
+HYPERPARAMETERS = {
+    "name",
+    "minutes",
+    "steps",
+    "filters",
+    "layout",
+    "seed",
+    "models_url",
+    "progress_url",
+}
 
 DESCRIPTION = """\
 Train a painter of your own.
@@ -140,27 +150,16 @@ def from_hyperparameters(given: dict[str, str], channels: dict[str, Path], outpu
     style, paintings, photos, from.
     Raises TrainingError if one is unknown, or its value is.
     """
-    known = {
-        "name",
-        "minutes",
-        "steps",
-        "filters",
-        "layout",
-        "seed",
-        "models_url",
-        "progress_url",
-    }
     # SageMaker's own, such as sagemaker_program, are for its toolkits
     wanted = {name: text for name, text in given.items() if not name.startswith("sagemaker_")}
-    unknown = sorted(wanted.keys() - known)
+    unknown = sorted(wanted.keys() - HYPERPARAMETERS)
     if unknown:
         raise TrainingError(
-            f"There is no hyperparameter {unknown[0]!r}. Known are: {', '.join(sorted(known))}."
+            f"There is no hyperparameter {unknown[0]!r}. "
+            f"Known are: {', '.join(sorted(HYPERPARAMETERS))}."
         )
     if "name" not in wanted:
         raise TrainingError("The hyperparameter name is missing: the painter's, such as klimt.")
-
-    from .pictures import find_pictures
 
     start = None
     if "from" in channels:
@@ -216,7 +215,7 @@ def whole_number(given: dict[str, str], name: str) -> int | None:
 
 def check(options: Options) -> None:
     """Raise TrainingError if a value is not allowed, or two contradict each other."""
-    if not NAME.fullmatch(options.name):
+    if not NAME_PATTERN.fullmatch(options.name):
         raise TrainingError(
             f"{options.name!r} is no name for a painter: use up to 32 small letters, digits, _ "
             "and -, such as klimt."
@@ -225,13 +224,13 @@ def check(options: Options) -> None:
         raise TrainingError("Give either pictures of a style, or a folder of paintings.")
     if not options.styles and not options.paintings:
         raise TrainingError(
-            "There is nothing to learn from: give --style PICTURE (in SageMaker channel style), "
-            "or --paintings DIR."
+            "There is nothing to learn from: give --style PICTURE or --paintings DIR. "
+            "A SageMaker job has the channels style and paintings for them."
         )
     if options.paintings and not options.photos:
         raise TrainingError(
-            "Paintings alone are not enough: give --photos DIR as well (in SageMaker channel "
-            "photos), a few hundred photographs of what the painter shall paint."
+            "Paintings alone are not enough: give --photos DIR as well (the channel photos of a "
+            "SageMaker job), a few hundred photographs of what the painter shall paint."
         )
     if options.minutes is None and not options.paintings:
         raise TrainingError("minutes is missing.")

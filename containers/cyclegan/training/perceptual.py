@@ -16,7 +16,7 @@ from containers.nst import losses
 from containers.nst.images import match_colors, resize_style
 from containers.nst.vgg import VGG19
 
-from ..generator import Generator, stylize
+from ..generator import Generator
 from .loop import Losses, mean_losses
 from .pictures import Photographs
 
@@ -141,19 +141,6 @@ class PerceptualTraining:
         """Return the factor of the learning rate: up in WARM_UP_STEPS, then half a cosine down."""
         warm_up = min(1.0, (self.steps + 1) / WARM_UP_STEPS)
         return warm_up * 0.5 * (1 + math.cos(math.pi * self.progress()))
-
-    def preview(self, photograph: Tensor) -> Tensor:
-        """Return the photograph (1, 3, H, W), RGB in 0..1, as the generator paints it now."""
-        self.generator.eval()
-        try:
-            return stylize(self.generator, photograph.to(self.network.device))
-        finally:
-            self.generator.train()
-
-    def checkpoint(self) -> dict[str, Tensor]:
-        """Return the generator's weights, on the CPU, as generator.load_generator reads them."""
-        state = self.generator.state_dict()
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
     def scale_learning_rate(self, factor: float) -> None:
         self.learning_rate *= factor
