@@ -34,6 +34,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import cached_property
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -54,6 +55,8 @@ MODELS_PREFIX = "models/"
 TRAINING_PREFIX = "training/"
 CATALOG_KEY = "models/catalog.json"
 TRAINING_TEMPLATE_KEY = "models/training.json"
+LESSONS_PREFIX = "training/lessons/"
+PAINTER_PATTERN = r"[a-z0-9][a-z0-9_-]{0,31}"  # the name of a painter that is trained
 INVOCATION_SECONDS = 900  # the longest time that a model may work on one request
 
 # What we accept from users. getFile delivers at most 20 MB.
@@ -81,6 +84,10 @@ BACKOFF_SECONDS = 0.5  # the pause after a failed step; it doubles with each fur
 MAX_BACKOFF_SECONDS = 30.0
 ANSWER_DAYS = 1  # answers of the models older than this belong to no job
 CATALOG_SECONDS = 30  # between two looks at the catalog of styles
+LESSON_SECONDS = 5  # between two looks at a painter's training
+LESSON_DEADLINE_SECONDS = 12 * 3600  # from its creation to its failure, with all waiting for Spot
+LESSON_START_SECONDS = 300  # a training job may be unknown for so long after its creation
+TRAINING_NAME_LENGTH = 63  # SageMaker's limit
 CATALOG_STYLES = 100  # Telegram shows no more buttons under a message
 
 S3_ERRORS = (BotoCoreError, ClientError)
@@ -267,12 +274,55 @@ TEXTS = {
         "Бот закрыт. Ваш номер: {user}. {support}",
     ),
     "stats": Text("{health}", "{health}"),
+    "help_admin": Text(
+        "/teach NAME, written under a picture, trains a new painter. /stats tells figures.",
+        "/teach ИМЯ под картинкой обучает нового художника. /stats покажет цифры.",
+    ),
+    "ask_lesson": Text(
+        "Send me the picture that the new painter shall learn from.",
+        "Пришлите картинку, по которой будет учиться новый художник.",
+    ),
+    "painter_name": Text(
+        "Give the painter a name of small letters, digits, _ and -, such as /teach klimt",
+        "Назовите художника строчными латинскими буквами, цифрами, _ и -, например /teach klimt",
+    ),
+    "painter_exists": Text(
+        "There is a painter of this name already: choose another name.",
+        "Художник с таким именем уже есть: выберите другое имя.",
+    ),
+    "no_training": Text(
+        "Painters cannot be trained here: ./deploy.py up sets that up.",
+        "Здесь нельзя обучать художников: это настраивает ./deploy.py up.",
+    ),
+    "lesson_started": Text("Training the painter {name}.", "Обучаю художника {name}."),
+    "lesson_waits": Text("Waiting for a machine.", "Жду машину."),
+    "lesson_catalog": Text(
+        "It is trained. Now it paints its sample, which takes a few minutes if the model sleeps.",
+        "Он обучен. Теперь он рисует образец; если модель спит, это займёт несколько минут.",
+    ),
+    "lesson_done": Text(
+        "{name} is ready. Send me a photo and choose {name}.",
+        "{name} готов. Пришлите фотографию и выберите {name}.",
+    ),
+    "lesson_stopped": Text(
+        "The training of {name} has been stopped.", "Обучение художника {name} остановлено."
+    ),
+    "lesson_failed": Text(
+        "The training of {name} has failed: {reason} You can try again with /teach {name}",
+        "Обучение художника {name} не удалось: {reason} Попробуйте ещё раз: /teach {name}",
+    ),
+    "lesson_unusable": Text(
+        "the model cannot use what was trained; its log tells why.",
+        "модель не может использовать то, что обучено; причина в её журнале.",
+    ),
+    "lesson_lost": Text("SageMaker does not know it any more.", "SageMaker больше не знает о нём."),
     "update_failed": Text(
         "Something went wrong on my side. Please try again.",
         "У меня что-то сломалось. Попробуйте ещё раз.",
     ),
     "accepted": Text("Painting your photo: {style}.", "Рисую ваше фото: {style}."),
     "seconds_left": Text("about {seconds} s left", "ещё {seconds} с"),
+    "minutes_left": Text("about {minutes} min left", "ещё {minutes} мин"),
     "waking": Text(
         "The model is waking up (a few minutes) or busy.",
         "Модель просыпается (несколько минут) или занята.",
@@ -461,10 +511,12 @@ class Finished(NamedTuple):
 class Chat:
     """The state of a chat, stored at chats/<chat>.json.
 
-    It waits for a photo, or for a style (`content` is set), or for its job (`job_id` is set).
+    It waits for a photo, or for a style (`content` is set), or for its job (`job_id` is set), or
+    for a picture to train a painter with (`lesson_name` is set, whatever else is).
 
     Schema, version 2: {"version", "content": null or an image, "job": null or an id,
-    "history": [{"job", "request"}], "seen": [update ids], "reply": [keys of texts]}.
+    "history": [{"job", "request"}], "seen": [update ids], "reply": [keys of texts],
+    "lesson": null or a painter's name}. "lesson" may be missing.
     Version 1 had no "version", and "kept": {job: request} for the history.
     """
 
@@ -473,6 +525,7 @@ class Chat:
     history: tuple[Finished, ...] = ()  # the newest last
     seen: tuple[int, ...] = ()  # the updates handled last. Their ids may restart, so no "<"
     reply: tuple[str, ...] = ()  # keys of the texts that answer the last update of `seen`
+    lesson_name: str | None = None  # of the painter that the next picture is for
 
     def find_request(self, job_id: str) -> PaintRequest | None:
         for finished in self.history:
@@ -497,6 +550,7 @@ class Chat:
             "history": history,
             "seen": list(self.seen),
             "reply": list(self.reply),
+            "lesson": self.lesson_name,
         }
 
     @classmethod
@@ -515,6 +569,7 @@ class Chat:
             ),
             seen=tuple(value.get("seen", ())),
             reply=tuple(value.get("reply", ())),
+            lesson_name=value.get("lesson"),
         )
 
 
@@ -631,6 +686,92 @@ class PaintJob:
             status_message=value["status_message"],
             result_keys=ResultKeys(*keys) if keys else None,
             sent=value["sent"],
+        )
+
+
+class LessonRequest(NamedTuple):
+    """A painter to train: its name, and the picture that it learns from."""
+
+    name: str
+    picture: ImageRef
+
+
+class LessonStep(str, Enum):
+    """The step that a lesson takes next. The state diagram is at Lessons."""
+
+    SUBMIT = "start"
+    TRAIN = "train"
+    CATALOG = "catalog"
+    STOP = "stop"
+
+
+@dataclass
+class Lesson:
+    """The training of a painter, stored at training/lessons/<id>.json until its end is told.
+
+    A chat does not own its lessons: it goes on painting beside them. Only the thread that serves
+    the chat changes a lesson.
+
+    Schema, version 1: the fields down to `result_keys`, with "version".
+    """
+
+    id: str  # of the update that asked for it
+    chat: int
+    thread: int | None
+    language: str
+    name: str  # of the painter
+    picture: ImageRef
+    step: LessonStep = LessonStep.SUBMIT
+    created: float = field(default_factory=time.time)
+    training_job: str = ""  # its name; "" until it is known
+    status_message: int | None = None
+    result_keys: ResultKeys | None = None  # of the request for a new catalog
+
+    # Not stored
+    retry: Retry = field(default_factory=Retry)
+    error_code: ErrorCode | None = None
+    last_look: float = 0.0  # of time.monotonic()
+    status_text: str = ""
+
+    @property
+    def key(self) -> str:
+        return f"{LESSONS_PREFIX}{self.id}.json"
+
+    def training_key(self, name: str) -> str:
+        """Return the key of one of the files of its training job."""
+        return f"{TRAINING_PREFIX}{self.training_job}/{name}"
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "version": 1,
+            "id": self.id,
+            "chat": self.chat,
+            "thread": self.thread,
+            "language": self.language,
+            "name": self.name,
+            "picture": self.picture.to_json(),
+            "step": self.step.value,
+            "created": self.created,
+            "training_job": self.training_job,
+            "status_message": self.status_message,
+            "result_keys": list(self.result_keys) if self.result_keys else None,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Json]) -> Lesson:
+        keys = value["result_keys"]
+        return cls(
+            id=value["id"],
+            chat=value["chat"],
+            thread=value["thread"],
+            language=value["language"],
+            name=value["name"],
+            picture=ImageRef.from_json(value["picture"]),
+            step=LessonStep(value["step"]),
+            created=value["created"],
+            training_job=value["training_job"],
+            status_message=value["status_message"],
+            result_keys=ResultKeys(*keys) if keys else None,
         )
 
 
@@ -925,6 +1066,13 @@ class Store:
     def save_job(self, job: PaintJob) -> None:
         self.put_json(job.key("job.json"), job.to_json())
 
+    def load_lesson(self, lesson_id: str) -> Lesson | None:
+        value, _ = self.get_json(f"{LESSONS_PREFIX}{lesson_id}.json")
+        return Lesson.from_json(value) if value else None
+
+    def save_lesson(self, lesson: Lesson) -> None:
+        self.put_json(lesson.key, lesson.to_json())
+
     def delete_job_objects(self, job_id: str, *more: str) -> None:
         items, _ = self.list_page(f"{JOBS_PREFIX}{job_id}/")
         self.delete([*(item["Key"] for item in items), *more])
@@ -965,6 +1113,11 @@ class StyleCatalog:
                 self._next_look = time.monotonic() + CATALOG_SECONDS
                 self._look()
             return self._catalog
+
+    def look_again(self) -> None:
+        """Read the catalog when the styles are asked for next, since it has changed."""
+        with self._lock:
+            self._next_look = 0.0
 
     def _look(self) -> None:
         """Read the catalog if it has changed. The caller holds _lock."""
@@ -1062,6 +1215,94 @@ class Models:
         return parse_failure(data.decode(errors="replace"))
 
 
+class Trainer:
+    """SageMaker's training jobs, one for each painter.
+
+    models/training.json holds the arguments of CreateTrainingJob that do not depend on the painter:
+    {"version": 1, "name_prefix", "arguments"}. `./deploy.py up` and `./local.sh` write it.
+    """
+
+    def __init__(self, connect: Callable[[], Any], store: Store) -> None:
+        self._connect = connect
+        self._store = store
+
+    @cached_property
+    def _sagemaker(self) -> Any:  # noqa: ANN401 - boto3's client
+        """boto3's client takes 17 MB, which a bot that trains no painters can do without."""
+        return self._connect()
+
+    def read_template(self) -> dict[str, Json] | None:
+        """Return the template, or None where no painter can be trained. Raises S3_ERRORS."""
+        template, _ = self._store.get_json(TRAINING_TEMPLATE_KEY)
+        is_whole = isinstance(template.get("arguments"), dict)
+        if template.get("version") != 1 or not is_whole:
+            return None
+        return template
+
+    def create(self, lesson: Lesson, template: Mapping[str, Json]) -> None:
+        """Start the lesson's training job, unless it has been started. Raises S3_ERRORS."""
+        url = self._store.url(lesson.training_key(""))
+        channel = {
+            "ChannelName": "style",
+            "DataSource": {
+                "S3DataSource": {
+                    "S3DataType": "S3Prefix",
+                    "S3Uri": f"{url}style/",
+                    "S3DataDistributionType": "FullyReplicated",
+                }
+            },
+        }
+        arguments = {
+            **template["arguments"],
+            "TrainingJobName": lesson.training_job,
+            "HyperParameters": {
+                "name": lesson.name,
+                "models_url": self._store.url(MODELS_PREFIX),
+                "progress_url": f"{url}progress.json",
+            },
+            "InputDataConfig": [channel],
+            "OutputDataConfig": {"S3OutputPath": self._store.url(TRAINING_PREFIX)},
+            "CheckpointConfig": {"S3Uri": f"{url}checkpoints/"},
+        }
+        try:
+            self._sagemaker.create_training_job(**arguments)
+        except self._sagemaker.exceptions.ResourceInUse:
+            log.info("the training job %s exists", lesson.training_job)
+
+    def describe(self, name: str) -> dict[str, Json] | None:
+        """Return a training job, or None where SageMaker knows none of this name."""
+        try:
+            job: dict[str, Json] = self._sagemaker.describe_training_job(TrainingJobName=name)
+        except ClientError as error:
+            if is_unknown_job(error):
+                return None
+            raise
+        return job
+
+    def stop(self, name: str) -> None:
+        """Ask a training job to stop. It is all right if there is none, or none that runs."""
+        try:
+            self._sagemaker.stop_training_job(TrainingJobName=name)
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ValidationException":
+                raise
+            log.info("the training job %s is not stopped: %s", name, error)
+
+
+def is_unknown_job(error: ClientError) -> bool:
+    """Whether SageMaker says that there is no such training job, in one of its two ways."""
+    about = error.response["Error"]
+    is_not_found = "not found" in about.get("Message", "")
+    return about["Code"] == "ResourceNotFound" or is_not_found
+
+
+def training_job_name(prefix: str, painter: str, lesson_id: str) -> str:
+    """Return PREFIX + PAINTER + "-" + ID. SageMaker allows 63 characters, and no underscore."""
+    ending = f"-{lesson_id}"
+    room = TRAINING_NAME_LENGTH - len(prefix) - len(ending)
+    return prefix + painter.replace("_", "-")[:room].strip("-") + ending
+
+
 def key_of(location: str) -> str:
     """Return the key of an address such as s3://bucket/async/output/1.out."""
     return location.split("/", 3)[3]
@@ -1086,6 +1327,13 @@ class Command(NamedTuple):
     name: str  # without the slash, in lower case
 
 
+class Teach(NamedTuple):
+    """The command /teach NAME, with the picture above it or in the message that it replies to."""
+
+    name: str  # in lower case; not checked
+    picture: ImageRef | Rejected | None
+
+
 class Words(NamedTuple):
     """Text that is no command."""
 
@@ -1105,7 +1353,7 @@ class Button(NamedTuple):
     argument: str  # a style's name, or the id of the job under whose message the button stands
 
 
-Event = Command | Words | ImageRef | Rejected | Button
+Event = Command | Teach | Words | ImageRef | Rejected | Button
 
 
 @dataclass(frozen=True)
@@ -1120,11 +1368,13 @@ class Incoming:
 
 @dataclass(frozen=True)
 class Decision:
-    """A chat's new state, the keys of the texts to answer with, and what to paint, if anything."""
+    """A chat's new state, the keys of the texts to answer with, and what to paint or to train."""
 
     chat: Chat
     reply: tuple[str, ...] = ()
     request: PaintRequest | None = None
+    lesson: LessonRequest | None = None
+    stop_lesson: str = ""  # the id of a lesson to stop
 
 
 def chat_of(raw: Mapping[str, Json]) -> int:
@@ -1168,14 +1418,26 @@ def read_update(raw: Mapping[str, Json], bot_name: str) -> Incoming | None:
 def read_message(message: Mapping[str, Json], bot_name: str) -> Event | None:
     """Return what a message says, or None for another bot's command."""
     words = message.get("text", "").strip()
-    if not words:
+    caption = message.get("caption", "").strip()
+    if not words and not caption.startswith("/teach"):
         return read_file(message)
-    if not words.startswith("/"):
+    if words and not words.startswith("/"):
         return Words(words)
-    name, _, addressee = words[1:].split(" ")[0].lower().partition("@")
+    command, *arguments = re.split(r"\s+", (words or caption)[1:].lower())
+    name, _, addressee = command.partition("@")
     if addressee not in ("", bot_name.lower()):
         return None
+    if name == "teach":
+        return Teach(" ".join(arguments), find_picture(message))
     return Command(name)
+
+
+def find_picture(message: Mapping[str, Json]) -> ImageRef | Rejected | None:
+    """Return the picture of a command: its message's own, or that of the message it replies to."""
+    for source in (message, message.get("reply_to_message") or {}):
+        if "photo" in source or "document" in source:
+            return read_file(source)
+    return None
 
 
 def read_file(message: Mapping[str, Json]) -> ImageRef | Rejected:
@@ -1201,10 +1463,16 @@ def transition(chat: Chat, incoming: Incoming, config: Config, styles: Styles) -
         return Decision(chat, ("private",))
     if isinstance(event, Button):
         return press_button(chat, event, styles)
+    if isinstance(event, Teach) and not is_admin:
+        event = Command("teach")
     if isinstance(event, Command):
         return run_command(chat, event, is_admin)
+    if isinstance(event, Teach):
+        return teach(chat, event, styles)
     if isinstance(event, Rejected):
         return ask(chat, event.reason)
+    if chat.lesson_name and isinstance(event, ImageRef):
+        return start_lesson(chat, chat.lesson_name, event)
     if chat.job_id:
         return ask(chat)
     if isinstance(event, ImageRef):
@@ -1214,9 +1482,11 @@ def transition(chat: Chat, incoming: Incoming, config: Config, styles: Styles) -
 
 def ask(chat: Chat, reason: str = "") -> Decision:
     """Say what the chat waits for, after the reason why what came was something else."""
-    if chat.job_id:
+    if chat.job_id and not chat.lesson_name:
         return Decision(chat, ("busy",))
     wanted = "ask_style" if chat.content else "ask_content"
+    if chat.lesson_name:
+        wanted = "ask_lesson"
     if reason:
         return Decision(chat, (reason, wanted))
     return Decision(chat, (wanted,))
@@ -1224,16 +1494,32 @@ def ask(chat: Chat, reason: str = "") -> Decision:
 
 def run_command(chat: Chat, command: Command, is_admin: bool) -> Decision:
     if command.name == "help":
-        return Decision(chat, ("help",))
+        return Decision(chat, ("help", "help_admin") if is_admin else ("help",))
     if command.name == "stats" and is_admin:
         return Decision(chat, ("stats",))
     if command.name == "start":
-        return ask(replace(chat, content=None), "hello")
+        return ask(replace(chat, content=None, lesson_name=None), "hello")
     if command.name == "cancel":
-        had_something = chat.job_id or chat.content
-        idle = replace(chat, content=None, job_id=None)
+        had_something = chat.job_id or chat.content or chat.lesson_name
+        idle = replace(chat, content=None, job_id=None, lesson_name=None)
         return ask(idle, "cancelled" if had_something else "nothing_to_cancel")
     return ask(chat, "unknown_command")
+
+
+def teach(chat: Chat, command: Teach, styles: Styles) -> Decision:
+    """Train a painter with the picture of the command, or else with the next one."""
+    if not re.fullmatch(PAINTER_PATTERN, command.name):
+        return Decision(chat, ("painter_name",))
+    if command.name in styles.labels:
+        return Decision(chat, ("painter_exists",))
+    if isinstance(command.picture, ImageRef):
+        return start_lesson(chat, command.name, command.picture)
+    waiting = replace(chat, lesson_name=command.name)
+    return ask(waiting, command.picture.reason if command.picture else "")
+
+
+def start_lesson(chat: Chat, name: str, picture: ImageRef) -> Decision:
+    return Decision(replace(chat, lesson_name=None), lesson=LessonRequest(name, picture))
 
 
 def take_picture(chat: Chat, image: ImageRef) -> Decision:
@@ -1254,6 +1540,8 @@ def take_words(chat: Chat, words: Words, styles: Styles) -> Decision:
 
 
 def press_button(chat: Chat, button: Button, styles: Styles) -> Decision:
+    if button.verb == "unteach":
+        return Decision(chat, stop_lesson=button.argument)
     if button.verb == "cancel" and button.argument == chat.job_id:  # not an older job's button
         return ask(replace(chat, job_id=None), "cancelled")
     if chat.job_id or button.verb == "cancel":
@@ -1355,7 +1643,9 @@ def progress_line(language: str, progress: Mapping[str, Json]) -> str:
     seconds = progress.get("seconds_left")
     if seconds is None:
         return line
-    return f"{line}, {translate(language, 'seconds_left', seconds=round(seconds))}"
+    if seconds < 100:
+        return f"{line}, {translate(language, 'seconds_left', seconds=round(seconds))}"
+    return f"{line}, {translate(language, 'minutes_left', minutes=round(seconds / 60))}"
 
 
 # ---------------------------------------------------------------- errors
@@ -1384,12 +1674,16 @@ def classify_error(error: Exception, attempts: int) -> ErrorCode | None:
     if isinstance(error, TelegramError):
         return classify_telegram_error(error, attempts)
     if isinstance(error, ClientError) and error.operation_name == "InvokeEndpointAsync":
-        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-        may_pass = status >= 429 or "Throttl" in str(error)
-        return None if may_pass else ErrorCode.ENDPOINT
+        return None if may_pass(error) else ErrorCode.ENDPOINT
     if isinstance(error, S3_ERRORS):
         return None
     return ErrorCode.INTERNAL
+
+
+def may_pass(error: ClientError) -> bool:
+    """Whether AWS may answer the same call otherwise later."""
+    status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+    return int(status) >= 429 or "Throttl" in str(error)
 
 
 def classify_telegram_error(error: TelegramError, attempts: int) -> ErrorCode | None:
@@ -1439,6 +1733,49 @@ class Messenger:
             if error.new_chat:
                 self.store.move_chat(chat, error.new_chat)
             raise
+
+    def show_status(
+        self, chat: int, message_id: int, words: str, preview: bytes, buttons: Json
+    ) -> None:
+        """Let a message say something else, with a picture where there is one."""
+        if preview and self.show_picture(chat, message_id, "photo", preview, words, buttons):
+            return
+        message = {"chat_id": chat, "message_id": message_id, "reply_markup": buttons}
+        try:
+            self.telegram.call("editMessageText", text=words, **message)
+        except TelegramError as error:
+            if error.code != 400:
+                raise
+            if "no text" in error.description:  # an earlier preview has made it a photo
+                self.telegram.call("editMessageCaption", caption=words, **message)
+            elif "not modified" not in error.description:
+                raise
+
+    def show_picture(
+        self,
+        chat: int,
+        message_id: int,
+        kind: str,
+        file: bytes | tuple[str, bytes],
+        caption: str,
+        buttons: Json,
+    ) -> bool:
+        """Turn a message into a picture. False where the server cannot do that."""
+        media = {"type": kind, "media": "attach://file", "caption": caption}
+        try:
+            self.telegram.call(
+                "editMessageMedia",
+                files={"file": file},
+                chat_id=chat,
+                message_id=message_id,
+                media=media,
+                reply_markup=buttons,
+            )
+        except TelegramError as error:
+            if error.code not in (400, 404, 501):
+                raise
+            return "not modified" in error.description
+        return True
 
 
 class UploadedSheet(NamedTuple):
@@ -1515,6 +1852,7 @@ class UpdateHandler:
     catalog: StyleCatalog
     sheet: SheetSender
     runner: JobRunner
+    lessons: Lessons
     metrics: Metrics
     bot_name: str = ""  # set before the first update
 
@@ -1552,10 +1890,18 @@ class UpdateHandler:
         decision = transition(before, incoming, self.config, self.catalog.styles())
         if decision.request and self.limit_is_reached(incoming.user):
             decision = Decision(before, ("daily_limit",))
+        if decision.lesson:
+            problem = self.lessons.find_problem(decision.lesson, str(update.id))
+            if problem:
+                decision = Decision(before, (problem,))
         after = decision.chat
         if decision.request:
             job = self.create_job(update, incoming, decision.request)
             after = replace(after, job_id=job.id)
+        if decision.lesson:
+            self.lessons.create(update, incoming, decision.lesson)
+        if decision.stop_lesson:
+            self.lessons.stop(decision.stop_lesson, update.chat)
         after = after.with_answer(update.id, decision.reply)
         self.store.save_chat(stored, after)
         if before.job_id and before.job_id != after.job_id:
@@ -1783,23 +2129,10 @@ class JobRunner:
             "sendChatAction", chat_id=job.chat, message_thread_id=job.thread, action="typing"
         )
         if job.status_message and words != job.status_text:
-            self.edit_status(job, words, base64.b64decode(progress.get("preview") or ""))
+            preview = base64.b64decode(progress.get("preview") or "")
+            buttons = job_buttons(job, [["cancel"]])
+            self.messenger.show_status(job.chat, job.status_message, words, preview, buttons)
         job.status_text = words
-
-    def edit_status(self, job: PaintJob, words: str, preview: bytes) -> None:
-        buttons = job_buttons(job, [["cancel"]])
-        if preview and self.show_in_status(job, "photo", preview, words, buttons):
-            return
-        message = {"chat_id": job.chat, "message_id": job.status_message, "reply_markup": buttons}
-        try:
-            self.telegram.call("editMessageText", text=words, **message)
-        except TelegramError as error:
-            if error.code != 400:
-                raise
-            if "no text" in error.description:  # an earlier preview has made it a photo
-                self.telegram.call("editMessageCaption", caption=words, **message)
-            elif "not modified" not in error.description:
-                raise
 
     def finish(self, job: PaintJob) -> None:
         """Send the picture, or say why there is none. The chat then gives up the job."""
@@ -1923,7 +2256,9 @@ class JobRunner:
         attempt = f"{kind}?"
         if attempt not in job.sent:
             self.record_sent(job, attempt)
-        elif self.show_in_status(job, kind, file, caption, buttons):
+        elif job.status_message and self.messenger.show_picture(
+            job.chat, job.status_message, kind, file, caption, buttons
+        ):
             job.status_message = None  # it holds the picture now, and must stay
             return self.record_sent(job, kind)
         try:
@@ -1948,35 +2283,247 @@ class JobRunner:
         self.store.save_job(job)
         return True
 
-    def show_in_status(
-        self, job: PaintJob, kind: str, file: bytes | tuple[str, bytes], caption: str, buttons: Json
-    ) -> bool:
-        """Turn the status message into a picture.
-
-        False where there is none, or the server cannot do that.
-        """
-        if not job.status_message:
-            return False
-        media = {"type": kind, "media": "attach://file", "caption": caption}
-        try:
-            self.telegram.call(
-                "editMessageMedia",
-                files={"file": file},
-                chat_id=job.chat,
-                message_id=job.status_message,
-                media=media,
-                reply_markup=buttons,
-            )
-        except TelegramError as error:
-            if error.code not in (400, 404, 501):
-                raise
-            return "not modified" in error.description
-        return True
-
 
 def is_refusal(error: TelegramError) -> bool:
     """Whether Telegram would refuse the same message again."""
     return error.code in (400, 403) and not error.new_chat
+
+
+# ---------------------------------------------------------------- painters that are trained
+
+
+class Lessons:
+    """Takes the pending lessons from step to step. Each step may be repeated after a kill.
+
+             a job trains            it is completed            the model has a new catalog
+    SUBMIT ---------------> TRAIN ------------------> CATALOG ------------------------------> end
+                              |                          |
+                              +--- the button Cancel ----+--> STOP ---------------------------> end
+
+    At the end the chat is told how it went, and the lesson's record is deleted.
+    """
+
+    def __init__(
+        self,
+        telegram: TelegramClient,
+        messenger: Messenger,
+        store: Store,
+        models: Models,
+        trainer: Trainer,
+        catalog: StyleCatalog,
+    ) -> None:
+        self.telegram = telegram
+        self.messenger = messenger
+        self.store = store
+        self.models = models
+        self.trainer = trainer
+        self.catalog = catalog
+        self._lock = threading.Lock()
+        self._lessons: dict[str, Lesson] = {}  # all that are pending, by id; guarded by _lock
+
+    # The lessons that are pending
+
+    def pending(self) -> list[Lesson]:
+        with self._lock:
+            return list(self._lessons.values())
+
+    def scan(self) -> None:
+        """Take up the lessons that an earlier process has left."""
+        items, _ = self.store.list_page(LESSONS_PREFIX)
+        for item in items:
+            lesson_id = item["Key"].removeprefix(LESSONS_PREFIX).removesuffix(".json")
+            with self._lock:
+                is_known = lesson_id in self._lessons
+            if not is_known:
+                self.add(self.store.load_lesson(lesson_id))
+
+    def add(self, lesson: Lesson | None) -> None:
+        with self._lock:
+            if lesson:
+                self._lessons.setdefault(lesson.id, lesson)
+
+    def find_problem(self, request: LessonRequest, lesson_id: str) -> str:
+        """Return the key of a text that says why a painter cannot be trained, or ""."""
+        others = [lesson for lesson in self.pending() if lesson.id != lesson_id]
+        if request.name in [lesson.name for lesson in others]:
+            return "painter_exists"
+        if self.trainer.read_template() is None:
+            return "no_training"
+        return ""
+
+    def create(self, update: Update, incoming: Incoming, request: LessonRequest) -> None:
+        """Store a lesson named after the update, unless an earlier try has stored it."""
+        lesson = self.store.load_lesson(str(update.id))
+        if lesson is None:
+            lesson = Lesson(
+                id=str(update.id),
+                chat=update.chat,
+                thread=incoming.thread,
+                language=incoming.language,
+                name=request.name,
+                picture=request.picture,
+            )
+            self.store.save_lesson(lesson)
+        self.add(lesson)
+
+    def stop(self, lesson_id: str, chat: int) -> None:
+        """Let a lesson of this chat stop with its next step."""
+        with self._lock:
+            lesson = self._lessons.get(lesson_id)
+        if lesson is None or lesson.chat != chat:
+            return
+        lesson.step = LessonStep.STOP
+        lesson.error_code = None
+        lesson.last_look = 0.0
+        self.store.save_lesson(lesson)
+
+    def is_due(self, lesson: Lesson, now: float) -> bool:
+        """Whether a lesson can take a step. now: of time.monotonic()."""
+        return now >= lesson.retry.not_before and now >= lesson.last_look + LESSON_SECONDS
+
+    # The steps
+
+    def advance(self, lesson: Lesson) -> None:
+        """Take the next step.
+
+        Raises TelegramError and S3_ERRORS, after which the step is repeated.
+        """
+        lesson.last_look = time.monotonic()
+        if lesson.error_code:
+            return self.fail(
+                lesson, translate(lesson.language, lesson.error_code.value, support="")
+            )
+        if lesson.step is LessonStep.STOP:
+            return self.stop_training(lesson)
+        if time.time() > lesson.created + LESSON_DEADLINE_SECONDS:
+            return self.fail(lesson, translate(lesson.language, ErrorCode.DEADLINE.value))
+        if lesson.step is LessonStep.SUBMIT:
+            return self.submit(lesson)
+        if lesson.step is LessonStep.TRAIN:
+            return self.follow(lesson)
+        return self.look_for_catalog(lesson)
+
+    def submit(self, lesson: Lesson) -> None:
+        """Tell that we begin, copy the picture to S3, and start the training job."""
+        template = self.trainer.read_template()
+        if template is None:
+            return self.fail(lesson, translate(lesson.language, "no_training"))
+        if not lesson.training_job:
+            prefix = str(template.get("name_prefix", ""))
+            lesson.training_job = training_job_name(prefix, lesson.name, lesson.id)
+            self.store.save_lesson(lesson)
+        if not lesson.status_message:
+            message = self.messenger.send(
+                lesson.chat,
+                lesson.thread,
+                "sendMessage",
+                text=self.status(lesson, "lesson_waits"),
+                reply_markup=lesson_buttons(lesson),
+            )
+            lesson.status_message = message.get("message_id")
+            self.store.save_lesson(lesson)
+
+        picture = self.telegram.download(lesson.picture.file_id)
+        self.store.put(lesson.training_key("style/picture.jpg"), picture)
+        try:
+            self.trainer.create(lesson, template)
+        except ClientError as error:
+            if may_pass(error):
+                raise
+            return self.fail(lesson, f"{error.response['Error']['Message'].rstrip('.')}.")
+        lesson.step = LessonStep.TRAIN
+        self.store.save_lesson(lesson)
+
+    def follow(self, lesson: Lesson) -> None:
+        """Show how far the training is; at its end ask the model for a new catalog."""
+        job = self.trainer.describe(lesson.training_job)
+        if job is None:
+            if time.time() < lesson.created + LESSON_START_SECONDS:
+                return
+            return self.fail(lesson, translate(lesson.language, "lesson_lost"))
+        status = job["TrainingJobStatus"]
+        if status == "Completed":
+            return self.request_catalog(lesson)
+        if status == "Failed":
+            reason = str(job.get("FailureReason", "")).removeprefix("AlgorithmError: ")
+            return self.fail(lesson, f"{reason[:500].rstrip('.')}.")
+        if status == "Stopped":
+            return self.end(lesson, translate(lesson.language, "lesson_stopped", name=lesson.name))
+        self.show_progress(lesson)
+
+    def show_progress(self, lesson: Lesson) -> None:
+        progress, _ = self.store.get_json(lesson.training_key("progress.json"))
+        words = self.status(lesson, "lesson_waits")
+        if progress.get("steps"):
+            words = f"{self.status(lesson)}\n{progress_line(lesson.language, progress)}"
+        self.show(lesson, words, base64.b64decode(progress.get("preview") or ""))
+
+    def status(self, lesson: Lesson, *more: str) -> str:
+        """Return the words of the status message."""
+        begun = translate(lesson.language, "lesson_started", name=lesson.name)
+        return "\n".join([begun, *(translate(lesson.language, key) for key in more)])
+
+    def show(self, lesson: Lesson, words: str, preview: bytes = b"") -> None:
+        """Let the status message say something else. The training does not depend on it."""
+        if not lesson.status_message or words == lesson.status_text:
+            return
+        buttons = lesson_buttons(lesson)
+        with contextlib.suppress(TelegramError):
+            self.messenger.show_status(lesson.chat, lesson.status_message, words, preview, buttons)
+            lesson.status_text = words
+
+    def request_catalog(self, lesson: Lesson) -> None:
+        """Let the model look for the new painter, and write what the bot offers."""
+        request_key = lesson.training_key("request.json")
+        self.store.put_json(request_key, {"catalog_url": self.store.url(CATALOG_KEY)})
+        lesson.result_keys = self.models.invoke("cyclegan", request_key, f"lesson-{lesson.id}")
+        lesson.step = LessonStep.CATALOG
+        self.store.save_lesson(lesson)
+        self.show(lesson, self.status(lesson, "lesson_catalog"))
+
+    def look_for_catalog(self, lesson: Lesson) -> None:
+        keys = lesson.result_keys
+        assert keys
+        if not self.models.has_answered(keys):
+            return
+        if not self.models.has_output(keys):
+            failure = self.models.read_failure(keys)
+            return self.fail(lesson, translate(lesson.language, failure.code.value, support=""))
+        if lesson.name not in self.models.read_output(keys).get("styles", ()):
+            return self.fail(lesson, translate(lesson.language, "lesson_unusable"))
+        self.catalog.look_again()
+        self.end(lesson, translate(lesson.language, "lesson_done", name=lesson.name))
+
+    def stop_training(self, lesson: Lesson) -> None:
+        if lesson.training_job:
+            self.trainer.stop(lesson.training_job)
+        self.end(lesson, translate(lesson.language, "lesson_stopped", name=lesson.name))
+
+    def fail(self, lesson: Lesson, reason: str) -> None:
+        log.warning("lesson %s: %s", lesson.id, reason)
+        words = translate(lesson.language, "lesson_failed", name=lesson.name, reason=reason)
+        self.end(lesson, words)
+
+    def end(self, lesson: Lesson, words: str) -> None:
+        """Tell how it went, take the button away, and forget the lesson."""
+        try:
+            self.messenger.send(lesson.chat, lesson.thread, "sendMessage", text=words)
+        except TelegramError as error:
+            if not is_refusal(error):
+                raise
+        if lesson.status_message:
+            self.telegram.try_call(
+                "editMessageReplyMarkup", chat_id=lesson.chat, message_id=lesson.status_message
+            )
+        self.store.delete([lesson.key, *(lesson.result_keys or ())])
+        self.models.forget(lesson.result_keys)
+        with self._lock:
+            self._lessons.pop(lesson.id, None)
+
+
+def lesson_buttons(lesson: Lesson) -> Json:
+    label = translate(lesson.language, "button_cancel")
+    return keyboard([[(label, f"unteach:{lesson.id}")]])
 
 
 # ---------------------------------------------------------------- who is served when
@@ -1994,12 +2541,14 @@ class Dispatcher:
         telegram: TelegramClient,
         handler: UpdateHandler,
         runner: JobRunner,
+        lessons: Lessons,
         models: Models,
         metrics: Metrics,
     ) -> None:
         self.telegram = telegram
         self.handler = handler
         self.runner = runner
+        self.lessons = lessons
         self.models = models
         self.metrics = metrics
         self._pool = ThreadPoolExecutor(WORKER_THREADS)
@@ -2032,9 +2581,14 @@ class Dispatcher:
                     self._serving.add(job.chat)
                     taken.add(job.chat)
                     self._pool.submit(self.take_step, job)
+            for lesson in self.lessons.pending():
+                if lesson.chat not in taken and self.lessons.is_due(lesson, now):
+                    self._serving.add(lesson.chat)
+                    taken.add(lesson.chat)
+                    self._pool.submit(self.take_lesson_step, lesson)
 
     def take_update(self, update: Update) -> None:
-        """Handle an update. This and take_step are where all errors of a chat end."""
+        """Handle an update. This and the next two are where all errors of a chat end."""
         try:
             self.handler.handle(update, self.health)
         except Exception as error:
@@ -2058,6 +2612,18 @@ class Dispatcher:
                 job.error_code = classify_error(error, job.retry.attempts)
         self.done_with(chat)
 
+    def take_lesson_step(self, lesson: Lesson) -> None:
+        chat = lesson.chat
+        try:
+            self.lessons.advance(lesson)
+            lesson.retry.attempts = 0
+        except Exception as error:
+            if isinstance(error, TelegramError) and error.new_chat:
+                lesson.chat = error.new_chat
+            self.plan_retry(lesson.retry, f"lesson {lesson.id}", error)
+            lesson.error_code = classify_error(error, lesson.retry.attempts)
+        self.done_with(chat)
+
     def plan_retry(self, retry: Retry, what: str, error: Exception) -> None:
         retry.attempts += 1
         seconds = log_and_back_off(self.metrics, what, error, retry.attempts)
@@ -2075,7 +2641,10 @@ class Dispatcher:
         """
         for second in count():
             try:
-                if second < 120 or second % 600 == 0 or self.runner.pending():
+                is_time = second < 120 or second % 600 == 0
+                if is_time:
+                    self.lessons.scan()
+                if is_time or self.runner.pending() or self.lessons.pending():
                     self.models.scan_answers()
                     self.runner.scan_jobs()
                     self.runner.mark_answered()
@@ -2189,24 +2758,37 @@ def raise_stop_signal(*_: object) -> None:
 class Bot:
     """All parts, wired together."""
 
-    def __init__(self, config: Config, telegram: TelegramClient, s3: Any, runtime: Any) -> None:  # noqa: ANN401 - boto3's clients
+    def __init__(
+        self,
+        config: Config,
+        telegram: TelegramClient,
+        s3: Any,  # noqa: ANN401 - boto3's clients
+        runtime: Any,  # noqa: ANN401
+        connect_sagemaker: Callable[[], Any],
+    ) -> None:
         metrics = Metrics()
         self.telegram = telegram
         self.store = Store(s3, config.bucket)
         self.models = Models(runtime, self.store, config.endpoints)
         messenger = Messenger(telegram, self.store)
         self.runner = JobRunner(config, telegram, messenger, self.store, self.models, metrics)
+        catalog = StyleCatalog(self.store, config.styles)
+        trainer = Trainer(connect_sagemaker, self.store)
+        self.lessons = Lessons(telegram, messenger, self.store, self.models, trainer, catalog)
         self.handler = UpdateHandler(
             config,
             telegram,
             messenger,
             self.store,
-            StyleCatalog(self.store, config.styles),
+            catalog,
             SheetSender(messenger, self.store),
             self.runner,
+            self.lessons,
             metrics,
         )
-        self.dispatcher = Dispatcher(telegram, self.handler, self.runner, self.models, metrics)
+        self.dispatcher = Dispatcher(
+            telegram, self.handler, self.runner, self.lessons, self.models, metrics
+        )
 
     def run(self) -> None:
         """Serve until SIGTERM or Ctrl-C; end within 10 s of it.
@@ -2271,6 +2853,7 @@ def connect(config: Config) -> Bot:
         telegram=TelegramClient(config.telegram_api, config.token),
         s3=session.client("s3", config=limits),
         runtime=session.client("sagemaker-runtime", config=limits.merge(once)),
+        connect_sagemaker=lambda: session.client("sagemaker", config=limits),
     )
 
 

@@ -2,7 +2,7 @@
 
 import os
 import time
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from flask import Flask
 from PIL import Image, ImageOps
@@ -11,6 +11,7 @@ from containers.common.errors import FatalError, UnknownStyleError
 from containers.common.parameters import Parameter, ParameterValues
 from containers.serving.app import create_app
 from containers.serving.model import Picture, Progress, Report, Service, StyleLabel
+from containers.serving.storage import list_s3
 
 SUMMARY = "a negative of a photograph"
 
@@ -63,11 +64,14 @@ class Inverter:
 
 
 class Painter(Inverter):
-    """An Inverter with a catalog. Each file style_NAME.pth in FAKE_MODELS is a style, too."""
+    """An Inverter with a catalog. Each object style_NAME.pth below MODELS_URL is a style, too."""
 
     def styles(self) -> list[str]:
-        folder = Path(os.environ.get("FAKE_MODELS", os.devnull))
-        trained = sorted(path.stem.removeprefix("style_") for path in folder.glob("style_*.pth"))
+        url = os.environ.get("MODELS_URL")
+        if not url:
+            return super().styles()
+        paths = [PurePath(found.url) for found in list_s3(f"{url}style_", "MODELS_URL")]
+        trained = sorted(path.stem.removeprefix("style_") for path in paths)
         return [*super().styles(), *trained]
 
     def look_for_styles(self) -> list[StyleLabel]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from local.demo import PHOTO, STYLE, buttons_of
+from local.demo import PHOTO, STYLE, User, buttons_of, text_of
 from tests.fakes.servers import ROOT
 from tests.system.test_local_stack import is_negative, running
 
@@ -31,9 +31,15 @@ def train(folder: Path, data: Path, *arguments: str) -> subprocess.CompletedProc
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
 
 
+def wait_for_text(user: User, words: str) -> None:
+    for _, message in user.listen(seconds=60):
+        if words in text_of(message):
+            return
+    raise AssertionError(f"the bot does not say {words!r}")
+
+
 def test_a_painter_is_offered_in_the_running_chat(tmp_path: Path) -> None:
-    models = tmp_path / "data" / "models"
-    with running(tmp_path, FAKE_MODELS=str(models)) as stack:
+    with running(tmp_path) as stack:
         told = train(tmp_path, stack.data, str(STYLE), "--name", "klimt")
         assert told.returncode == 0, told.stderr
         assert "The running chat offers klimt" in told.stdout
@@ -53,6 +59,20 @@ def test_a_painter_is_offered_in_the_running_chat(tmp_path: Path) -> None:
         klimt = buttons_of(question)[1]
         user.press(question, klimt)
         assert is_negative(user.wait_for_picture("painted"))
+
+
+def test_an_admin_teaches_a_painter_in_the_chat(tmp_path: Path) -> None:
+    with running(tmp_path, ADMINS="3") as stack:
+        user = stack.user(3)
+        form = {"text": "/teach klimt"}
+        user.session.post(f"{user.url}/message", data=form, timeout=30).raise_for_status()
+        wait_for_text(user, "Send me the picture")
+        user.send_picture(STYLE)
+        wait_for_text(user, "Training the painter klimt")
+        wait_for_text(user, "klimt is ready")
+        user.send_picture(PHOTO)
+        question, _ = user.wait_for_button("style:")
+        assert [button["text"] for button in buttons_of(question)] == ["Negative", "Klimt"]
 
 
 def test_training_says_where_the_painter_is_and_what_to_do(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from bot import (
     Incoming,
     PaintRequest,
     Rejected,
+    Teach,
     Words,
 )
 
@@ -66,6 +67,7 @@ def decide(chat: Chat, event: bot.Event, user: int = 5, config: Config = CONFIG)
         (IDLE, Command("cancel"), ["nothing_to_cancel", "ask_content"]),
         (IDLE, Command("dance"), ["unknown_command", "ask_content"]),
         (IDLE, Command("stats"), ["unknown_command", "ask_content"]),
+        (IDLE, Teach("klimt", PHOTO), ["unknown_command", "ask_content"]),
         (IDLE, Words("Monet"), ["ask_content"]),
         (IDLE, Rejected("not_an_image"), ["not_an_image", "ask_content"]),
         (IDLE, Rejected("image_too_large"), ["image_too_large", "ask_content"]),
@@ -394,7 +396,17 @@ def test_the_chat_of_a_broken_update_is_a_number(raw: dict[str, Json]) -> None:
 # ---------------------------------------------------------------- texts
 
 
-PLACEHOLDERS = {"support", "limit", "user", "health", "style", "seconds"}
+PLACEHOLDERS = {
+    "support",
+    "limit",
+    "user",
+    "health",
+    "style",
+    "seconds",
+    "name",
+    "reason",
+    "minutes",
+}
 
 
 @pytest.mark.parametrize("key", [*bot.TEXTS, *(code.value for code in bot.ErrorCode)])
@@ -472,3 +484,68 @@ def test_what_telegram_takes_as_a_photo(size: tuple[int, int], byte_count: int, 
 def test_styles_are_read_with_and_without_labels() -> None:
     styles = bot.read_styles(" vintage , monet=Claude,ukiyoe ")
     assert styles == {"vintage": "Vintage", "monet": "Claude", "ukiyoe": "Ukiyo-e"}
+
+
+# ---------------------------------------------------------------- /teach, which only admins may
+
+WAITS_FOR_LESSON = Chat(content=PHOTO, lesson_name="klimt")
+
+
+def test_a_lesson_takes_the_picture_of_the_command() -> None:
+    for chat in (IDLE, WITH_PHOTO, BUSY):
+        decision = decide(chat, Teach("klimt", OTHER), user=1)
+        assert decision == bot.Decision(chat, lesson=bot.LessonRequest("klimt", OTHER))
+
+
+def test_a_lesson_without_a_picture_takes_the_next_one() -> None:
+    for chat in (IDLE, WITH_PHOTO, BUSY):
+        waiting = replace(chat, lesson_name="klimt")
+        asked = decide(chat, Teach("klimt", None), user=1)
+        assert asked == bot.Decision(waiting, ("ask_lesson",))
+        assert Chat.from_json(json.loads(json.dumps(waiting.to_json()))) == waiting
+        started = decide(waiting, OTHER, user=1)
+        assert started == bot.Decision(chat, lesson=bot.LessonRequest("klimt", OTHER))
+
+
+@pytest.mark.parametrize(
+    ("event", "reply"),
+    [
+        (Words("Monet"), ["ask_lesson"]),
+        (Rejected("not_an_image"), ["not_an_image", "ask_lesson"]),
+        (Command("dance"), ["unknown_command", "ask_lesson"]),
+        (Teach("klimt", Rejected("not_an_image")), ["not_an_image", "ask_lesson"]),
+    ],
+)
+def test_what_is_no_picture_for_a_lesson(event: bot.Event, reply: list[str]) -> None:
+    decision = decide(Chat(lesson_name="klimt"), event, user=1)
+    assert decision == bot.Decision(Chat(lesson_name="klimt"), tuple(reply))
+
+
+def test_cancel_and_start_forget_the_lesson() -> None:
+    cancelled = decide(WAITS_FOR_LESSON, Command("cancel"), user=1)
+    assert cancelled == bot.Decision(IDLE, ("cancelled", "ask_content"))
+    assert decide(WAITS_FOR_LESSON, Command("start"), user=1).chat == IDLE
+
+
+def test_an_admins_help_has_more() -> None:
+    assert decide(IDLE, Command("help"), user=1).reply == ("help", "help_admin")
+
+
+@pytest.mark.parametrize(
+    ("message", "event"),
+    [
+        ({"photo": [{"file_id": "photo"}], "caption": "/teach Klimt"}, Teach("klimt", PHOTO)),
+        ({"text": "/teach  klimt \n now"}, Teach("klimt now", None)),
+        ({"text": "/teach@our_bot klimt"}, Teach("klimt", None)),
+        (
+            {"text": "/teach klimt", "reply_to_message": {"photo": [{"file_id": "photo"}]}},
+            Teach("klimt", PHOTO),
+        ),
+        ({"text": "/teach klimt", "reply_to_message": {"text": "hi"}}, Teach("klimt", None)),
+        ({"photo": [{"file_id": "photo"}], "caption": "/start"}, PHOTO),
+        ({"text": "/"}, Command("")),
+        ({"text": "/teach@another_bot klimt"}, None),
+    ],
+)
+def test_messages_that_are_commands(message: Json, event: bot.Event | None) -> None:
+    assert bot.read_message(message, "our_bot") == event

@@ -8,12 +8,16 @@ thrown away with it.
 from __future__ import annotations
 
 import itertools
+import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
+from botocore.validate import ParamValidator
 from moto import mock_aws
 
 import bot
@@ -28,7 +32,7 @@ CONFIG = bot.Config(
     endpoints={"nst": "nst", "cyclegan": "cyclegan"},
     styles={"monet": "Monet"},
     allowed_users=frozenset(),
-    admins=frozenset(),
+    admins=frozenset({1}),
     daily_limit=5,
     telegram_api="https://api.telegram.org",
     support="Ask Vincent.",
@@ -136,6 +140,7 @@ class Endpoint:
         self.fate = fate
         self.calls = 0
         self.error: dict[str, Json] = {}
+        self.styles = ["klimt", "monet"]
 
     def invoke_endpoint_async(self, **values: Json) -> Json:
         self.calls += 1
@@ -154,9 +159,59 @@ class Endpoint:
     def stylize(self, request: Request) -> Answer:
         if self.error:
             return {"error": self.error}
+        if "catalog_url" in request:
+            return {"styles": self.styles}
         content = self.objects.read(request["content_url"])
         self.objects.write(request["result_url"], b"painted " + content)
         return {"size": [800, 600], "seconds": 2.0}
+
+
+class Trainer:
+    """boto3's client of SageMaker. A job has ended when it is described the third time."""
+
+    def __init__(self, s3: Json, fate: Fate) -> None:
+        self.s3 = s3
+        self.fate = fate
+        self.real = boto3.client("sagemaker", region_name="us-east-1")
+        self.exceptions = self.real.exceptions
+        self.jobs: dict[str, Json] = {}
+        self.descriptions = 0
+        self.end = {"TrainingJobStatus": "Completed"}
+        self.refusal: ClientError | None = None
+
+    def create_training_job(self, **values: Json) -> Json:
+        name = values["TrainingJobName"]
+        shape = self.real.meta.service_model.operation_model("CreateTrainingJob").input_shape
+        report = ParamValidator().validate(values, shape)
+        assert not report.has_errors(), report.generate_report()
+        if self.refusal:
+            raise self.refusal
+        if name in self.jobs:
+            about = {"Code": "ResourceInUse", "Message": "Training job names must be unique"}
+            raise self.exceptions.ResourceInUse({"Error": about}, "CreateTrainingJob")
+        source = values["InputDataConfig"][0]["DataSource"]["S3DataSource"]["S3Uri"]
+        prefix = source.removeprefix(f"s3://{BUCKET}/")
+        listed = self.s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix)["Contents"]
+        assert [item["Key"] for item in listed] == [f"{prefix}picture.jpg"]
+        self.jobs[name] = values
+        self.fate.happened("create training job")
+
+    def describe_training_job(self, TrainingJobName: str) -> Json:  # noqa: N803
+        if TrainingJobName not in self.jobs:
+            about = {"Code": "ValidationException", "Message": "Requested resource not found."}
+            raise ClientError({"Error": about}, "DescribeTrainingJob")
+        self.descriptions += 1
+        progress = {"step": 40 * self.descriptions, "steps": 100, "seconds_left": 600}
+        key = f"training/{TrainingJobName}/progress.json"
+        self.s3.put_object(Bucket=BUCKET, Key=key, Body=json.dumps(progress).encode())
+        return self.end if self.descriptions > 2 else {"TrainingJobStatus": "InProgress"}
+
+    def stop_training_job(self, TrainingJobName: str) -> Json:  # noqa: N803
+        if TrainingJobName not in self.jobs:
+            about = {"Code": "ValidationException", "Message": "Requested resource not found."}
+            raise ClientError({"Error": about}, "StopTrainingJob")
+        del self.jobs[TrainingJobName]
+        self.fate.happened("stop training job")
 
 
 @dataclass
@@ -169,9 +224,11 @@ class World:
     def __post_init__(self) -> None:
         self.phone = Phone(self.fate)
         self.endpoint = Endpoint(self.s3, self.fate)
+        self.trainer = Trainer(self.s3, self.fate)
 
     def start_bot(self) -> bot.Bot:
-        return bot.Bot(CONFIG, self.phone, Bucket(self.s3, self.fate), self.endpoint)
+        bucket = Bucket(self.s3, self.fate)
+        return bot.Bot(CONFIG, self.phone, bucket, self.endpoint, lambda: self.trainer)
 
     def keys(self, prefix: str) -> list[str]:
         page = self.s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix)
@@ -201,11 +258,15 @@ def settle(running: bot.Bot) -> None:
     for _ in range(20):
         running.models.scan_answers()
         running.runner.scan_jobs()
+        running.lessons.scan()
         jobs = running.runner.pending()
-        if not jobs:
+        lessons = running.lessons.pending()
+        if not jobs and not lessons:
             return
         for job in jobs:
             running.runner.advance(job)
+        for lesson in lessons:
+            running.lessons.advance(lesson)
     raise AssertionError("jobs are pending for ever")
 
 
@@ -341,3 +402,194 @@ def test_killed_while_a_job_is_cancelled(make_world: Callable[[Fate], World]) ->
         assert world.phone.pictures() == [], f"killed after effect {point}"
         assert world.keys("jobs/") == []
         assert any("Cancelled" in text for text in world.phone.texts())
+
+
+# ---------------------------------------------------------------- painters that are trained
+
+TEMPLATE = {
+    "version": 1,
+    "name_prefix": "stylebot-train-",
+    "arguments": {
+        "AlgorithmSpecification": {"TrainingImage": "image", "TrainingInputMode": "File"},
+        "RoleArn": "arn:aws:iam::000000000000:role/stylebot",
+        "StoppingCondition": {"MaxRuntimeInSeconds": 3600},
+        "ResourceConfig": {
+            "InstanceType": "ml.g4dn.xlarge",
+            "InstanceCount": 1,
+            "VolumeSizeInGB": 30,
+        },
+    },
+}
+
+
+def put_template(world: World) -> None:
+    bot.Store(world.s3, BUCKET).put_json("models/training.json", TEMPLATE)
+
+
+def lesson(number: int, words: str = "/teach klimt") -> bot.Update:
+    return update(number, photo=[{"file_id": "the kiss"}], caption=words)
+
+
+def test_a_lesson_killed_once_at_any_point(make_world: Callable[[Fate], World]) -> None:
+    def live(fate: Fate) -> World:
+        world = make_world(fate)
+        put_template(world)
+        world.live_through([lesson(7)])
+        return world
+
+    peaceful = live(Fate())
+    assert peaceful.phone.texts()[-1].startswith("klimt is ready.")
+    for point, effect in enumerate(peaceful.fate.effects):
+        world = live(Fate(frozenset({point})))
+        assert list(world.trainer.jobs) == ["stylebot-train-klimt-7"]
+        told = [text for text in world.phone.texts() if text.startswith("klimt is ready.")]
+        assert len(told) in (1, 2), f"killed after effect {point}, {effect}"
+        assert world.keys(bot.LESSONS_PREFIX) == []
+        # An answer that the killed bot never learnt of expires
+        assert len(world.keys("async/")) == (1 if effect == "invoke" else 0)
+
+
+def test_a_lesson_shows_its_progress(make_world: Callable[[Fate], World]) -> None:
+    world = make_world(Fate())
+    put_template(world)
+    running = world.start_bot()
+    running.handler.handle(lesson(7), str)
+    told = []
+    while lessons := running.lessons.pending():
+        running.models.scan_answers()
+        running.lessons.advance(lessons[0])
+        told.append(world.phone.shown[100].text)
+    assert told[0].endswith("Waiting for a machine.")
+    assert told[1].endswith("▓▓▓▓░░░░░░ 40%, about 10 min left")
+    assert "sample" in told[-1]
+
+
+def test_a_lesson_that_is_cancelled_stops_its_job(make_world: Callable[[Fate], World]) -> None:
+    def live(fate: Fate) -> World:
+        world = make_world(fate)
+        put_template(world)
+        unconfirmed = [lesson(7), press(8, "unteach:7")]
+        running = world.start_bot()
+        while unconfirmed:
+            try:
+                running.lessons.scan()
+                running.handler.handle(unconfirmed[0], str)
+                for pending in running.lessons.pending():
+                    running.lessons.advance(pending)
+                del unconfirmed[0]
+            except Killed:
+                running = world.start_bot()
+        settle(running)
+        return world
+
+    effects = live(Fate()).fate.effects
+    assert "stop training job" in effects
+    for point in range(len(effects)):
+        world = live(Fate(frozenset({point})))
+        assert world.trainer.jobs == {}, f"killed after effect {point}, {effects[point]}"
+        assert any("klimt has been stopped" in text for text in world.phone.texts())
+        assert world.keys(bot.LESSONS_PREFIX) == []
+
+
+def test_another_chat_cannot_stop_a_lesson(make_world: Callable[[Fate], World]) -> None:
+    world = make_world(Fate())
+    put_template(world)
+    running = world.start_bot()
+    running.handler.handle(lesson(7), str)
+    running.lessons.stop("7", CHAT + 1)
+    settle(running)
+    assert world.phone.texts()[-1].startswith("klimt is ready.")
+
+
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [
+        (
+            {"TrainingJobStatus": "Failed", "FailureReason": "AlgorithmError: The disk is full."},
+            "The training of klimt has failed: The disk is full. You can",
+        ),
+        ({"TrainingJobStatus": "Stopped"}, "The training of klimt has been stopped."),
+    ],
+)
+def test_a_training_that_fails_is_told(
+    make_world: Callable[[Fate], World], end: Json, words: str
+) -> None:
+    world = make_world(Fate())
+    put_template(world)
+    world.trainer.end = end
+    world.live_through([lesson(7)])
+    assert world.phone.texts()[-1].startswith(words)
+    assert world.endpoint.calls == 0
+
+
+def test_a_training_that_aws_refuses_is_told_in_its_words(
+    make_world: Callable[[Fate], World],
+) -> None:
+    world = make_world(Fate())
+    put_template(world)
+    about = {"Code": "ResourceLimitExceeded", "Message": "The limit is 0 Instances"}
+    answer: Json = {"Error": about, "ResponseMetadata": {"HTTPStatusCode": 400}}
+    world.trainer.refusal = ClientError(answer, "CreateTrainingJob")
+    world.live_through([lesson(7)])
+    assert "has failed: The limit is 0 Instances. You can" in world.phone.texts()[-1]
+
+
+def test_a_painter_that_the_model_does_not_list_is_told(
+    make_world: Callable[[Fate], World],
+) -> None:
+    world = make_world(Fate())
+    put_template(world)
+    world.endpoint.styles = ["monet"]
+    world.live_through([lesson(7)])
+    assert "the model cannot use what was trained" in world.phone.texts()[-1]
+
+
+def test_a_job_that_sagemaker_has_lost_is_told(
+    make_world: Callable[[Fate], World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(Fate())
+    put_template(world)
+    running = world.start_bot()
+    running.handler.handle(lesson(7), str)
+    running.lessons.advance(running.lessons.pending()[0])
+    world.trainer.jobs.clear()
+    running.lessons.advance(running.lessons.pending()[0])  # just created: not known yet
+    late = time.time() + bot.LESSON_START_SECONDS
+    monkeypatch.setattr(time, "time", lambda: late)
+    settle(running)
+    assert "SageMaker does not know it any more" in world.phone.texts()[-1]
+
+
+@pytest.mark.parametrize(
+    ("updates", "words"),
+    [
+        ([lesson(7), lesson(8)], "There is a painter of this name already"),
+        ([lesson(7, "/teach monet")], "There is a painter of this name already"),
+        ([lesson(7, "/teach Van Gogh")], "Give the painter a name"),
+        ([lesson(7, "/teach")], "Give the painter a name"),
+    ],
+)
+def test_a_name_that_cannot_be_is_refused(
+    make_world: Callable[[Fate], World], updates: list[bot.Update], words: str
+) -> None:
+    world = make_world(Fate())
+    put_template(world)
+    running = world.start_bot()
+    for given in updates:
+        running.handler.handle(given, str)
+    assert world.phone.texts()[-1].startswith(words)
+    assert len(running.lessons.pending()) == len(updates) - 1
+
+
+def test_without_a_template_nothing_is_trained(make_world: Callable[[Fate], World]) -> None:
+    world = make_world(Fate())
+    world.live_through([lesson(7)])
+    assert world.phone.texts() == ["Painters cannot be trained here: ./deploy.py up sets that up."]
+
+
+def test_names_of_training_jobs() -> None:
+    name = bot.training_job_name
+    assert name("stylebot-train-", "my_klimt", "7") == "stylebot-train-my-klimt-7"
+    long = name("a" * 40 + "-train-", "b" * 32, "123456789")
+    assert len(long) == 63
+    assert long.endswith("-123456789")

@@ -73,7 +73,7 @@ class World:
         self.store.put_json("models/catalog.json", CATALOG)
         self.store.put("models/catalog.jpg", b"the sheet")
         self.updates = itertools.count(1)
-        self.bot = bot.Bot(CONFIG, self.phone, s3, None)
+        self.bot = bot.Bot(CONFIG, self.phone, s3, None, lambda: None)
 
     def send_photo(self) -> Json:
         """Send a photo, and return how the bot asks for the style."""

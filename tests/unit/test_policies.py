@@ -10,6 +10,7 @@ from bot import (
     ASYNC_PREFIX,
     CHATS_PREFIX,
     JOBS_PREFIX,
+    LESSONS_PREFIX,
     MODELS,
     MODELS_PREFIX,
     TRAINING_PREFIX,
@@ -147,7 +148,7 @@ def test_the_bot_may_do_what_it_does_and_no_more() -> None:
     expected = {
         "s3:GetObject": objects_below(*own, MODELS_PREFIX, TRAINING_PREFIX),
         "s3:PutObject": objects_below(*own, TRAINING_PREFIX),
-        "s3:DeleteObject": objects_below(*own),
+        "s3:DeleteObject": objects_below(*own, LESSONS_PREFIX),
         "s3:ListBucket": {f"arn:aws:s3:::{BUCKET}"},
         "sagemaker:InvokeEndpointAsync": {f"{arn}:endpoint/stylebot-{model}" for model in MODELS},
         "iam:PassRole": {role},
