@@ -28,8 +28,11 @@ mkdir -p locks
 "${compile[@]}" pyproject.toml --output-file locks/bot.txt
 
 # PyTorch without the bot's dependencies, so that the largest layer of the images does not change with them.
-read_extra='import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["torch"], sep="\n")'
-.venv/bin/python -c "$read_extra" | "${compile[@]}" - --output-file locks/torch.txt
+read_extra='import sys, tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"][sys.argv[1]], sep="\n")'
+.venv/bin/python -c "$read_extra" torch | "${compile[@]}" - --output-file locks/torch.txt
+
+# What is used while the images are built, and is not in them.
+.venv/bin/python -c "$read_extra" inventory | "${compile[@]}" - --output-file locks/inventory.txt
 
 # The rest of the model servers, in the versions that PyTorch's layer has already.
 "${compile[@]}" pyproject.toml --extra serving --constraint locks/torch.txt --output-file locks/containers.txt

