@@ -54,6 +54,8 @@ from local.seaweedfs import (
     s3_environment,
     storage_process,
 )
+from local.telegram.store import BUTTON_PICTURES
+from local.thumbnails import Thumbnails
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / ".local"
@@ -133,6 +135,7 @@ class Stack:
         self.model_urls: dict[str, str] = {}
         self.sagemaker_url = ""
         self.painters: Painters | None = None
+        self.thumbnails: Thumbnails | None = None
         self.token = os.environ.get("TELEGRAM_TOKEN", "")
         # The URLs of the Bot API server and its page, and the page's key. Empty for Telegram's own.
         self.api = ""
@@ -234,10 +237,13 @@ class Stack:
         self.key = secrets.token_hex(16)
         self.api = f"http://127.0.0.1:{port}"
         self.chat = f"{self.api}/#{self.key}"
-        arguments = ["-m", "local.telegram", f"--port={port}", f"--data={self.data / 'chat'}"]
+        folder = self.data / "chat"
+        arguments = ["-m", "local.telegram", f"--port={port}", f"--data={folder}"]
         keys = {"TELEGRAM_TOKEN": self.token, "CHAT_KEY": self.key}
         self.start_python("chat", arguments, environment | keys)
         self.wait_until_up(f"{self.api}/")
+        self.thumbnails = Thumbnails(folder / BUTTON_PICTURES, BUCKET, environment)
+        self.thumbnails.start()
 
     def start_bot(self, base: dict[str, str]) -> None:
         environment = base | {
@@ -361,6 +367,8 @@ class Stack:
         """Stop the bot first, and the storage last. If interrupted, kill all at once."""
         if self.painters:
             self.painters.stop()
+        if self.thumbnails:
+            self.thumbnails.stop()
         try:
             for names in (["bot"], ["sagemaker"], ["chat", *MODELS], ["storage"]):
                 parts = [self.parts[name] for name in names if name in self.parts]

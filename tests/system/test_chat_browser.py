@@ -26,6 +26,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
+from local.telegram.button_pictures import picture_path
 from tests.fakes.chat import KEY, TOKEN, Chat, Guest, running_chat
 from tests.fakes.names import BUCKET, ROOT, eventually
 from tests.fakes.sagemaker import Answer, Call, Endpoint, Request
@@ -382,6 +383,28 @@ def test_files_come_by_paste_and_drop_and_leave_untouched(
     tab.sees("article.user .file", "dropped.jpg")
     tab.waits_for("the painting", tab.has_painting)
     assert painter.storage.list_keys("chats/")
+
+
+def test_a_painters_button_shows_how_it_paints(browser: Browser, chat: Chat) -> None:
+    folder = chat.folder / "button-pictures"
+    folder.mkdir()
+    picture_path(folder, "style:monet").write_bytes(PHOTO.read_bytes())
+    picture_path(folder, "style:vangogh").write_bytes(b"no picture")
+    tab = browser.open()
+    tab.pick(PHOTO)
+    tab.sees(".keys button", "Monet")
+    tab.waits_for("its picture", lambda: tab.has_picture(".keys") == (451, 300))
+    tab.waits_for("no broken picture", lambda: len(tab.all(".keys img")) == 1)
+
+    # A painter that came a moment ago has its picture at the next question.
+    picture_path(folder, "style:vintage").write_bytes(STYLE.read_bytes())
+    tab.write("/help")
+    tab.write("nobody")
+    tab.sees("article.bot", "I do not have this painter")
+    tab.waits_for("two pictures", lambda: len(tab.all("article:last-child .keys img")) == 2)
+    tab.click(".keys button", "Vintage")
+    tab.waits_for("the painting", tab.has_painting)
+    assert tab.complaints() == []
 
 
 def test_commands_are_offered_and_words_are_words(browser: Browser) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from local.demo import PHOTO, STYLE, buttons_of
+from local.demo import PHOTO, STYLE, User, buttons_of
 from tests.fakes.servers import ROOT
 from tests.system.test_local_stack import is_negative, running
 
@@ -51,8 +53,17 @@ def test_a_painter_is_offered_in_the_running_chat(tmp_path: Path) -> None:
         assert labels == ["Negative", "Klimt"]
 
         klimt = buttons_of(question)[1]
+        assert read_button_picture(user, klimt).size == (36, 24)
         user.press(question, klimt)
         assert is_negative(user.wait_for_picture("painted"))
+
+
+def read_button_picture(user: User, button: dict[str, str]) -> Image.Image:
+    """Return what the page shows on the button."""
+    query = {"data": button["callback_data"], "version": button["picture"]}
+    answer = user.session.get(f"{user.url}/button-picture", params=query, timeout=10)
+    answer.raise_for_status()
+    return Image.open(io.BytesIO(answer.content))
 
 
 def test_training_says_where_the_painter_is_and_what_to_do(tmp_path: Path) -> None:
