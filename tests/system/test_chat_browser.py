@@ -108,13 +108,11 @@ def painter(storage: Storage) -> Iterator[Painter]:
     painter.close()
 
 
-@pytest.fixture(scope="module")
-def chat(
-    storage: Storage, painter: Painter, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Chat]:
-    """The chat, with bot.py behind it."""
-    folder = tmp_path_factory.mktemp("chat")
-    with running_chat(folder / "data") as chat:
+@pytest.fixture
+def chat(storage: Storage, painter: Painter, tmp_path: Path) -> Iterator[Chat]:
+    """A new chat, with bot.py behind it."""
+    storage.empty()
+    with running_chat(tmp_path / "data") as chat:
         environment = os.environ | {
             "TELEGRAM_TOKEN": TOKEN,
             "TELEGRAM_API": chat.url,
@@ -125,17 +123,20 @@ def chat(
             "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{storage.port}",
             "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": painter.url,
         }
-        with open(folder / "bot.log", "w") as log:
+        with open(tmp_path / "bot.log", "w") as log:
             bot = subprocess.Popen(
                 [sys.executable, str(ROOT / "bot.py")], env=environment, stderr=log
             )
-        eventually(
-            lambda: len(Guest(chat, 1).ask("GET", "commands").json()) == 3, "the bot is up", 60
-        )
-        yield chat
-        bot.kill()
-        bot.wait()
-        assert TOKEN not in (folder / "bot.log").read_text() + chat.log.read_text()
+        try:
+            eventually(
+                lambda: len(Guest(chat, 1).ask("GET", "commands").json()) == 3, "the bot is up", 60
+            )
+            yield chat
+        finally:
+            painter.may_finish.set()
+            bot.kill()
+            bot.wait()
+        assert TOKEN not in (tmp_path / "bot.log").read_text() + chat.log.read_text()
 
 
 class Tab:
@@ -210,6 +211,9 @@ class Tab:
     def pick(self, *paths: Path, as_: str = "photo") -> None:
         self.driver.find_element(By.ID, "picker").send_keys("\n".join(map(str, paths)))
         self.click(f"#as-{as_}")
+
+    def texts(self, css: str) -> list[str]:
+        return [element.text for element in self.all(css)]
 
     def has_picture(self, article: str) -> tuple[int, int]:
         """The size of the newest picture that has been loaded in such a message, or of none."""
@@ -426,18 +430,29 @@ def test_commands_are_offered_and_words_are_words(browser: Browser) -> None:
     assert tab.complaints() == []
 
 
-def test_tabs_are_users_and_a_tab_keeps_its_chat(browser: Browser, chat: Chat) -> None:
-    anna = browser.open()
-    anna.click("#start")
-    anna.sees("article.bot", "Hello")
-    anna.driver.switch_to.new_window("tab")
-    anna.driver.get(f"{chat.url}/#{KEY}")
-    anna.sees("#empty")
-    anna.write("/help")
-    anna.sees("article.bot", "Send me a photo")
-    assert not [it for it in anna.all("article") if "Hello" in it.text]
-    anna.driver.refresh()
-    anna.sees("article.user", "/help")
+def test_all_tabs_show_one_chat_and_are_live(browser: Browser) -> None:
+    one = browser.open()
+    one.click("#start")
+    one.sees("article.bot", "Hello")
+    two = browser.open()
+    two.sees("article.bot", "Hello")
+    for number in range(5):
+        one.write(f"from one {number}")
+        two.write(f"from two {number}")
+    for tab in (one, two):
+        tab.sees("article.user:not(.sending)", "from one 4")
+        tab.sees("article.user:not(.sending)", "from two 4")
+    two.write("/help")
+    one.sees("article.bot", "Send me a photo")
+    two.sees("article.bot", "Send me a photo")
+    assert one.texts("article.user") == two.texts("article.user")
+    assert len(one.texts("article.user")) == 12
+
+    two.driver.switch_to.new_window("tab")
+    two.driver.get(f"{browser.chat.url}/#{KEY}")
+    two.sees("article.bot", "Send me a photo")
+    two.driver.refresh()
+    two.sees("article.bot", "Send me a photo")
 
 
 def test_what_goes_wrong_is_told_in_words(browser: Browser, chat: Chat, tmp_path: Path) -> None:
