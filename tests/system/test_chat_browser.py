@@ -9,6 +9,7 @@ import base64
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
@@ -51,6 +53,17 @@ const [selector, text] = arguments;
 return [...document.querySelectorAll(selector)]
   .filter(it => it.checkVisibility() && it.textContent.includes(text))
   .at(-1);
+"""
+# Whether a click would reach an element: it has been at its place for a second.
+ACTS = "return !arguments[0].closest('.unsettled')"
+# Whether an element is where the last click was.
+IS_HIT = """
+const {left, right, top, bottom} = arguments[0].getBoundingClientRect(), [x, y] = pointer;
+return left < x && x < right && top < y && y < bottom;
+"""
+PRESS_TWICE = """
+window.pressed = 0;
+for (const wait of [0, 600]) setTimeout(() => { arguments[0].click(); pressed += 1; }, wait);
 """
 
 
@@ -203,7 +216,14 @@ class Tab:
     def click(self, css: str, words: str = "") -> None:
         found = self.sees(css, words)
         self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", found)
+        self.waits_until_it_acts(found)
         found.click()
+
+    def waits_until_it_acts(self, element: WebElement) -> None:
+        self.waits_for("it acts", lambda: self.driver.execute_script(ACTS, element))
+
+    def mouse(self) -> ActionChains:
+        return ActionChains(self.driver, duration=0)
 
     def write(self, text: str) -> None:
         self.sees("#text").send_keys(text, Keys.ENTER)
@@ -411,6 +431,43 @@ def test_a_painters_button_shows_how_it_paints(browser: Browser, chat: Chat) -> 
     assert tab.complaints() == []
 
 
+def test_what_comes_under_the_pointer_does_not_act_at_once(
+    browser: Browser, painter: Painter
+) -> None:
+    tab = browser.open()
+    tab.pick(PHOTO)
+    vintage = tab.sees(".keys button", "Vintage")
+    tab.driver.execute_script("onclick = ({x, y}) => { window.pointer = [x, y]; }")
+    painter.may_finish.clear()
+    tab.waits_until_it_acts(vintage)
+    tab.mouse().move_to_element(vintage).click().perform()
+    cancel = tab.sees(".keys button", "Cancel")
+    tab.waits_for("Cancel under the pointer", lambda: tab.driver.execute_script(IS_HIT, cancel))
+    tab.mouse().click().perform()
+    tab.waits_for("a preview", lambda: tab.has_progress() and tab.has_preview())
+    assert "Cancelled" not in tab.sees("#log").text
+
+    cancel = tab.sees(".keys button", "Cancel")
+    tab.waits_until_it_acts(cancel)
+    assert tab.driver.execute_script(IS_HIT, cancel), "the preview has moved it"
+    tab.mouse().click().perform()
+    tab.sees("article.bot", "Cancelled")
+
+
+def test_a_second_press_of_the_same_button_does_nothing(browser: Browser) -> None:
+    tab = browser.open()
+    tab.pick(PHOTO)
+    vintage = tab.sees(".keys button", "Vintage")
+    tab.driver.execute_script(PRESS_TWICE, vintage)
+    tab.waits_for("the painting", tab.has_painting)
+    tab.waits_for("the second press", lambda: tab.driver.execute_script("return pressed === 2"))
+    tab.write("/help")
+    tab.sees("article.bot", "Send me a photo")
+    assert "I am still painting" not in tab.sees("#log").text
+    tab.click(".keys button", "Vintage")  # a while later it paints the photo again
+    tab.waits_for("the second painting", lambda: len(tab.all("article.bot img")) == 2)
+
+
 def test_commands_are_offered_and_words_are_words(browser: Browser) -> None:
     tab = browser.open()
     tab.sees("#empty")
@@ -460,6 +517,13 @@ def test_what_goes_wrong_is_told_in_words(browser: Browser, chat: Chat, tmp_path
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     tab.pick(tmp_path / "broken.jpg")
     tab.sees(".failed", "no picture that can be read")
+    tab.write("/help")
+    tab.sees("article.bot", "Send me a photo")
+    failed, help_, answer = tab.texts("article")
+    assert "Not sent" in failed, "a message is below what came later"
+    assert "/help" in help_
+    assert "Send me" in answer
+    assert re.search(r"\d:\d\d", failed), "it does not tell its time"
     tab.click(".failed button", "Remove")
     chat.kill()
     tab.sees("#status.bad", "No connection")
@@ -468,8 +532,15 @@ def test_what_goes_wrong_is_told_in_words(browser: Browser, chat: Chat, tmp_path
     tab.shoot("offline")
     chat.start()
     tab.waits_for("the connection", lambda: not tab.all("#status.bad"))
+    tab.write("/help")
+    tab.sees("article.user:not(.sending)", "/help")
+    tab.waits_for("an answer", lambda: "Send me" in tab.texts("article")[-1])
     tab.click(".failed button", "Try again")
     tab.sees("article.bot", "Hello", seconds=60)
+    assert ["/start" in text or "Hello" in text for text in tab.texts("article")[-2:]] == [
+        True,
+        True,
+    ]
     tab.driver.get("about:blank")
     tab.driver.get(f"{chat.url}/#another-key")
     tab.sees("#status.bad", "Open the address that the program shows")
