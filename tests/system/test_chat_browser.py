@@ -36,6 +36,8 @@ from tests.fakes.storage import Storage
 
 PHOTO = ROOT / "examples/photos/chelsea.jpg"
 STYLE = ROOT / "examples/styles/swirls.jpg"
+# The number of whoever sits at the page.
+USER = 100
 # Paste, drag or drop a file: the kind of event, and the file in base64.
 DROP = """
 const [kind, data] = arguments;
@@ -60,6 +62,12 @@ ACTS = "return !arguments[0].closest('.unsettled')"
 IS_HIT = """
 const {left, right, top, bottom} = arguments[0].getBoundingClientRect(), [x, y] = pointer;
 return left < x && x < right && top < y && y < bottom;
+"""
+LISTEN = """
+window.heard = [];
+window.spoken = document.querySelector("#spoken");
+const note = () => heard.push(spoken.textContent);
+new MutationObserver(note).observe(spoken, {characterData: true, childList: true, subtree: true});
 """
 PRESS_TWICE = """
 window.pressed = 0;
@@ -221,6 +229,19 @@ class Tab:
 
     def waits_until_it_acts(self, element: WebElement) -> None:
         self.waits_for("it acts", lambda: self.driver.execute_script(ACTS, element))
+
+    def focused(self) -> WebElement:
+        return self.driver.switch_to.active_element
+
+    def press(self, *keys: str) -> None:
+        """Press the last key, while the keys before it are held down."""
+        actions = ActionChains(self.driver)
+        for key in keys[:-1]:
+            actions.key_down(key)
+        actions.send_keys(keys[-1])
+        for key in keys[:-1]:
+            actions.key_up(key)
+        actions.perform()
 
     def mouse(self) -> ActionChains:
         return ActionChains(self.driver, duration=0)
@@ -466,6 +487,97 @@ def test_a_second_press_of_the_same_button_does_nothing(browser: Browser) -> Non
     assert "I am still painting" not in tab.sees("#log").text
     tab.click(".keys button", "Vintage")  # a while later it paints the photo again
     tab.waits_for("the second painting", lambda: len(tab.all("article.bot img")) == 2)
+
+
+def test_a_screen_reader_hears_who_speaks_and_how_far_a_painting_is(
+    browser: Browser, chat: Chat
+) -> None:
+    tab = browser.open()
+    tab.pick(PHOTO)
+    tab.sees("article.bot", "Choose a painter")
+    assert tab.sees("article.user .apart").get_attribute("textContent") == "You:"
+    assert tab.sees("article.bot .apart").get_attribute("textContent") == "stylebot:"
+    assert tab.sees("article.user img").get_attribute("alt") == "Your picture"
+
+    tab.driver.execute_script(LISTEN)
+    cancel = {"inline_keyboard": [[{"text": "Cancel", "callback_data": "cancel:0"}]]}
+    status = chat.call("sendMessage", chat_id=USER, text="Painting", reply_markup=cancel)
+    edit = {"chat_id": USER, "message_id": status["message_id"]}
+    tab.sees(".keys button", "Cancel").send_keys("")
+    for percent in (0, 7, 26, 31, 49, 50, 99):
+        line = f"▓▓░░░░░░░░ {percent}%, about 9 s left"
+        chat.call("editMessageText", text=f"Painting\n{line}", reply_markup=cancel, **edit)
+        tab.sees("article.bot", f"{percent} %")
+        assert tab.focused().text == "Cancel"
+    heard = tab.driver.execute_script("return heard")
+    assert heard == [f"Painting {n}%, about 9 s left" for n in (0, 26, 50, 99)]
+    assert tab.driver.execute_script("return spoken.childNodes.length") == 1
+    progress = tab.sees("article.bot progress")
+    assert progress.get_attribute("aria-label") == "99%, about 9 s left"
+
+    picture = {
+        "type": "photo",
+        "media": "attach://file",
+        "caption": "Painted: Monet, 2 s. Change it.",
+    }
+    files = {"file": PHOTO.read_bytes()}
+    chat.call("editMessageMedia", files=files, media=picture, reply_markup=cancel, **edit)
+    tab.sees("article.bot p", "Painted: Monet")
+    assert tab.driver.execute_script("return heard.at(-1)") == picture["caption"]
+    assert tab.focused().text == "Cancel"
+    assert tab.sees("article.bot img").get_attribute("alt") == "Painted: Monet, 2 s"
+    again = {"inline_keyboard": [[{"text": "Again", "callback_data": "again"}]]}
+    chat.call("editMessageCaption", caption="Painted", reply_markup=again, **edit)
+    tab.sees(".keys button", "Again")
+    assert tab.focused().tag_name == "article"
+    chat.call("deleteMessage", **edit)
+    tab.waits_for("the focus in the message before", lambda: "Choose" in tab.focused().text)
+
+
+def test_the_chat_can_be_used_without_a_mouse(browser: Browser) -> None:
+    tab = browser.open()
+    tab.sees("#start")
+    assert tab.focused().get_attribute("id") == "text"
+    tab.pick(PHOTO)
+    tab.sees("article.bot", "Choose a painter")
+    tab.focused().send_keys(Keys.ESCAPE)
+    tab.driver.execute_script("document.querySelector('#text').focus()")
+    for _ in range(3):
+        tab.press(Keys.SHIFT, Keys.TAB)
+    # Of a keyboard Tab reaches one button, and the arrows the others.
+    assert tab.focused().text == "Monet"
+    for key, name in (
+        (Keys.ARROW_RIGHT, "Van Gogh"),
+        (Keys.ARROW_DOWN, "Ukiyo-e"),
+        (Keys.ARROW_LEFT, "Cezanne"),
+        (Keys.ARROW_UP, "Monet"),
+        (Keys.END, "Vintage"),
+    ):
+        tab.press(key)
+        assert tab.focused().text == name
+    tab.press(Keys.ENTER)
+    tab.waits_for("the painting", tab.has_painting)
+    tab.press(Keys.ESCAPE)
+    assert tab.focused().get_attribute("id") == "text"
+
+    tab.driver.refresh()
+    tab.sees("article.bot")
+    tab.driver.execute_script("document.body.tabIndex = -1; document.body.focus()")
+    tab.press(Keys.TAB)
+    assert tab.focused().text == "To the message box"
+    tab.press(Keys.ENTER)
+    assert tab.focused().get_attribute("id") == "text"
+
+
+def test_a_command_in_what_the_bot_says_can_be_clicked(browser: Browser, chat: Chat) -> None:
+    tab = browser.open()
+    tab.write("/help")
+    tab.click("article.bot .command", "/cancel")
+    tab.sees("article.bot", "There is nothing to cancel")
+    assert "/cancel" in tab.texts("article.user")[-1]
+    chat.call("sendMessage", chat_id=USER, text="no/command /tmp/file http://x/y 1/2 (/start).")
+    tab.sees("article.bot", "/tmp/file")
+    assert tab.texts("article:last-child .command") == ["/start"]
 
 
 def test_commands_are_offered_and_words_are_words(browser: Browser) -> None:
