@@ -8,7 +8,7 @@
 #   --docker            run the model servers from the images that ./build.sh makes
 #   --idle-minutes N    stop a model server after N minutes without a request; the next request starts it
 #   --data DIR          where everything is kept (.local)
-#   --chat-port PORT, --s3-port PORT, --sagemaker-port PORT    on 127.0.0.1 (free ports)
+#   --chat-port PORT, --s3-port PORT, --sagemaker-port PORT    on 127.0.0.1 (free ports; the chat's is kept)
 set -euo pipefail
 root=$(cd "$(dirname "$0")" && pwd)
 python=$root/.venv/bin/python

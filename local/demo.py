@@ -266,7 +266,8 @@ def main(command: Callable[[str], list[str]] = model_command) -> int:
         say(f"Painting on {os.cpu_count()} CPU cores: this takes one to three minutes.")
 
     def use(stack: Stack) -> None:
-        user = User(stack.api, stack.key, watch=stack.watch)
+        assert stack.address
+        user = User(stack.address.url, stack.address.key, watch=stack.watch)
         talk(user, arguments.photo, arguments.style)
 
     with tempfile.TemporaryDirectory(prefix="stylebot-demo-") as folder:

@@ -44,6 +44,11 @@ def free_port() -> int:
             return port
 
 
+def reserve_port(port: int) -> None:
+    """Let free_port return other ports than this one."""
+    recent_ports.append(port)
+
+
 def is_free(port: int) -> bool:
     with socket.socket() as probe:
         try:

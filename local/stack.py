@@ -35,6 +35,7 @@ import requests
 from botocore.exceptions import BotoCoreError, ClientError
 
 from bot import FAILURE_PREFIX, MODELS, MODELS_PREFIX, OUTPUT_PREFIX
+from local.address import Address, make_key, read_address, write_address
 from local.model_servers import (
     START_SECONDS,
     TRAINER_COMMAND,
@@ -46,7 +47,14 @@ from local.model_servers import (
     remove_container,
 )
 from local.painters import Painters, write_training_template
-from local.processes import ManagedProcess, StackError, free_port, kill_leftovers, say
+from local.processes import (
+    ManagedProcess,
+    StackError,
+    free_port,
+    kill_leftovers,
+    reserve_port,
+    say,
+)
 from local.seaweedfs import (
     credentials_file,
     remove_sockets,
@@ -54,10 +62,14 @@ from local.seaweedfs import (
     s3_environment,
     storage_process,
 )
+from local.telegram.store import BUTTON_PICTURES
+from local.thumbnails import Thumbnails
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / ".local"
 BUCKET = "stylebot"
+# Who has the chat's key owns this machine, and may train painters. page.html has the number too.
+PAGE_USER = 100
 MARK = "STYLEBOT_LOCAL"
 PYTHON = sys.executable
 # bot.py ends with this exit code where its settings are wrong: another start would not help.
@@ -104,20 +116,31 @@ class Options:
     def port(self, name: str) -> int:
         """Return the port for `name`. Raises StackError where the chosen one is taken."""
         port = self.ports.get(name) or free_port()
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                message = f"Port {port} is taken. Choose another: --{name}-port"
-                raise StackError(message) from None
+        if not can_listen(port):
+            raise StackError(f"Port {port} is taken. Choose another: --{name}-port")
         return port
+
+
+def can_listen(port: int) -> bool:
+    """Return whether a server can listen at the port, also right after another one has ended."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+class AlreadyRunningError(Exception):
+    """Another process runs the stack with the same data. The message says where its chat is."""
 
 
 class Stack:
     """All parts. Its methods raise StackError for what only the user can put right."""
 
     def __init__(self, options: Options) -> None:
+        """Raises AlreadyRunningError."""
         self.options = options
         self.data = options.data.resolve()
         self.logs = self.data / "logs"
@@ -133,25 +156,37 @@ class Stack:
         self.model_urls: dict[str, str] = {}
         self.sagemaker_url = ""
         self.painters: Painters | None = None
+        self.thumbnails: Thumbnails | None = None
         self.token = os.environ.get("TELEGRAM_TOKEN", "")
-        # The URLs of the Bot API server and its page, and the page's key. Empty for Telegram's own.
-        self.api = ""
-        self.chat = ""
-        self.key = ""
+        # Of the Bot API server and its page. None for Telegram's own.
+        self.address: Address | None = None
 
     def take_lock(self) -> IO[str]:
         """Return the lock file. The lock is held until it is closed, or this process ends."""
-        lock = open(self.data / "lock", "a+")  # noqa: SIM115 - it stays open
+        path = self.data / "lock"
+        path.touch()
+        path.chmod(0o600)  # it has the key of the chat in it
+        lock = open(path, "r+")  # noqa: SIM115 - it stays open
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            message = f"It runs already with the data in {self.data}. Stop that one, or use --data."
-            raise StackError(message) from None
+            where = lock.read() or "It is still starting, and will show the address of the chat."
+            message = f"It runs already with the data in {self.data}.\n{where}"
+            raise AlreadyRunningError(message) from None
+        lock.truncate(0)
         return lock
+
+    def announce(self, where: str) -> None:
+        """Say where the chat is, also to whoever starts the stack a second time."""
+        say(where)
+        self.lock.write(where)
+        self.lock.flush()
 
     def start(self) -> None:
         """Start all parts: the storage first, and the bot, which reads the catalog, last."""
         environment = base_environment(self.data)
+        if not self.token:
+            self.address = self.choose_address()
         port = self.options.port("s3")
         environment |= s3_environment(credentials_file(self.data), port)
 
@@ -159,8 +194,8 @@ class Stack:
         for name in MODELS:
             self.start_model(name, environment)
         self.start_sagemaker(environment)
-        if not self.token:
-            self.start_chat(environment)
+        if self.address:
+            self.start_chat(environment, self.address)
         for url in self.model_urls.values():
             self.wait_until_up(f"{url}/ping")
         self.start_painters(environment)
@@ -227,29 +262,51 @@ class Stack:
             arguments.append(f"--endpoint={name}={url}")
         self.start_python("sagemaker", arguments, environment)
 
-    def start_chat(self, environment: dict[str, str]) -> None:
-        """Start the chat in the browser, with a token and a key made for this start."""
-        port = self.options.port("chat")
+    def choose_address(self) -> Address:
+        """Return the address of the chat: that of the last start, where its port is free."""
+        path = self.data / "address.json"
+        kept = read_address(path)
+        is_port_chosen = bool(self.options.ports.get("chat"))
+        if kept and not is_port_chosen and can_listen(kept.port):
+            reserve_port(kept.port)
+            return kept
+
+        key = kept.key if kept else make_key()
+        address = Address(self.options.port("chat"), key)
+        if kept and not is_port_chosen:
+            say(
+                f"Port {kept.port}, where the chat was, is taken by another program. "
+                f"The chat moves to {address.url}."
+            )
+        write_address(path, address)
+        return address
+
+    def start_chat(self, environment: dict[str, str], address: Address) -> None:
+        """Start the chat in the browser, with a token made for this start."""
         self.token = f"1:{secrets.token_urlsafe(24)}"
-        self.key = secrets.token_hex(16)
-        self.api = f"http://127.0.0.1:{port}"
-        self.chat = f"{self.api}/#{self.key}"
-        arguments = ["-m", "local.telegram", f"--port={port}", f"--data={self.data / 'chat'}"]
-        keys = {"TELEGRAM_TOKEN": self.token, "CHAT_KEY": self.key}
+        folder = self.data / "chat"
+        arguments = ["-m", "local.telegram", f"--port={address.port}", f"--data={folder}"]
+        keys = {"TELEGRAM_TOKEN": self.token, "CHAT_KEY": address.key}
         self.start_python("chat", arguments, environment | keys)
-        self.wait_until_up(f"{self.api}/")
+        self.wait_until_up(f"{address.url}/")
+        self.thumbnails = Thumbnails(folder / BUTTON_PICTURES, BUCKET, environment)
+        self.thumbnails.start()
 
     def start_bot(self, base: dict[str, str]) -> None:
-        environment = base | {
-            "TELEGRAM_TOKEN": self.token,
-            "BUCKET": BUCKET,
-            "NST_ENDPOINT": "nst",
-            "CYCLEGAN_ENDPOINT": "cyclegan",
-            "AWS_ENDPOINT_URL_SAGEMAKER": self.sagemaker_url,
-            "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": self.sagemaker_url,
-        }
-        if self.api:
-            environment["TELEGRAM_API"] = self.api
+        environment = (
+            {"ADMINS": str(PAGE_USER)}
+            | base
+            | {
+                "TELEGRAM_TOKEN": self.token,
+                "BUCKET": BUCKET,
+                "NST_ENDPOINT": "nst",
+                "CYCLEGAN_ENDPOINT": "cyclegan",
+                "AWS_ENDPOINT_URL_SAGEMAKER": self.sagemaker_url,
+                "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": self.sagemaker_url,
+            }
+        )
+        if self.address:
+            environment["TELEGRAM_API"] = self.address.url
         self.start_python("bot", [str(ROOT / "bot.py")], environment)
 
     def start_painters(self, environment: dict[str, str]) -> None:
@@ -361,6 +418,8 @@ class Stack:
         """Stop the bot first, and the storage last. If interrupted, kill all at once."""
         if self.painters:
             self.painters.stop()
+        if self.thumbnails:
+            self.thumbnails.stop()
         try:
             for names in (["bot"], ["sagemaker"], ["chat", *MODELS], ["storage"]):
                 parts = [self.parts[name] for name in names if name in self.parts]
@@ -410,6 +469,8 @@ def run(options: Options, use: Callable[[Stack], None]) -> int:
         say("Starting: storage, two model servers, SageMaker's runtime, the chat ...")
         stack.start()
         use(stack)
+    except AlreadyRunningError as running:
+        say(str(running))
     except (StackError, requests.RequestException) as error:
         print(error, file=sys.stderr)
         return 1
@@ -433,10 +494,10 @@ def handle_signals() -> None:
 
 
 def run_until_stopped(stack: Stack) -> None:
-    if stack.chat:
-        say(f"The chat: {stack.chat}")
+    if stack.address:
+        stack.announce(f"The chat: {stack.address.page}")
     else:
-        say("The bot answers in Telegram.")
+        stack.announce("The bot answers in Telegram.")
     say(f"Ctrl-C stops everything. Data: {stack.data}, logs: {stack.logs}")
     say("A painter of your own, in another terminal: ./local.sh train PICTURE --name NAME")
     while True:

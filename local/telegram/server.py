@@ -14,6 +14,7 @@ from typing import Any
 from flask import Flask, Response, jsonify, request, send_file
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+from local.telegram.button_pictures import add_pictures, picture_path
 from local.telegram.errors import ApiError
 from local.telegram.methods import BotMethods
 from local.telegram.parameters import Parameters
@@ -118,7 +119,10 @@ def create_app(store: Store, token: str, key: str, port: int) -> Flask:
         parameters = Parameters(request)
         after = parameters.number("after")
         seconds = min(POLL_SECONDS, max(0, parameters.number("timeout")))
-        return jsonify(store.wait_for(lambda: store.events(user, after), seconds))
+        events = store.wait_for(lambda: store.events(user, after), seconds)
+        for event in events:
+            add_pictures(event.get("message", {}), store.button_pictures)
+        return jsonify(events)
 
     @app.get(f"{USER_PATH}/commands")
     def show_commands(user: int) -> Response:
@@ -134,6 +138,15 @@ def create_app(store: Store, token: str, key: str, port: int) -> Flask:
         if user not in chats:
             return answer_file(None)
         return answer_file(store.find_file(file_id))
+
+    @app.get(f"{USER_PATH}/button-picture")
+    def show_button_picture(user: int) -> Response:
+        """Answer the picture of the buttons whose callback data is `data`."""
+        path = picture_path(store.button_pictures, request.args.get("data", ""))
+        try:
+            return Response(path.read_bytes(), mimetype="application/octet-stream")
+        except OSError:
+            return answer_file(None)
 
     return app
 

@@ -74,6 +74,7 @@ CONTENT_MEMBERS = ("text", "caption", "photo", "document", "reply_markup")
 # The kinds of files. A photo is several files, one for each size.
 FILE_KINDS = ("photo", "document")
 TYPING_SECONDS = 5
+BUTTON_PICTURES = "button-pictures"
 
 # A Message, Update or User of the Bot API, as JSON.
 Message = dict[str, Any]
@@ -144,6 +145,8 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.files = folder / "files"
         self.files.mkdir(parents=True, exist_ok=True)
+        # Another program may put pictures for buttons here; see button_pictures.py.
+        self.button_pictures = folder / BUTTON_PICTURES
         # Notified after each change of the database. A thread that holds it may take it again.
         self.changed = threading.Condition()
         path = folder / "chat.sqlite"

@@ -11,6 +11,7 @@ import pytest
 import requests
 from PIL import Image
 
+from local.telegram.button_pictures import picture_path
 from tests.fakes.chat import TOKEN, Chat, Guest, running_chat
 from tests.fakes.servers import ROOT
 
@@ -320,3 +321,33 @@ def test_killed_it_loses_nothing(tmp_path: Path) -> None:
         assert [update["message"]["message_id"] for update in pending[1:]] == shown
         for update in pending[1:]:
             assert download(chat, update["message"]["photo"][-1]["file_id"])
+
+
+@pytest.mark.parametrize("data", ["style:monet", "a/../b", "..", "буква %"])
+def test_a_button_shows_the_picture_in_the_folder(chat: Chat, anna: Guest, data: str) -> None:
+    buttons = [{"text": "It", "callback_data": data}, {"text": "No", "callback_data": "none"}]
+    keys = {"inline_keyboard": [buttons]}
+    sent = chat.call("sendMessage", chat_id=anna.number, text="Choose", reply_markup=keys)
+    assert read_pictures(anna) == [None, None]
+    assert anna.ask("GET", "button-picture", params={"data": data}).status_code == 404
+
+    folder = chat.folder / "button-pictures"
+    folder.mkdir(exist_ok=True)
+    path = picture_path(folder, data)
+    assert path.parent == folder
+    path.write_bytes(b"one")
+    version, nothing = read_pictures(anna)
+    assert version
+    assert nothing is None
+    assert anna.ask("GET", "button-picture", params={"data": data}).content == b"one"
+    path.write_bytes(b"another")
+    assert read_pictures(anna)[0] not in (None, version)
+    path.unlink()
+    assert sent["reply_markup"] == keys, "a bot is told what Telegram tells"
+
+
+def read_pictures(guest: Guest) -> list[str | None]:
+    """Return the pictures of the buttons of the newest message, as a page that opens reads them."""
+    guest.after = 0
+    rows = guest.news()[-1]["message"]["reply_markup"]["inline_keyboard"]
+    return [button.get("picture") for row in rows for button in row]

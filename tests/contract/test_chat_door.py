@@ -31,6 +31,7 @@ PATHS = [
     ("GET", "/chat/7/events"),
     ("GET", "/chat/7/commands"),
     ("GET", "/chat/7/file/x"),
+    ("GET", "/chat/7/button-picture?data=x"),
     ("POST", "/chat/7/message"),
     ("POST", "/chat/7/press"),
 ]

@@ -14,6 +14,8 @@ from bot import CATALOG_KEY, TRAINING_TEMPLATE_KEY
 from local.painters import Painters, painter_key, write_training_template
 from local.sagemaker.control_plane import check_value, input_shape
 from local.sagemaker.training import check_request
+from local.telegram.button_pictures import picture_path
+from local.thumbnails import Thumbnails
 from tests.fakes.names import BUCKET
 from tests.fakes.storage import Storage
 
@@ -53,14 +55,17 @@ def runtime(storage: Storage) -> Runtime:
 
 def start(runtime: Runtime, folder: Path) -> Painters:
     """Return the painters of a new start, without the thread that calls `step`."""
-    environment = {
+    painters = Painters(folder, BUCKET, storage_environment(runtime), "http://127.0.0.1:1")
+    painters.runtime = runtime
+    return painters
+
+
+def storage_environment(runtime: Runtime) -> dict[str, str]:
+    return {
         "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{runtime.storage.port}",
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "secret",
     }
-    painters = Painters(folder, BUCKET, environment, "http://127.0.0.1:1")
-    painters.runtime = runtime
-    return painters
 
 
 def drop(folder: Path, name: str, content: bytes) -> Path:
@@ -219,3 +224,37 @@ def test_the_template_with_a_painters_arguments_is_a_training_job(runtime: Runti
     }
     check_value("", arguments, input_shape("CreateTrainingJob"))
     check_request(arguments)
+
+
+# ---- the thumbnails
+
+
+def write_catalog(runtime: Runtime, *names: str) -> None:
+    styles = [{"name": name, "thumbnail": f"thumbnails/{name}.jpg"} for name in names]
+    catalog = json.dumps({"version": 1, "styles": styles}).encode()
+    runtime.put(f"s3://{BUCKET}/{CATALOG_KEY}", catalog)
+
+
+def test_the_thumbnails_follow_the_catalog(runtime: Runtime, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    thumbnails = Thumbnails(folder, BUCKET, storage_environment(runtime))
+    thumbnails.step()
+    for name in ("monet", "klimt"):
+        runtime.put(f"s3://{BUCKET}/models/thumbnails/{name}.jpg", name.encode())
+    write_catalog(runtime, "monet", "without-a-picture")
+    thumbnails.step()
+    assert [path.read_bytes() for path in folder.iterdir()] == [b"monet"]
+    assert picture_path(folder, "style:monet").exists()
+
+    write_catalog(runtime, "klimt")
+    thumbnails.step()
+    assert list(folder.iterdir()) == [picture_path(folder, "style:klimt")]
+
+
+@pytest.mark.parametrize("catalog", [b"", b"no JSON", b"[]", b'{"styles": [{"name": "monet"}]}'])
+def test_what_is_no_catalog_has_no_thumbnails(
+    runtime: Runtime, tmp_path: Path, catalog: bytes
+) -> None:
+    runtime.put(f"s3://{BUCKET}/{CATALOG_KEY}", catalog)
+    Thumbnails(tmp_path, BUCKET, storage_environment(runtime)).step()
+    assert list(tmp_path.iterdir()) == []

@@ -9,6 +9,7 @@ import base64
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,10 +23,12 @@ from typing import Any
 import pytest
 from PIL import Image
 from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
+from local.telegram.button_pictures import picture_path
 from tests.fakes.chat import KEY, TOKEN, Chat, Guest, running_chat
 from tests.fakes.names import BUCKET, ROOT, eventually
 from tests.fakes.sagemaker import Answer, Call, Endpoint, Request
@@ -33,6 +36,8 @@ from tests.fakes.storage import Storage
 
 PHOTO = ROOT / "examples/photos/chelsea.jpg"
 STYLE = ROOT / "examples/styles/swirls.jpg"
+# The number of whoever sits at the page.
+USER = 100
 # Paste, drag or drop a file: the kind of event, and the file in base64.
 DROP = """
 const [kind, data] = arguments;
@@ -50,6 +55,23 @@ const [selector, text] = arguments;
 return [...document.querySelectorAll(selector)]
   .filter(it => it.checkVisibility() && it.textContent.includes(text))
   .at(-1);
+"""
+# Whether a click would reach an element: it has been at its place for a second.
+ACTS = "return !arguments[0].closest('.unsettled')"
+# Whether an element is where the last click was.
+IS_HIT = """
+const {left, right, top, bottom} = arguments[0].getBoundingClientRect(), [x, y] = pointer;
+return left < x && x < right && top < y && y < bottom;
+"""
+LISTEN = """
+window.heard = [];
+window.spoken = document.querySelector("#spoken");
+const note = () => heard.push(spoken.textContent);
+new MutationObserver(note).observe(spoken, {characterData: true, childList: true, subtree: true});
+"""
+PRESS_TWICE = """
+window.pressed = 0;
+for (const wait of [0, 600]) setTimeout(() => { arguments[0].click(); pressed += 1; }, wait);
 """
 
 
@@ -107,13 +129,11 @@ def painter(storage: Storage) -> Iterator[Painter]:
     painter.close()
 
 
-@pytest.fixture(scope="module")
-def chat(
-    storage: Storage, painter: Painter, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Chat]:
-    """The chat, with bot.py behind it."""
-    folder = tmp_path_factory.mktemp("chat")
-    with running_chat(folder / "data") as chat:
+@pytest.fixture
+def chat(storage: Storage, painter: Painter, tmp_path: Path) -> Iterator[Chat]:
+    """A new chat, with bot.py behind it."""
+    storage.empty()
+    with running_chat(tmp_path / "data") as chat:
         environment = os.environ | {
             "TELEGRAM_TOKEN": TOKEN,
             "TELEGRAM_API": chat.url,
@@ -124,17 +144,20 @@ def chat(
             "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{storage.port}",
             "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": painter.url,
         }
-        with open(folder / "bot.log", "w") as log:
+        with open(tmp_path / "bot.log", "w") as log:
             bot = subprocess.Popen(
                 [sys.executable, str(ROOT / "bot.py")], env=environment, stderr=log
             )
-        eventually(
-            lambda: len(Guest(chat, 1).ask("GET", "commands").json()) == 3, "the bot is up", 60
-        )
-        yield chat
-        bot.kill()
-        bot.wait()
-        assert TOKEN not in (folder / "bot.log").read_text() + chat.log.read_text()
+        try:
+            eventually(
+                lambda: len(Guest(chat, 1).ask("GET", "commands").json()) == 3, "the bot is up", 60
+            )
+            yield chat
+        finally:
+            painter.may_finish.set()
+            bot.kill()
+            bot.wait()
+        assert TOKEN not in (tmp_path / "bot.log").read_text() + chat.log.read_text()
 
 
 class Tab:
@@ -201,7 +224,27 @@ class Tab:
     def click(self, css: str, words: str = "") -> None:
         found = self.sees(css, words)
         self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", found)
+        self.waits_until_it_acts(found)
         found.click()
+
+    def waits_until_it_acts(self, element: WebElement) -> None:
+        self.waits_for("it acts", lambda: self.driver.execute_script(ACTS, element))
+
+    def focused(self) -> WebElement:
+        return self.driver.switch_to.active_element
+
+    def press(self, *keys: str) -> None:
+        """Press the last key, while the keys before it are held down."""
+        actions = ActionChains(self.driver)
+        for key in keys[:-1]:
+            actions.key_down(key)
+        actions.send_keys(keys[-1])
+        for key in keys[:-1]:
+            actions.key_up(key)
+        actions.perform()
+
+    def mouse(self) -> ActionChains:
+        return ActionChains(self.driver, duration=0)
 
     def write(self, text: str) -> None:
         self.sees("#text").send_keys(text, Keys.ENTER)
@@ -209,6 +252,9 @@ class Tab:
     def pick(self, *paths: Path, as_: str = "photo") -> None:
         self.driver.find_element(By.ID, "picker").send_keys("\n".join(map(str, paths)))
         self.click(f"#as-{as_}")
+
+    def texts(self, css: str) -> list[str]:
+        return [element.text for element in self.all(css)]
 
     def has_picture(self, article: str) -> tuple[int, int]:
         """The size of the newest picture that has been loaded in such a message, or of none."""
@@ -384,6 +430,156 @@ def test_files_come_by_paste_and_drop_and_leave_untouched(
     assert painter.storage.list_keys("chats/")
 
 
+def test_a_painters_button_shows_how_it_paints(browser: Browser, chat: Chat) -> None:
+    folder = chat.folder / "button-pictures"
+    folder.mkdir()
+    picture_path(folder, "style:monet").write_bytes(PHOTO.read_bytes())
+    picture_path(folder, "style:vangogh").write_bytes(b"no picture")
+    tab = browser.open()
+    tab.pick(PHOTO)
+    tab.sees(".keys button", "Monet")
+    tab.waits_for("its picture", lambda: tab.has_picture(".keys") == (451, 300))
+    tab.waits_for("no broken picture", lambda: len(tab.all(".keys img")) == 1)
+
+    # A painter that came a moment ago has its picture at the next question.
+    picture_path(folder, "style:vintage").write_bytes(STYLE.read_bytes())
+    tab.write("/help")
+    tab.write("nobody")
+    tab.sees("article.bot", "I do not have this painter")
+    tab.waits_for("two pictures", lambda: len(tab.all("article:last-child .keys img")) == 2)
+    tab.click(".keys button", "Vintage")
+    tab.waits_for("the painting", tab.has_painting)
+    assert tab.complaints() == []
+
+
+def test_what_comes_under_the_pointer_does_not_act_at_once(
+    browser: Browser, painter: Painter
+) -> None:
+    tab = browser.open()
+    tab.pick(PHOTO)
+    vintage = tab.sees(".keys button", "Vintage")
+    tab.driver.execute_script("onclick = ({x, y}) => { window.pointer = [x, y]; }")
+    painter.may_finish.clear()
+    tab.waits_until_it_acts(vintage)
+    tab.mouse().move_to_element(vintage).click().perform()
+    cancel = tab.sees(".keys button", "Cancel")
+    tab.waits_for("Cancel under the pointer", lambda: tab.driver.execute_script(IS_HIT, cancel))
+    tab.mouse().click().perform()
+    tab.waits_for("a preview", lambda: tab.has_progress() and tab.has_preview())
+    assert "Cancelled" not in tab.sees("#log").text
+
+    cancel = tab.sees(".keys button", "Cancel")
+    tab.waits_until_it_acts(cancel)
+    assert tab.driver.execute_script(IS_HIT, cancel), "the preview has moved it"
+    tab.mouse().click().perform()
+    tab.sees("article.bot", "Cancelled")
+
+
+def test_a_second_press_of_the_same_button_does_nothing(browser: Browser) -> None:
+    tab = browser.open()
+    tab.pick(PHOTO)
+    vintage = tab.sees(".keys button", "Vintage")
+    tab.driver.execute_script(PRESS_TWICE, vintage)
+    tab.waits_for("the painting", tab.has_painting)
+    tab.waits_for("the second press", lambda: tab.driver.execute_script("return pressed === 2"))
+    tab.write("/help")
+    tab.sees("article.bot", "Send me a photo")
+    assert "I am still painting" not in tab.sees("#log").text
+    tab.click(".keys button", "Vintage")  # a while later it paints the photo again
+    tab.waits_for("the second painting", lambda: len(tab.all("article.bot img")) == 2)
+
+
+def test_a_screen_reader_hears_who_speaks_and_how_far_a_painting_is(
+    browser: Browser, chat: Chat
+) -> None:
+    tab = browser.open()
+    tab.pick(PHOTO)
+    tab.sees("article.bot", "Choose a painter")
+    assert tab.sees("article.user .apart").get_attribute("textContent") == "You:"
+    assert tab.sees("article.bot .apart").get_attribute("textContent") == "stylebot:"
+    assert tab.sees("article.user img").get_attribute("alt") == "Your picture"
+
+    tab.driver.execute_script(LISTEN)
+    cancel = {"inline_keyboard": [[{"text": "Cancel", "callback_data": "cancel:0"}]]}
+    status = chat.call("sendMessage", chat_id=USER, text="Painting", reply_markup=cancel)
+    edit = {"chat_id": USER, "message_id": status["message_id"]}
+    tab.sees(".keys button", "Cancel").send_keys("")
+    for percent in (0, 7, 26, 31, 49, 50, 99):
+        line = f"▓▓░░░░░░░░ {percent}%, about 9 s left"
+        chat.call("editMessageText", text=f"Painting\n{line}", reply_markup=cancel, **edit)
+        tab.sees("article.bot", f"{percent} %")
+        assert tab.focused().text == "Cancel"
+    heard = tab.driver.execute_script("return heard")
+    assert heard == [f"Painting {n}%, about 9 s left" for n in (0, 26, 50, 99)]
+    assert tab.driver.execute_script("return spoken.childNodes.length") == 1
+    progress = tab.sees("article.bot progress")
+    assert progress.get_attribute("aria-label") == "99%, about 9 s left"
+
+    picture = {
+        "type": "photo",
+        "media": "attach://file",
+        "caption": "Painted: Monet, 2 s. Change it.",
+    }
+    files = {"file": PHOTO.read_bytes()}
+    chat.call("editMessageMedia", files=files, media=picture, reply_markup=cancel, **edit)
+    tab.sees("article.bot p", "Painted: Monet")
+    assert tab.driver.execute_script("return heard.at(-1)") == picture["caption"]
+    assert tab.focused().text == "Cancel"
+    assert tab.sees("article.bot img").get_attribute("alt") == "Painted: Monet, 2 s"
+    again = {"inline_keyboard": [[{"text": "Again", "callback_data": "again"}]]}
+    chat.call("editMessageCaption", caption="Painted", reply_markup=again, **edit)
+    tab.sees(".keys button", "Again")
+    assert tab.focused().tag_name == "article"
+    chat.call("deleteMessage", **edit)
+    tab.waits_for("the focus in the message before", lambda: "Choose" in tab.focused().text)
+
+
+def test_the_chat_can_be_used_without_a_mouse(browser: Browser) -> None:
+    tab = browser.open()
+    tab.sees("#start")
+    assert tab.focused().get_attribute("id") == "text"
+    tab.pick(PHOTO)
+    tab.sees("article.bot", "Choose a painter")
+    tab.focused().send_keys(Keys.ESCAPE)
+    tab.driver.execute_script("document.querySelector('#text').focus()")
+    for _ in range(3):
+        tab.press(Keys.SHIFT, Keys.TAB)
+    # Of a keyboard Tab reaches one button, and the arrows the others.
+    assert tab.focused().text == "Monet"
+    for key, name in (
+        (Keys.ARROW_RIGHT, "Van Gogh"),
+        (Keys.ARROW_DOWN, "Ukiyo-e"),
+        (Keys.ARROW_LEFT, "Cezanne"),
+        (Keys.ARROW_UP, "Monet"),
+        (Keys.END, "Vintage"),
+    ):
+        tab.press(key)
+        assert tab.focused().text == name
+    tab.press(Keys.ENTER)
+    tab.waits_for("the painting", tab.has_painting)
+    tab.press(Keys.ESCAPE)
+    assert tab.focused().get_attribute("id") == "text"
+
+    tab.driver.refresh()
+    tab.sees("article.bot")
+    tab.driver.execute_script("document.body.tabIndex = -1; document.body.focus()")
+    tab.press(Keys.TAB)
+    assert tab.focused().text == "To the message box"
+    tab.press(Keys.ENTER)
+    assert tab.focused().get_attribute("id") == "text"
+
+
+def test_a_command_in_what_the_bot_says_can_be_clicked(browser: Browser, chat: Chat) -> None:
+    tab = browser.open()
+    tab.write("/help")
+    tab.click("article.bot .command", "/cancel")
+    tab.sees("article.bot", "There is nothing to cancel")
+    assert "/cancel" in tab.texts("article.user")[-1]
+    chat.call("sendMessage", chat_id=USER, text="no/command /tmp/file http://x/y 1/2 (/start).")
+    tab.sees("article.bot", "/tmp/file")
+    assert tab.texts("article:last-child .command") == ["/start"]
+
+
 def test_commands_are_offered_and_words_are_words(browser: Browser) -> None:
     tab = browser.open()
     tab.sees("#empty")
@@ -403,18 +599,29 @@ def test_commands_are_offered_and_words_are_words(browser: Browser) -> None:
     assert tab.complaints() == []
 
 
-def test_tabs_are_users_and_a_tab_keeps_its_chat(browser: Browser, chat: Chat) -> None:
-    anna = browser.open()
-    anna.click("#start")
-    anna.sees("article.bot", "Hello")
-    anna.driver.switch_to.new_window("tab")
-    anna.driver.get(f"{chat.url}/#{KEY}")
-    anna.sees("#empty")
-    anna.write("/help")
-    anna.sees("article.bot", "Send me a photo")
-    assert not [it for it in anna.all("article") if "Hello" in it.text]
-    anna.driver.refresh()
-    anna.sees("article.user", "/help")
+def test_all_tabs_show_one_chat_and_are_live(browser: Browser) -> None:
+    one = browser.open()
+    one.click("#start")
+    one.sees("article.bot", "Hello")
+    two = browser.open()
+    two.sees("article.bot", "Hello")
+    for number in range(5):
+        one.write(f"from one {number}")
+        two.write(f"from two {number}")
+    for tab in (one, two):
+        tab.sees("article.user:not(.sending)", "from one 4")
+        tab.sees("article.user:not(.sending)", "from two 4")
+    two.write("/help")
+    one.sees("article.bot", "Send me a photo")
+    two.sees("article.bot", "Send me a photo")
+    assert one.texts("article.user") == two.texts("article.user")
+    assert len(one.texts("article.user")) == 12
+
+    two.driver.switch_to.new_window("tab")
+    two.driver.get(f"{browser.chat.url}/#{KEY}")
+    two.sees("article.bot", "Send me a photo")
+    two.driver.refresh()
+    two.sees("article.bot", "Send me a photo")
 
 
 def test_what_goes_wrong_is_told_in_words(browser: Browser, chat: Chat, tmp_path: Path) -> None:
@@ -422,6 +629,13 @@ def test_what_goes_wrong_is_told_in_words(browser: Browser, chat: Chat, tmp_path
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     tab.pick(tmp_path / "broken.jpg")
     tab.sees(".failed", "no picture that can be read")
+    tab.write("/help")
+    tab.sees("article.bot", "Send me a photo")
+    failed, help_, answer = tab.texts("article")
+    assert "Not sent" in failed, "a message is below what came later"
+    assert "/help" in help_
+    assert "Send me" in answer
+    assert re.search(r"\d:\d\d", failed), "it does not tell its time"
     tab.click(".failed button", "Remove")
     chat.kill()
     tab.sees("#status.bad", "No connection")
@@ -430,8 +644,15 @@ def test_what_goes_wrong_is_told_in_words(browser: Browser, chat: Chat, tmp_path
     tab.shoot("offline")
     chat.start()
     tab.waits_for("the connection", lambda: not tab.all("#status.bad"))
+    tab.write("/help")
+    tab.sees("article.user:not(.sending)", "/help")
+    tab.waits_for("an answer", lambda: "Send me" in tab.texts("article")[-1])
     tab.click(".failed button", "Try again")
     tab.sees("article.bot", "Hello", seconds=60)
+    assert ["/start" in text or "Hello" in text for text in tab.texts("article")[-2:]] == [
+        True,
+        True,
+    ]
     tab.driver.get("about:blank")
     tab.driver.get(f"{chat.url}/#another-key")
     tab.sees("#status.bad", "Open the address that the program shows")

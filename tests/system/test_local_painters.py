@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from local.demo import PHOTO, STYLE, User, buttons_of, text_of
+from local.stack import PAGE_USER
 from tests.fakes.servers import ROOT
 from tests.system.test_local_stack import is_negative, running
 
@@ -57,13 +60,14 @@ def test_a_painter_is_offered_in_the_running_chat(tmp_path: Path) -> None:
         assert labels == ["Negative", "Klimt"]
 
         klimt = buttons_of(question)[1]
+        assert read_button_picture(user, klimt).size == (36, 24)
         user.press(question, klimt)
         assert is_negative(user.wait_for_picture("painted"))
 
 
-def test_an_admin_teaches_a_painter_in_the_chat(tmp_path: Path) -> None:
-    with running(tmp_path, ADMINS="3") as stack:
-        user = stack.user(3)
+def test_the_page_s_user_teaches_a_painter(tmp_path: Path) -> None:
+    with running(tmp_path) as stack:
+        user = stack.user(PAGE_USER)
         form = {"text": "/teach klimt"}
         user.session.post(f"{user.url}/message", data=form, timeout=30).raise_for_status()
         wait_for_text(user, "Send me the picture")
@@ -73,6 +77,17 @@ def test_an_admin_teaches_a_painter_in_the_chat(tmp_path: Path) -> None:
         user.send_picture(PHOTO)
         question, _ = user.wait_for_button("style:")
         assert [button["text"] for button in buttons_of(question)] == ["Negative", "Klimt"]
+
+    page = ROOT / "local" / "telegram" / "page.html"
+    assert f"const user = {PAGE_USER};" in page.read_text()
+
+
+def read_button_picture(user: User, button: dict[str, str]) -> Image.Image:
+    """Return what the page shows on the button."""
+    query = {"data": button["callback_data"], "version": button["picture"]}
+    answer = user.session.get(f"{user.url}/button-picture", params=query, timeout=10)
+    answer.raise_for_status()
+    return Image.open(io.BytesIO(answer.content))
 
 
 def test_training_says_where_the_painter_is_and_what_to_do(tmp_path: Path) -> None:

@@ -67,6 +67,10 @@ class Stack:
         assert url
         self.api, _, self.key = url[1].partition("/#")
 
+    @property
+    def address(self) -> str:
+        return f"The chat: {self.api}/#{self.key}"
+
     def words(self) -> str:
         return self.said.read_text()
 
@@ -163,13 +167,16 @@ def test_a_conversation_with_both_models_and_no_secret_told(tmp_path: Path) -> N
         second = Stack(tmp_path)
         second.said = tmp_path / "said by the second"
         second.start()
-        assert second.process.wait(60) == 1
+        assert second.process.wait(60) == 0
         assert "runs already" in second.words()
+        assert second.words().endswith(f"\n{stack.address}\n")
 
+        address = stack.address
         assert stack.stop() == 130
         assert stack.processes() == {}, "something is left"
         stack.start()
         stack.comes_up()
+        assert stack.address == address
         past = stack.user(7)
         pictures = [message for _, message in past.listen(2) if "photo" in message]
         assert len(pictures) >= 5, "the chat's past is gone"
@@ -187,6 +194,25 @@ def send_photo_and_style(user: User) -> None:
     user.send_picture(PHOTO)
     user.wait_for_button("style:")
     user.send_picture(STYLE)
+
+
+def test_the_chat_moves_where_its_port_is_taken(tmp_path: Path) -> None:
+    with running(tmp_path) as stack:
+        port, key = int(stack.api.rpartition(":")[2]), stack.key
+        assert (stack.data / "address.json").stat().st_mode & 0o777 == 0o600
+        assert (stack.data / "lock").stat().st_mode & 0o777 == 0o600
+        assert stack.stop() == 130
+        with socket.create_server(("127.0.0.1", port)):
+            stack.start()
+            stack.comes_up()
+            assert stack.key == key
+            assert f"Port {port}, where the chat was, is taken by another program" in stack.words()
+            assert f"The chat moves to {stack.api}.\n" in stack.words()
+            moved = stack.address
+            assert stack.stop() == 130
+        stack.start()
+        stack.comes_up()
+        assert stack.address == moved
 
 
 def check_secrets(stack: Stack, processes: dict[int, str]) -> None:
