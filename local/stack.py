@@ -293,20 +293,18 @@ class Stack:
         self.thumbnails.start()
 
     def start_bot(self, base: dict[str, str]) -> None:
-        environment = (
-            {"ADMINS": str(PAGE_USER)}
-            | base
-            | {
-                "TELEGRAM_TOKEN": self.token,
-                "BUCKET": BUCKET,
-                "NST_ENDPOINT": "nst",
-                "CYCLEGAN_ENDPOINT": "cyclegan",
-                "AWS_ENDPOINT_URL_SAGEMAKER": self.sagemaker_url,
-                "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": self.sagemaker_url,
-            }
-        )
+        environment = base | {
+            "TELEGRAM_TOKEN": self.token,
+            "BUCKET": BUCKET,
+            "NST_ENDPOINT": "nst",
+            "CYCLEGAN_ENDPOINT": "cyclegan",
+            "AWS_ENDPOINT_URL_SAGEMAKER": self.sagemaker_url,
+            "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": self.sagemaker_url,
+        }
         if self.address:
             environment["TELEGRAM_API"] = self.address.url
+            # In Telegram this number is somebody else's.
+            environment.setdefault("ADMINS", str(PAGE_USER))
         self.start_python("bot", [str(ROOT / "bot.py")], environment)
 
     def start_painters(self, environment: dict[str, str]) -> None:

@@ -19,9 +19,9 @@ import pytest
 import requests
 from PIL import Image, ImageChops, ImageOps, ImageStat
 
-from local.demo import PHOTO, STYLE, User, buttons_of, find_button
+from local.demo import PHOTO, STYLE, User, buttons_of, find_button, text_of
 from local.seaweedfs import remove_sockets
-from local.stack import MARK
+from local.stack import MARK, PAGE_USER
 from tests.fakes.chat import KEY, TOKEN, running_chat
 from tests.fakes.servers import ROOT, wait_until
 
@@ -335,6 +335,11 @@ def test_a_token_leads_to_telegrams_own_chat_and_a_refused_one_is_told(tmp_path:
             user = User(telegram.url, KEY, 9)
             user.send_picture(PHOTO)
             user.wait_for_button("style:")
+            # The page's number is somebody else's in Telegram, and no admin's.
+            stranger = User(telegram.url, KEY, PAGE_USER)
+            stranger.session.post(f"{stranger.url}/message", data={"text": "/stats"}, timeout=30)
+            said = [text_of(message) for _, message in stranger.listen(10)]
+            assert "I do not know this command, see /help." in "".join(said)
             assert stack.stop() == 130
         finally:
             stack.kill_everything()
