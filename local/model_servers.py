@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -27,20 +28,27 @@ def model_command(name: str) -> list[str]:
     return [sys.executable, "-m", f"containers.{name}", "serve"]
 
 
-def model_environment(base: Mapping[str, str], address: str) -> dict[str, str]:
-    """Return the environment of a model server that shall listen at `address`, HOST:PORT."""
-    environment = {**base, "GUNICORN_CMD_ARGS": f"--bind {address}"}
+def model_environment(base: Mapping[str, str], path: Path) -> dict[str, str]:
+    """Return the environment of a model server that shall listen at the Unix socket `path`.
+
+    In a container it listens at a port, for whoever reaches it. Here other users of the machine,
+    and the pages in a browser, do not.
+    """
+    environment = {**base, "GUNICORN_CMD_ARGS": f"--bind {shlex.quote(f'unix:{path}')}"}
     if not has_gpu():
         # Threads that spin while they wait make two models on the same cores twice as slow.
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return environment
 
 
-def docker_command(name: str, container: str, environment: Mapping[str, str]) -> list[str]:
+def docker_command(
+    name: str, container: str, environment: Mapping[str, str], sockets: Path | None = None
+) -> list[str]:
     """Return the command that runs the image stylebot-`name` as SageMaker does.
 
     It uses the host's network. Docker takes the values of the variables from its own environment,
-    so that no secret is in the command line.
+    so that no secret is in the command line. `sockets` is the folder of the Unix socket at which
+    the server listens, if it does.
     """
     command = ["docker", "run", "--rm", "--name", container, "--network", "host"]
     if has_gpu():
@@ -53,6 +61,8 @@ def docker_command(name: str, container: str, environment: Mapping[str, str]) ->
     if name == "cyclegan" and "MODEL_DIR" in environment:
         folder = Path(environment["MODEL_DIR"]).resolve()
         command += ["--volume", f"{folder}:/opt/ml/model:ro"]
+    if sockets:
+        command += ["--volume", f"{sockets}:{sockets}"]
     return [*command, f"stylebot-{name}", "serve"]
 
 

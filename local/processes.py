@@ -105,6 +105,8 @@ class ManagedProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                # What it writes is for this user only.
+                umask=0o077,
             )
         self.started_at = time.monotonic()
 

@@ -1,4 +1,9 @@
-"""SeaweedFS, the S3 of this machine: its command line, its credentials, its clean-up."""
+"""SeaweedFS, the S3 of this machine: its command line, its credentials, its clean-up.
+
+Its S3 wants the credentials that `s3_environment` returns. Its other servers, which would give each
+object to everybody who reaches them, talk only to each other: by TLS, with a certificate on both
+sides that is made for this start.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import trustme
 from botocore.config import Config
 
+from local.http_client import socket_path
 from local.processes import ManagedProcess, StackError, free_port
 
 # SeaweedFS takes 15 s to stop by itself. It loses nothing when it is killed.
@@ -44,15 +51,23 @@ def storage_process(
 def storage_command(objects: Path, config: Path, port: int) -> list[str]:
     """Return the command line of SeaweedFS with all of its servers in one process.
 
-    Raises StackError where the program is not installed.
+    Its keys and sockets are in the folder `storage` beside `config`. Raises StackError where the
+    program is not installed.
     """
     search_path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     weed = shutil.which("weed", path=search_path)
     if not weed:
         raise StackError("SeaweedFS is missing. Install it: ./setup.sh local")
+    private = config.parent / "storage"
+    s3_socket = socket_path(private, "s3.sock")
+    filer_socket = socket_path(private, "filer.sock")
+    make_certificates(private)
+    # Without such a list, each web page may read the answers.
+    origin = f"http://127.0.0.1:{port}"
     return [
         weed,
         "-logtostderr=true",
+        f"-config_dir={private}",
         "server",
         "-ip=127.0.0.1",
         "-ip.bind=127.0.0.1",
@@ -60,16 +75,59 @@ def storage_command(objects: Path, config: Path, port: int) -> list[str]:
         "-s3",
         f"-s3.port={port}",
         f"-s3.config={config}",
+        f"-s3.localSocket={s3_socket}",
+        f"-s3.allowedOrigins={origin}",
+        "-s3.iam=false",
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
         "-master.telemetry=false",
         "-volume.max=50",
         "-master.volumeSizeLimitMB=256",
         "-volume.preStopSeconds=0",
+        # S3 calls the filer by gRPC only.
+        "-filer.disableHttp",
+        f"-filer.localSocket={filer_socket}",
+        f"-filer.allowedOrigins={origin}",
         f"-master.port={free_port()}",
         f"-volume.port={free_port()}",
         f"-filer.port={free_port()}",
     ]
+
+
+def make_certificates(folder: Path) -> None:
+    """Write new keys, and the file by which SeaweedFS's servers let nobody in without them."""
+    authority = trustme.CA()
+    own = authority.issue_cert("127.0.0.1", common_name="stylebot")
+    chain = b"".join(part.bytes() for part in own.cert_chain_pems)
+    write_private(folder / "ca.pem", authority.cert_pem.bytes())
+    write_private(folder / "cert.pem", chain)
+    write_private(folder / "key.pem", own.private_key_pem.bytes())
+
+    # A string in JSON is one in TOML too.
+    authority_line = f"ca = {json.dumps(str(folder / 'ca.pem'))}"
+    pair = [
+        f"cert = {json.dumps(str(folder / 'cert.pem'))}",
+        f"key = {json.dumps(str(folder / 'key.pem'))}",
+    ]
+    lines = []
+    for name in ("signing", "signing.read", "filer_signing", "filer_signing.read"):
+        lines += [f"[jwt.{name}]", f'key = "{secrets.token_hex(20)}"']
+    lines += ["[grpc]", authority_line]
+    for name in ("master", "volume", "filer", "s3", "client"):
+        lines += [f"[grpc.{name}]", *pair]
+    lines += ["[https.client]", "enabled = true", authority_line, *pair]
+    for name in ("master", "volume", "filer"):
+        lines += [f"[https.{name}]", authority_line, *pair]
+    write_private(folder / "security.toml", "\n".join(lines).encode())
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that only its owner can read."""
+    # A file that is renamed is complete, even if this process is killed in between.
+    new = path.with_name(f"{path.name}.new")
+    new.touch(mode=0o600)
+    new.write_bytes(content)
+    new.replace(path)
 
 
 def remove_sockets(command: Iterable[str]) -> None:
@@ -120,8 +178,4 @@ def make_credentials(config: Path) -> None:
         "credentials": [keys],
         "actions": ["Admin", "Read", "Write", "List"],
     }
-    # A file that is renamed is complete, even if this process is killed in between.
-    new = config.with_suffix(".new")
-    new.touch(mode=0o600)
-    new.write_text(json.dumps({"identities": [identity]}))
-    new.replace(config)
+    write_private(config, json.dumps({"identities": [identity]}).encode())

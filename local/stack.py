@@ -8,8 +8,9 @@
 
 Each part is a process group of its own. All parts have the variable STYLEBOT_LOCAL in their
 environment, by which the next start finds and kills what a killed start has left behind. All ports
-are ports of 127.0.0.1. Secrets are in the environment of the parts that need them, and on no
-command line.
+are ports of 127.0.0.1, and nothing answers there without a credential: S3 and SageMaker want a
+signature, the chat a key or the bot's token. The model servers listen at Unix sockets. Secrets are
+in the environment of the parts that need them, and on no command line.
 """
 
 from __future__ import annotations
@@ -32,10 +33,12 @@ from pathlib import Path
 from typing import IO, Any
 
 import requests
+from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError, ClientError
 
 from bot import FAILURE_PREFIX, MODELS, MODELS_PREFIX, OUTPUT_PREFIX
 from local.address import Address, make_key, read_address, write_address
+from local.http_client import base_url, open_session, socket_path
 from local.model_servers import (
     START_SECONDS,
     TRAINER_COMMAND,
@@ -55,6 +58,7 @@ from local.processes import (
     reserve_port,
     say,
 )
+from local.sagemaker.signature import sign
 from local.seaweedfs import (
     credentials_file,
     remove_sockets,
@@ -82,9 +86,9 @@ CATALOG_SECONDS = 120
 def base_environment(data: Path) -> dict[str, str]:
     """Return the environment of every part.
 
-    It has none of the user's own AWS settings, and no proxy for this machine.
+    It has none of the user's own settings of AWS and SeaweedFS, and no proxy for this machine.
     """
-    private = re.compile("AWS_|TELEGRAM_TOKEN|GUNICORN_CMD_ARGS")
+    private = re.compile("AWS_|TELEGRAM_TOKEN|GUNICORN_CMD_ARGS|WEED_")
     environment = {name: value for name, value in os.environ.items() if not private.match(name)}
     for name in ("NO_PROXY", "no_proxy"):
         hosts = [os.environ.get(name, ""), "127.0.0.1", "localhost"]
@@ -155,6 +159,7 @@ class Stack:
         # The URL of each model server, by its name.
         self.model_urls: dict[str, str] = {}
         self.sagemaker_url = ""
+        self.credentials: ReadOnlyCredentials | None = None
         self.painters: Painters | None = None
         self.thumbnails: Thumbnails | None = None
         self.token = os.environ.get("TELEGRAM_TOKEN", "")
@@ -189,6 +194,9 @@ class Stack:
             self.address = self.choose_address()
         port = self.options.port("s3")
         environment |= s3_environment(credentials_file(self.data), port)
+        self.credentials = ReadOnlyCredentials(
+            environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"], None
+        )
 
         self.start_storage(environment, port)
         for name in MODELS:
@@ -197,7 +205,7 @@ class Stack:
         if self.address:
             self.start_chat(environment, self.address)
         for url in self.model_urls.values():
-            self.wait_until_up(f"{url}/ping")
+            self.wait_until_up(url, "/ping")
         self.start_painters(environment)
         self.start_bot(environment)
 
@@ -219,12 +227,12 @@ class Stack:
     def start_storage(self, environment: dict[str, str], port: int) -> None:
         log = self.log_path("storage")
         self.start_part(storage_process(self.data, port, environment, log, ROOT))
-        self.wait_until_up(f"http://127.0.0.1:{port}/healthz")
+        self.wait_until_up(f"http://127.0.0.1:{port}", "/healthz")
         self.wait_until_storage_works(environment)
 
     def start_model(self, name: str, base: dict[str, str]) -> None:
-        address = f"127.0.0.1:{free_port()}"
-        environment = model_environment(base, address)
+        path = socket_path(self.data / "sockets", f"{name}.sock")
+        environment = model_environment(base, path)
         if name == "cyclegan":
             environment["MODELS_URL"] = f"s3://{BUCKET}/{MODELS_PREFIX}"
         command = self.options.model_command(name)
@@ -234,7 +242,7 @@ class Stack:
         if self.options.docker:
             server.clean_up = remove_container
         self.models[name] = server
-        self.model_urls[name] = f"http://{address}"
+        self.model_urls[name] = f"unix:{path}"
         self.start_part(server)
 
     def docker_command(self, name: str, environment: dict[str, str]) -> list[str]:
@@ -242,7 +250,8 @@ class Stack:
         if not has_image(image):
             raise StackError(f"Docker does not run, or has no image {image}. Build it: ./build.sh")
         digest = hashlib.sha256(str(self.data).encode()).hexdigest()[:8]
-        return docker_command(name, f"stylebot-local-{name}-{digest}", environment)
+        container = f"stylebot-local-{name}-{digest}"
+        return docker_command(name, container, environment, self.data / "sockets")
 
     def start_sagemaker(self, environment: dict[str, str]) -> None:
         port = self.options.port("sagemaker")
@@ -251,6 +260,7 @@ class Stack:
             "-m",
             "local.sagemaker",
             f"--port={port}",
+            "--signed",
             f"--output=s3://{BUCKET}/{OUTPUT_PREFIX}",
             f"--failure=s3://{BUCKET}/{FAILURE_PREFIX}",
             f"--idle-minutes={self.options.idle_minutes}",
@@ -288,7 +298,7 @@ class Stack:
         arguments = ["-m", "local.telegram", f"--port={address.port}", f"--data={folder}"]
         keys = {"TELEGRAM_TOKEN": self.token, "CHAT_KEY": address.key}
         self.start_python("chat", arguments, environment | keys)
-        self.wait_until_up(f"{address.url}/")
+        self.wait_until_up(address.url, "/")
         self.thumbnails = Thumbnails(folder / BUTTON_PICTURES, BUCKET, environment)
         self.thumbnails.start()
 
@@ -311,7 +321,7 @@ class Stack:
         """Start what keeps the catalog of the painters, and wait for it where there is none yet."""
         folder = models_folder(self.data)
         folder.mkdir(exist_ok=True)
-        self.wait_until_up(f"{self.sagemaker_url}/endpoints")
+        self.wait_until_up(self.sagemaker_url, "/endpoints")
         write_training_template(s3_client(environment), BUCKET)
         self.painters = Painters(folder, BUCKET, environment, self.sagemaker_url)
         has_catalog = self.painters.has_catalog()
@@ -343,24 +353,24 @@ class Stack:
         if problem := self.wait_until(find_problem):
             raise StackError(f"The storage does not answer: {problem}. Logs: {self.logs}")
 
-    def wait_until_up(self, url: str) -> None:
-        """Wait until `url` answers 200.
+    def wait_until_up(self, server: str, path: str) -> None:
+        """Wait until the server, http://HOST:PORT or unix:PATH, answers 200 at `path`.
 
         Raises StackError where a part keeps dying, or where the server says that it is broken for
         good.
         """
 
         def find_problem() -> str:
-            problem = url_problem(url)
+            problem = url_problem(server, path, self.credentials)
             if '"broken"' in problem:
-                raise self.not_up(url, problem)
+                raise self.not_up(server, problem)
             return problem
 
         if problem := self.wait_until(find_problem):
-            raise self.not_up(url, problem)
+            raise self.not_up(server, problem)
 
-    def not_up(self, url: str, problem: str) -> StackError:
-        return StackError(f"{url} does not come up: {problem}. Logs: {self.logs}")
+    def not_up(self, server: str, problem: str) -> StackError:
+        return StackError(f"{server} does not come up: {problem}. Logs: {self.logs}")
 
     def wait_until(self, find_problem: Callable[[], str], seconds: float = START_SECONDS) -> str:
         """Watch all parts until `find_problem` returns "". Return the last problem after `seconds`.
@@ -407,7 +417,9 @@ class Stack:
     def describe_endpoints(self) -> dict[str, Any] | None:
         """Return the state of each endpoint, or None where local.sagemaker does not answer."""
         try:
-            endpoints: dict[str, Any] = fetch(f"{self.sagemaker_url}/endpoints").json()
+            answer = fetch(self.sagemaker_url, "/endpoints", self.credentials)
+            answer.raise_for_status()
+            endpoints: dict[str, Any] = answer.json()
         except (requests.RequestException, ValueError):
             return None
         return endpoints
@@ -441,10 +453,10 @@ def models_folder(data: Path) -> Path:
     return data / "models"
 
 
-def url_problem(url: str) -> str:
-    """Return "" where the server at `url` answers 200, and what it says where it does not."""
+def url_problem(server: str, path: str, credentials: ReadOnlyCredentials | None = None) -> str:
+    """Return "" where the server answers 200, and what it says where it does not."""
     try:
-        answer = fetch(url)
+        answer = fetch(server, path, credentials)
     except requests.RequestException:
         return "no answer"
     if answer.ok:
@@ -452,10 +464,16 @@ def url_problem(url: str) -> str:
     return answer.text.strip() or f"status {answer.status_code}"
 
 
-def fetch(url: str) -> requests.Response:
-    with requests.Session() as session:
-        session.trust_env = False  # no proxy
-        return session.get(url, timeout=2)
+def fetch(
+    server: str, path: str, credentials: ReadOnlyCredentials | None = None
+) -> requests.Response:
+    """GET a path, signed by the credentials if there are any. Raises RequestException."""
+    url = base_url(server) + path
+    headers = {}
+    if credentials:
+        headers = sign(url, credentials)
+    with open_session(server) as session:
+        return session.get(url, headers=headers, timeout=2)
 
 
 def run(options: Options, use: Callable[[Stack], None]) -> int:

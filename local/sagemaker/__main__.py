@@ -10,7 +10,9 @@ import signal
 import sys
 from pathlib import Path
 
-from botocore.exceptions import BotoCoreError
+import boto3
+from botocore.credentials import ReadOnlyCredentials
+from botocore.exceptions import BotoCoreError, NoCredentialsError
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 import local.sagemaker
@@ -39,8 +41,8 @@ class RequestHandler(WSGIRequestHandler):
 def endpoint_option(text: str) -> tuple[str, str]:
     """Parse NAME=URL."""
     name, _, url = text.partition("=")
-    if not re.fullmatch(NAME, name) or not re.match(r"https?://[^/]", url):
-        example = "nst=http://127.0.0.1:8081"
+    if not re.fullmatch(NAME, name) or not re.match(r"https?://[^/]|unix:/", url):
+        example = "nst=http://127.0.0.1:8081 or nst=unix:/tmp/nst.sock"
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=URL, such as {example}")
     return name, url
 
@@ -116,6 +118,11 @@ def parse_arguments() -> argparse.Namespace:
         help="put the checkpoints of a training into S3 so often (%(default)g)",
     )
     parser.add_argument(
+        "--signed",
+        action="store_true",
+        help="refuse calls that are not signed by this program's own AWS credentials",
+    )
+    parser.add_argument(
         "--port", type=int, default=8090, help="on 127.0.0.1; 0: a free one (%(default)s)"
     )
     arguments = parser.parse_args()
@@ -164,10 +171,22 @@ def create_endpoints(arguments: argparse.Namespace) -> list[Endpoint]:
     return endpoints
 
 
+def own_credentials() -> ReadOnlyCredentials:
+    """Return the credentials that boto3 finds. Raises NoCredentialsError."""
+    credentials = boto3.Session().get_credentials()
+    if not credentials:
+        raise NoCredentialsError
+    frozen: ReadOnlyCredentials = credentials.get_frozen_credentials()
+    return frozen
+
+
 def serve(arguments: argparse.Namespace) -> None:
     endpoints: dict[str, Endpoint] = {}
     jobs = create_jobs(arguments)
-    app = create_app(endpoints, jobs)
+    credentials = None
+    if arguments.signed:
+        credentials = own_credentials()
+    app = create_app(endpoints, jobs, credentials)
     # The port comes first: a second process, started by mistake, must not touch the queue.
     server = make_server(
         "127.0.0.1", arguments.port, app, threaded=True, request_handler=RequestHandler

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Mapping
 from http import HTTPStatus
 
+from botocore.credentials import ReadOnlyCredentials
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
@@ -24,10 +25,13 @@ from local.sagemaker.endpoint import (
     RealtimeEndpoint,
 )
 from local.sagemaker.errors import ApiError, constraint_error, validation_error
+from local.sagemaker.signature import is_signed
 from local.sagemaker.training import TrainingJobs
 from local.sagemaker.validation import Headers, Parameters, create_request, read_parameters
 
 VARIANT = "AllTraffic"
+# The names by which callers on this machine know this server.
+OWN_HOSTS = ("127.0.0.1", "localhost")
 # The headers of a real-time call that the model server gets.
 REQUEST_HEADERS = (
     "Content-Type",
@@ -41,11 +45,15 @@ RESPONSE_HEADERS = ("Content-Type", "X-Amzn-SageMaker-Custom-Attributes")
 log = logging.getLogger("sagemaker")
 
 
-def create_app(endpoints: Mapping[str, Endpoint], jobs: TrainingJobs | None = None) -> Flask:
+def create_app(
+    endpoints: Mapping[str, Endpoint],
+    jobs: TrainingJobs | None = None,
+    credentials: ReadOnlyCredentials | None = None,
+) -> Flask:
     """Return the WSGI application.
 
     `endpoints`, by their names, may be filled later, and `jobs` be started later. Without `jobs`
-    there are no training jobs.
+    there are no training jobs. With `credentials` each call must be signed by them.
     """
     app = Flask("sagemaker")
     app.config["MAX_CONTENT_LENGTH"] = PAYLOAD_BYTES
@@ -90,11 +98,10 @@ def create_app(endpoints: Mapping[str, Endpoint], jobs: TrainingJobs | None = No
         return {name: endpoint.describe() for name, endpoint in endpoints.items()}
 
     @app.before_request
-    def refuse_web_pages() -> None:
-        """A browser sends Origin. boto3 does not."""
-        if "Origin" in request.headers:
-            message = "Web pages may not call this."
-            raise ApiError(HTTPStatus.FORBIDDEN, "AccessDeniedException", message)
+    def check_caller() -> None:
+        refuse_web_pages()
+        if credentials:
+            check_signature(credentials)
 
     @app.after_request
     def add_request_id(response: Response) -> Response:
@@ -109,6 +116,25 @@ def create_app(endpoints: Mapping[str, Endpoint], jobs: TrainingJobs | None = No
         return response
 
     return app
+
+
+def refuse_web_pages() -> None:
+    """Raise ApiError for the call of a web page, also by a name that leads to this machine."""
+    # A browser sends Origin with what could do harm. boto3 does not.
+    if "Origin" in request.headers:
+        message = "Web pages may not call this."
+        raise ApiError(HTTPStatus.FORBIDDEN, "AccessDeniedException", message)
+    host = request.host.partition(":")[0]
+    if host not in OWN_HOSTS:
+        message = f"This server is called {' or '.join(OWN_HOSTS)}, not {host[:100]}."
+        raise ApiError(HTTPStatus.MISDIRECTED_REQUEST, "AccessDeniedException", message)
+
+
+def check_signature(credentials: ReadOnlyCredentials) -> None:
+    """Raise ApiError unless the call is signed by these credentials."""
+    if not is_signed(request.method, request.url, request.headers, request.get_data(), credentials):
+        message = "The request is not signed by the credentials of this server."
+        raise ApiError(HTTPStatus.FORBIDDEN, "InvalidSignatureException", message)
 
 
 def validate(name: str, operation: str) -> Parameters:

@@ -12,6 +12,8 @@ from typing import IO
 import requests
 from urllib3.exceptions import NewConnectionError
 
+from local import http_client
+
 PING_SECONDS = 2.0
 CONNECT_SECONDS = 5.0
 CHUNK_BYTES = 2**16
@@ -39,16 +41,20 @@ class ContainerResponse:
 
 
 class Container:
-    """A model server at `url`. Used by many threads: each call has a session of its own."""
+    """A model server at `url`, http://HOST:PORT or unix:PATH.
+
+    Used by many threads: each call has a session of its own.
+    """
 
     def __init__(self, url: str, ping_seconds: float = PING_SECONDS) -> None:
-        self.url = url.rstrip("/")
+        self.server = url
+        self.url = http_client.base_url(url)
         self.ping_seconds = ping_seconds
 
     def ping(self) -> bool:
         """Return whether the server says in time that it is healthy."""
         try:
-            with open_session() as session:
+            with self.open_session() as session:
                 answer = session.get(f"{self.url}/ping", timeout=self.ping_seconds)
         except requests.RequestException:
             return False
@@ -65,7 +71,7 @@ class Container:
         deadline = time.monotonic() + seconds
         try:
             with (
-                open_session() as session,
+                self.open_session() as session,
                 session.post(
                     f"{self.url}/invocations",
                     body,
@@ -82,6 +88,12 @@ class Container:
             raise TimeoutError from None
         except requests.RequestException as error:
             raise translate(error, deadline) from None
+
+    def open_session(self) -> requests.Session:
+        session = http_client.open_session(self.server)
+        session.headers.clear()
+        session.headers["Accept-Encoding"] = "identity"
+        return session
 
 
 def read_body(answer: requests.Response, deadline: float) -> IO[bytes]:
@@ -143,11 +155,3 @@ def describe_error(status: int, message: str) -> str:
         f'Received {side} error ({status}) from primary with message "{message}". '
         "See the log of the model server."
     )
-
-
-def open_session() -> requests.Session:
-    session = requests.Session()
-    session.trust_env = False  # no proxy, no .netrc
-    session.headers.clear()
-    session.headers["Accept-Encoding"] = "identity"
-    return session

@@ -19,15 +19,22 @@ import boto3
 import pytest
 import requests
 from botocore.config import Config
+from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import ClientError
 from werkzeug.serving import make_server
 
 from local.processes import free_port
 from local.sagemaker.app import create_app
-from local.sagemaker.container import PING_SECONDS, Container
+from local.sagemaker.container import (
+    PING_SECONDS,
+    Container,
+    DisconnectedError,
+    UnreachableError,
+)
 from local.sagemaker.endpoint import AsyncEndpoint, AsyncLimits, Endpoint, RealtimeEndpoint
 from local.sagemaker.queue import AsyncRequest, RequestQueue
 from local.sagemaker.s3 import retry_forever
+from local.stack import url_problem
 from tests.fakes.container import FakeContainer
 from tests.fakes.servers import ROOT, wait_until
 from tests.fakes.storage import running_storage
@@ -274,6 +281,56 @@ def test_other_operations_and_pages_of_the_web_are_refused(world: Runtime) -> No
     assert (page.status_code, page.headers["x-amzn-ErrorType"]) == (403, "AccessDeniedException")
 
 
+def test_only_its_own_names_lead_to_it(world: Runtime) -> None:
+    for name in ("127.0.0.1", "localhost"):
+        own = {"Host": f"{name}:{world.port}"}
+        assert requests.get(f"{world.url}/endpoints", headers=own, timeout=10).ok
+    # A page of this site, whose name was made to lead to this machine, could read the answer.
+    foreign = {"Host": f"evil.example:{world.port}"}
+    answer = requests.get(f"{world.url}/endpoints", headers=foreign, timeout=10)
+    assert answer.status_code == 421
+    assert answer.json()["Message"] == (
+        "This server is called 127.0.0.1 or localhost, not evil.example."
+    )
+
+
+def test_with_signed_it_serves_the_owner_of_its_credentials_only(
+    environment: dict[str, str], container: FakeContainer, tmp_path: Path
+) -> None:
+    arguments = (f"--realtime=live={container.url}", f"--endpoint=later={container.url}")
+    with running(environment, tmp_path, *arguments, "--signed") as runtime:
+        credentials = ReadOnlyCredentials(
+            environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"], None
+        )
+        wait_until(
+            lambda: not url_problem(runtime.url, "/endpoints", credentials),
+            30,
+            "it does not know its own signature",
+        )
+        answer = runtime.runtime.invoke_endpoint(EndpointName="live", Body=IMAGE)
+        assert answer["Body"].read() == IMAGE
+        asked = runtime.ask("later", wish={"signed": True}, CustomAttributes="a  b=c;d")
+        assert runtime.outcome(asked) == ("output", b'{"signed": true}')
+
+        thieves = {
+            "no signature": {},
+            "another secret": {"AWS_SECRET_ACCESS_KEY": "guessed"},
+            "another key": {"AWS_ACCESS_KEY_ID": "guessed"},
+        }
+        assert requests.get(f"{runtime.url}/endpoints", timeout=10).status_code == 403
+        for name, changes in thieves.items():
+            thief = client("sagemaker-runtime", environment | changes, runtime.url)
+            if not changes:
+                thief.meta.events.register("before-send", drop_signature)
+            error = error_of(thief.invoke_endpoint, EndpointName="live", Body=b"{}")
+            assert error["Error"]["Code"] == "InvalidSignatureException", name
+            assert error["ResponseMetadata"]["HTTPStatusCode"] == 403
+
+
+def drop_signature(request: Json, **_: object) -> None:
+    del request.headers["Authorization"]
+
+
 # ---------------------------------------------------------------- asynchronous
 
 
@@ -441,6 +498,25 @@ def test_an_endpoint_whose_ping_fails_is_taken_out_and_comes_back(
     container.ping_seconds = 0
     assert quick.outcome(asked) == ("output", b'{"patience": 1}')
     quick.kill()
+
+
+def test_a_container_may_listen_at_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "Model 1.sock"
+    container = Container(f"unix:{path}")
+    assert not container.ping()
+    with pytest.raises(UnreachableError):
+        container.invoke(b"{}", {}, 10)
+    with FakeContainer(path=str(path)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert container.ping()
+        answer = container.invoke(IMAGE, {"Content-Type": "image/jpeg"}, 10)
+        assert (answer.status, answer.body.read()) == (200, IMAGE)
+        assert headers_of(server, IMAGE)["content-type"] == "image/jpeg"
+        with pytest.raises(DisconnectedError):
+            container.invoke(b'{"half": true}', {}, 10)
+        server.shutdown()
+    with pytest.raises(UnreachableError):
+        container.invoke(b"{}", {}, 10)
 
 
 def test_a_ping_may_take_2_seconds_as_at_sagemaker(container: FakeContainer) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import sys
 import threading
 import time
@@ -20,8 +21,16 @@ class FakeContainer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, port: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), Handler)
+    def __init__(self, port: int = 0, path: str = "") -> None:
+        """Listen at the port, or at the Unix socket `path`."""
+        if path:
+            self.address_family = socket.AF_UNIX
+        super().__init__(("127.0.0.1", port), Handler, bind_and_activate=False)
+        if path:
+            self.socket.bind(path)
+        else:
+            self.server_bind()
+        self.server_activate()
         self.lock = threading.Lock()
         self.healthy = True
         self.ping_seconds = 0.0
@@ -29,7 +38,9 @@ class FakeContainer(ThreadingHTTPServer):
         self.requests: list[tuple[dict[str, str], bytes]] = []
         self.running = 0
         self.most = 0
-        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.url = f"unix:{path}"
+        if not path:
+            self.url = f"http://127.0.0.1:{self.server_port}"
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -98,8 +98,8 @@ def running_storage(folder: Path) -> Iterator[dict[str, str]]:
     with open(folder / "log", "wb") as log:
         weed = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        health = f"http://127.0.0.1:{port}/healthz"
-        wait_until(lambda: url_problem(health) == "", 60, "SeaweedFS did not come up")
+        health = f"http://127.0.0.1:{port}"
+        wait_until(lambda: url_problem(health, "/healthz") == "", 60, "SeaweedFS did not come up")
         yield environment
     finally:
         weed.kill()

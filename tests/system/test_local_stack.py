@@ -20,8 +20,8 @@ import requests
 from PIL import Image, ImageChops, ImageOps, ImageStat
 
 from local.demo import PHOTO, STYLE, User, buttons_of, find_button, text_of
-from local.seaweedfs import remove_sockets
-from local.stack import MARK, PAGE_USER
+from local.seaweedfs import remove_sockets, s3_client
+from local.stack import BUCKET, MARK, PAGE_USER
 from tests.fakes.chat import KEY, TOKEN, running_chat
 from tests.fakes.servers import ROOT, wait_until
 
@@ -235,19 +235,169 @@ def check_secrets(stack: Stack, processes: dict[int, str]) -> None:
 
 def listening(processes: dict[int, str]) -> set[str]:
     """Return the addresses, as /proc shows them, at which these processes wait for connections."""
-    sockets = set()
-    for number in processes:
-        for file in Path(f"/proc/{number}/fd").iterdir():
-            with suppress(OSError):
-                sockets.add(os.readlink(file).removeprefix("socket:[").removesuffix("]"))
+    return {address.partition(":")[0] for address in listening_sockets(processes)}
+
+
+def listening_sockets(processes: dict[int, str]) -> set[str]:
+    """Return the address and port, in hexadecimal digits, of each TCP socket that listens."""
+    sockets = inodes(processes)
     addresses = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
             columns = line.split()
             is_listening = columns[3] == "0A"
             if is_listening and columns[9] in sockets:
-                addresses.add(columns[1].partition(":")[0])
+                addresses.add(columns[1])
     return addresses
+
+
+def unix_sockets(processes: dict[int, str]) -> set[str]:
+    """Return the path of each Unix socket at which these processes wait for connections."""
+    sockets = inodes(processes)
+    paths = set()
+    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+        columns = line.split()
+        if columns[6] in sockets and len(columns) > 7:
+            paths.add(columns[7])
+    return paths
+
+
+def inodes(processes: dict[int, str]) -> set[str]:
+    sockets = set()
+    for number in processes:
+        for file in Path(f"/proc/{number}/fd").iterdir():
+            with suppress(OSError):
+                sockets.add(os.readlink(file).removeprefix("socket:[").removesuffix("]"))
+    return sockets
+
+
+VERBS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "COPY", "PROPFIND")
+PATHS = (
+    "/",
+    "/ping",
+    "/healthz",
+    "/status",
+    "/metrics",
+    "/endpoints",
+    "/invocations",
+    "/endpoints/nst/async-invocations",
+    "/chat/7/events",
+    "/chat/7/message",
+    "/bot1:x/getUpdates",
+    "/stylebot",
+    "/stylebot?list-type=2",
+    "/stylebot/stolen",
+    "/stylebot/{key}",
+    "/buckets/stylebot/",
+    "/buckets/stylebot/{key}",
+    "/buckets/stylebot/stolen",
+    "/.tus/buckets/stylebot/stolen",
+    "/dir/assign",
+    "/dir/status",
+    "/vol/status",
+    "/cluster/status",
+    "/ui/index.html",
+    "/stats/disk",
+    "/1,01637037d6",
+    "/?Action=AssumeRoleWithWebIdentity",
+    "/debug/pprof/",
+)
+# What answers anybody: whether S3 runs, and the chat's page, which has no secret in it.
+PUBLIC = ("/healthz", "/status", "/")
+SETTINGS_FRAME = 4
+
+
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS")
+def test_nothing_answers_a_caller_without_a_credential(tmp_path: Path) -> None:
+    with running(tmp_path) as stack:
+        user = stack.user(7)
+        user.send_picture(PHOTO)
+        user.wait_for_button("style:")
+        objects = list_objects(stack)
+        keys = [key for key in objects if key.startswith("chats/") or "7" in key]
+        assert keys, objects.keys()
+        processes = stack.processes()
+        ports = {int(address.partition(":")[2], 16) for address in listening_sockets(processes)}
+        assert len(ports) >= 5
+        let_in: list[str] = []
+        for port in sorted(ports):
+            for scheme in ("http", "https"):
+                let_in += attack(f"{scheme}://127.0.0.1:{port}", keys[0])
+            let_in += [f"{port} speaks gRPC with anybody"] * speaks_http2(port)
+        assert not let_in, "\n".join(let_in)
+        for path in unix_sockets(processes):
+            modes = [place.stat().st_mode for place in (Path(path), Path(path).parent)]
+            assert any(mode & 0o077 == 0 for mode in modes), f"{path} is open to other users"
+        # The bot may have written meanwhile, but nothing is gone or new by other hands.
+        after = list_objects(stack)
+        assert objects.keys() <= after.keys()
+        assert not [key for key in after if "stolen" in key]
+
+
+def list_objects(stack: Stack) -> dict[str, str]:
+    """Return the ETag of each object in the stack's bucket by its key."""
+    environ = Path(f"/proc/{stack.part('bot')}/environ").read_text().split("\0")
+    environment = dict(line.partition("=")[::2] for line in environ if line)
+    pages = s3_client(environment).get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
+    return {item["Key"]: item["ETag"] for page in pages for item in page.get("Contents", ())}
+
+
+def attack(url: str, key: str) -> list[str]:
+    """Return what was let in, of all that a page of another site or another user may send."""
+    let_in: list[str] = []
+    for headers in (
+        {},
+        {"Host": "evil.example", "Origin": "http://evil.example"},
+        {"Origin": "http://evil.example", "Content-Type": "text/plain"},
+        {"Host": "evil.example", "Tus-Resumable": "1.0.0", "Upload-Length": "1"},
+    ):
+        for verb in VERBS:
+            for path in PATHS:
+                answer = ask(verb, url + path.format(key=key), headers)
+                if answer is None:
+                    # A port that speaks no HTTP, or no TLS, does so for each path.
+                    return let_in
+                if is_let_in(answer, verb, path):
+                    let_in.append(f"{verb} {url}{path} {headers}: {answer.status_code}")
+    return let_in
+
+
+def ask(verb: str, url: str, headers: dict[str, str]) -> requests.Response | None:
+    """Return the answer, or None where there is none."""
+    with requests.Session() as session:
+        session.trust_env = False
+        session.headers.update(headers)
+        try:
+            return session.request(
+                verb, url, data=b"x", timeout=10, verify=False, allow_redirects=False
+            )
+        except requests.RequestException:
+            return None
+
+
+def is_let_in(answer: requests.Response, verb: str, path: str) -> bool:
+    if verb == "OPTIONS":
+        # So a browser asks whether a page of another site may go on.
+        is_page = "Origin" in answer.request.headers
+        return is_page and "Access-Control-Allow-Origin" in answer.headers
+    if path.partition("?")[0] in PUBLIC:
+        return b"stylebot/" in answer.content or b"ListAllMyBuckets" in answer.content
+    return answer.status_code < 400
+
+
+def speaks_http2(port: int) -> bool:
+    """Return whether a plain gRPC client, which has no certificate, would get a connection."""
+    with socket.create_connection(("127.0.0.1", port), timeout=3) as plain:
+        return gets_settings(plain)
+
+
+def gets_settings(connection: socket.socket) -> bool:
+    """Return whether the server answers HTTP/2's greeting with its settings."""
+    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
+    with suppress(OSError):
+        frame = connection.recv(9)
+        return len(frame) == 9 and frame[3] == SETTINGS_FRAME
+    return False
 
 
 def test_everything_killed_in_the_middle_and_started_again_still_delivers(tmp_path: Path) -> None:

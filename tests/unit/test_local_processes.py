@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from local import processes
+from local.http_client import socket_path
 from local.model_servers import STALL_SECONDS, START_SECONDS, ModelServer, docker_command
-from local.processes import ManagedProcess, free_port, kill_leftovers
+from local.processes import ManagedProcess, StackError, free_port, kill_leftovers
 from local.seaweedfs import remove_sockets, s3_environment
 from tests.fakes.servers import wait_until
 
@@ -279,7 +280,8 @@ def test_the_time_in_which_nobody_looked_does_not_count(
 
 def test_no_secret_is_in_dockers_command_line() -> None:
     environment = {"AWS_SECRET_ACCESS_KEY": "secret", "AWS_CONFIG_FILE": os.devnull, "HOME": "/x"}
-    command = docker_command("nst", "container", environment)
+    command = docker_command("nst", "container", environment, Path("/data/sockets"))
+    assert command[command.index("--volume") + 1] == "/data/sockets:/data/sockets"
     assert command[-2:] == ["stylebot-nst", "serve"]
     passed_on = [command[n + 1] for n, word in enumerate(command) if word == "--env"]
     assert passed_on == ["AWS_SECRET_ACCESS_KEY"]
@@ -293,6 +295,24 @@ def test_s3s_credentials_are_made_once_and_are_for_their_owner_only(tmp_path: Pa
     assert s3_environment(config, 1234) == first
     assert config.stat().st_mode & 0o777 == 0o600
     assert s3_environment(tmp_path / "other.json", 1234) != first
+
+
+def test_a_path_that_is_too_long_for_a_socket_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 30)
+    with pytest.raises(StackError, match=r"bytes too long for a socket.*Choose a shorter one"):
+        socket_path(folder, "nst.sock")
+    made = socket_path(tmp_path / "s", "nst.sock")
+    assert made.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_what_a_part_writes_is_for_this_user_only(
+    tmp_path: Path, started: list[ManagedProcess]
+) -> None:
+    process = python("open('secret', 'w')", tmp_path)
+    started.append(process)
+    process.start()
+    dies(process)
+    assert (tmp_path / "secret").stat().st_mode & 0o077 == 0
 
 
 def test_seaweedfs_sockets_are_removed_by_their_ports() -> None:
