@@ -10,34 +10,40 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import re
 import time
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from http import HTTPStatus
-from typing import IO
+from typing import IO, Annotated, Literal
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+from msgspec import Meta
 
 from local.sagemaker.errors import unavailable
 from local.sagemaker.s3 import (
     S3Client,
     ensure_bucket,
-    list_keys,
     retry_forever,
     split_s3_url,
     status_of,
 )
+from local.sagemaker.stored import UnreadableError, decode, load_objects
 
 QUEUE_PREFIX = "sagemaker/queue/"
-# The version of AsyncRequest's schema. A stored request without a version has version 1.
-VERSION = 1
+# A stored request with a body of the longest kind, 128,000 bytes, is smaller.
+REQUEST_BYTES = 2**20
+# A key has at most 1024 bytes.
+URL_BYTES = 1024
+# Far more than a call may ask for.
+LONGEST_SECONDS = 10**6
 
 log = logging.getLogger("sagemaker")
 
 
 @dataclass
 class AsyncRequest:
-    """An asynchronous request, as it is stored in the queue."""
+    """An asynchronous request, as it is stored in the queue. The types are also its schema."""
 
     # Begins with the time, so that a listing of the queue is in the order of arrival.
     id: str
@@ -47,23 +53,25 @@ class AsyncRequest:
     output: str
     failure: str
     # Seconds that the request may wait, and that the model may take.
-    ttl: int
-    timeout: int
+    ttl: Annotated[int, Meta(ge=0, le=LONGEST_SECONDS)]
+    timeout: Annotated[int, Meta(ge=1, le=LONGEST_SECONDS)]
     # Either the s3:// URL of the input, or the input itself in base64.
     input: str = ""
     body: str = ""
     # time.time() when the call came.
     accepted: float = field(default_factory=time.time)
     # How often a model server died while it had this request.
-    attempts: int = 0
-    version: int = VERSION
+    attempts: Annotated[int, Meta(ge=0)] = 0
+    # A stored request without a version has version 1.
+    version: Literal[1] = 1
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self)).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> AsyncRequest:
-        return cls(**json.loads(data))
+        """Raises UnreadableError."""
+        return decode(data, cls)
 
     def has_expired(self) -> bool:
         return time.time() > self.accepted + self.ttl
@@ -97,9 +105,10 @@ class RequestQueue:
 
     def load(self, endpoint: str) -> list[AsyncRequest]:
         """Return what an earlier process accepted and did not finish, in the order of arrival."""
+        parse = partial(self.parse_request, endpoint)
+        prefix = self.key(endpoint, "")
         unfinished = []
-        for key in retry_forever(lambda: list_keys(self.s3, self.bucket, self.key(endpoint, ""))):
-            request = self.read_request(key)
+        for request in load_objects(self.s3, self.bucket, prefix, parse, REQUEST_BYTES):
             if self.has_answer(request):
                 # The earlier process was killed between the answer and the deletion.
                 self.remove(endpoint, request)
@@ -107,12 +116,21 @@ class RequestQueue:
                 unfinished.append(request)
         return unfinished
 
-    def read_request(self, key: str) -> AsyncRequest:
-        def read() -> bytes:
-            data: bytes = self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
-            return data
-
-        return AsyncRequest.from_json(retry_forever(read))
+    def parse_request(self, endpoint: str, key: str, data: bytes) -> AsyncRequest:
+        """Return the request that is stored at `key`. Raises UnreadableError."""
+        request = AsyncRequest.from_json(data)
+        # Else it would be run, and could not be removed.
+        if key != self.key(endpoint, request.id):
+            raise UnreadableError("its id is not the end of its key")
+        for name, url, path in (
+            ("output", request.output, self.output_path),
+            ("failure", request.failure, self.failure_path),
+        ):
+            bucket, _ = split_s3_url(path)
+            # An answer that can never be written would hold up all requests after it.
+            if not re.match(f"s3://{re.escape(bucket)}/.", url) or len(url.encode()) > URL_BYTES:
+                raise UnreadableError(f"its {name} is not in the bucket {bucket}")
+        return request
 
     def has_answer(self, request: AsyncRequest) -> bool:
         """Return whether the output or the failure is there, and is this request's.
@@ -153,6 +171,8 @@ class RequestQueue:
         bucket, key = split_s3_url(request.input)
         try:
             self.s3.download_fileobj(Bucket=bucket, Key=key, Fileobj=file)
+        except ParamValidationError:
+            return f"The input {request.input} could not be read: there can be no such bucket"
         except ClientError as error:
             if status_of(error) >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise

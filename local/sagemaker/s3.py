@@ -9,7 +9,12 @@ from typing import Any, TypeVar
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    ParamValidationError,
+)
 
 LONGEST_PAUSE_SECONDS = 10.0
 
@@ -30,13 +35,13 @@ def retry_forever(call: Callable[[], T], sleep: Callable[[float], None] = time.s
     """Return what `call` returns; repeat it until S3 answers.
 
     An accepted request is not given up for a fault of S3.
-    Raises NoCredentialsError, which no retry would help.
+    Raises NoCredentialsError and ParamValidationError, which no retry would help.
     """
     attempt = 0
     while True:
         try:
             return call()
-        except NoCredentialsError:
+        except (NoCredentialsError, ParamValidationError):
             raise
         except (BotoCoreError, ClientError) as error:
             log.warning("S3: %s; trying again", error)

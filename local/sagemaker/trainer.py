@@ -22,7 +22,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from local.model_servers import has_gpu, remove_container
 from local.processes import kill_leftovers, leave_nothing
@@ -158,6 +158,9 @@ class Training:
                 if status_of(error) >= HTTPStatus.INTERNAL_SERVER_ERROR:
                     raise
                 message = error.response["Error"].get("Message") or error.response["Error"]["Code"]
+                raise TrainingError(f"ClientError: {what}: {message}") from None
+            except ParamValidationError:
+                message = "there can be no such bucket or key"
                 raise TrainingError(f"ClientError: {what}: {message}") from None
 
         return retry_forever(attempt)

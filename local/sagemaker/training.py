@@ -14,26 +14,28 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
-from typing import Any, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+from msgspec import Meta
 
-from local.sagemaker.endpoint import ACCOUNT
+from local.sagemaker.endpoint import ACCOUNT, PAYLOAD_BYTES
 from local.sagemaker.errors import ApiError, constraint_error, unavailable, validation_error
 from local.sagemaker.s3 import (
     S3Client,
     ensure_bucket,
-    list_keys,
     retry_forever,
     split_s3_url,
     status_of,
 )
+from local.sagemaker.shapes import check_value, input_shape
+from local.sagemaker.stored import UnreadableError, decode, load_objects
 from local.sagemaker.trainer import TrainerSettings, Training, TrainingError
 
 TRAINING_PREFIX = "sagemaker/training/"
 REGION = "us-east-1"
-# The version of TrainingJob's schema.
-VERSION = 1
+# A stored job has the arguments of one call, and its transitions.
+JOB_BYTES = 2 * PAYLOAD_BYTES
 
 # A trainer has so long after SIGTERM where this program itself has to end.
 CLOSE_SECONDS = 8.0
@@ -84,44 +86,57 @@ REPEATED = (
 
 # The members of a call, which botocore's model of the service describes.
 Arguments = dict[str, Any]
+# time.time(), up to the year 9999: boto3 reads no later one.
+Time = Annotated[float, Meta(ge=0, le=253402300799)]
+Status = Annotated[str, Meta(pattern="^(InProgress|Stopping|Stopped|Completed|Failed)$")]
 
 log = logging.getLogger("sagemaker")
 
 
-class Transition(TypedDict, total=False):
+class TransitionStart(TypedDict):
+    Status: str
+    StartTime: Time
+    StatusMessage: str
+
+
+class Transition(TransitionStart, total=False):
     """One of SecondaryStatusTransitions."""
 
-    Status: str
-    StartTime: float
-    EndTime: float
-    StatusMessage: str
+    EndTime: Time
 
 
 @dataclass
 class TrainingJob:
-    """A training job, as it is stored. All times are time.time()."""
+    """A training job, as it is stored. The types are also its schema."""
 
     # Those of CreateTrainingJob.
     arguments: Arguments
-    status: str = IN_PROGRESS
-    transitions: list[Transition] = field(default_factory=list)
+    status: Status = IN_PROGRESS
+    transitions: Annotated[list[Transition], Meta(min_length=1)] = field(default_factory=list)
     failure_reason: str = ""
-    created: float = field(default_factory=time.time)
-    modified: float = field(default_factory=time.time)
+    created: Time = field(default_factory=time.time)
+    modified: Time = field(default_factory=time.time)
     # When the trainer was first started, and when the job ended; 0: not yet.
-    started: float = 0.0
-    ended: float = 0.0
+    started: Time = 0.0
+    ended: Time = 0.0
     # So long the trainer has run, all starts together.
-    training_seconds: float = 0.0
+    training_seconds: Annotated[float, Meta(ge=0, le=10**9)] = 0.0
     has_model: bool = False
-    version: int = VERSION
+    version: Literal[1] = 1
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self)).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> TrainingJob:
-        return cls(**json.loads(data))
+        """Raises UnreadableError."""
+        job = decode(data, cls)
+        try:
+            check_value("", job.arguments, input_shape("CreateTrainingJob"))
+            check_request(job.arguments)
+        except ApiError as error:
+            raise UnreadableError(str(error)) from None
+        return job
 
     @property
     def name(self) -> str:
@@ -205,8 +220,8 @@ class TrainingJobs:
     def start(self) -> None:
         """Load the jobs, and go on with those that have not ended."""
         retry_forever(lambda: ensure_bucket(self.s3, self.bucket))
-        for key in retry_forever(lambda: list_keys(self.s3, self.bucket, TRAINING_PREFIX)):
-            job = self.read(key)
+        stored = load_objects(self.s3, self.bucket, TRAINING_PREFIX, self.parse_job, JOB_BYTES)
+        for job in stored:
             self.jobs[job.name] = job
             if job.status in UNFINISHED:
                 log.info("%s: a training of an earlier run goes on", job.name)
@@ -225,12 +240,12 @@ class TrainingJobs:
     def key(self, name: str) -> str:
         return f"{TRAINING_PREFIX}{name}.json"
 
-    def read(self, key: str) -> TrainingJob:
-        def get() -> bytes:
-            data: bytes = self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
-            return data
-
-        return TrainingJob.from_json(retry_forever(get))
+    def parse_job(self, key: str, data: bytes) -> TrainingJob:
+        """Return the job that is stored at `key`. Raises UnreadableError."""
+        job = TrainingJob.from_json(data)
+        if key != self.key(job.name):
+            raise UnreadableError("its name is not in its key")
+        return job
 
     def write(self, job: TrainingJob) -> None:
         """Store the job as it is now. Raises the errors of S3."""
@@ -272,6 +287,8 @@ class TrainingJobs:
             except ClientError as error:
                 if status_of(error) >= HTTPStatus.INTERNAL_SERVER_ERROR:
                     raise unavailable("S3 does not answer. Try again.") from None
+                found = {}
+            except ParamValidationError:
                 found = {}
             except BotoCoreError:
                 raise unavailable("S3 does not answer. Try again.") from None

@@ -12,7 +12,7 @@ import pytest
 
 from bot import CATALOG_KEY, TRAINING_TEMPLATE_KEY
 from local.painters import Painters, painter_key, write_training_template
-from local.sagemaker.control_plane import check_value, input_shape
+from local.sagemaker.shapes import check_value, input_shape
 from local.sagemaker.training import check_request
 from local.telegram.button_pictures import picture_path
 from local.thumbnails import Thumbnails

@@ -554,6 +554,86 @@ def test_a_request_is_the_same_after_it_was_stored() -> None:
     assert AsyncRequest.from_json(request.to_json()) == request
 
 
+def deep(levels: int) -> bytes:
+    return b"[" * levels + b"]" * levels
+
+
+def stored_request(number: str, **changes: Json) -> bytes:
+    request = {
+        "id": number,
+        "headers": {},
+        "output": f"s3://{BUCKET}/async/output/{number}.out",
+        "failure": f"s3://{BUCKET}/async/failure/{number}-error.out",
+        "ttl": 3600,
+        "timeout": 900,
+        "body": "e30=",
+    }
+    return json.dumps(request | changes).encode()
+
+
+POISON = {
+    "empty": b"",
+    "no-json": b"garbage",
+    "no-utf8": b'{"id": "\xff"}',
+    "list": b"[]",
+    "null": b"null",
+    "nothing": b"{}",
+    "deep": deep(100_000),
+    "deep-inside": b'{"id": "deep-inside", "more": ' + deep(100_000) + b"}",
+    "huge": stored_request("huge", body="A" * 10_000_000),
+    "types": stored_request("types", ttl="3600"),
+    "no-dictionary": stored_request("no-dictionary", headers=[]),
+    "header-of-a-number": stored_request("header-of-a-number", headers={"Accept": 1}),
+    "infinite": stored_request("infinite").replace(b"3600", b"1e999"),
+    "long-number": stored_request("long-number", timeout=10**300),
+    "later-version": stored_request("later-version", version=2),
+    # The same request twice, of which one could not be removed.
+    "duplicate": stored_request("good"),
+    "odd key \n \u2028 ?#%2F+ü": b"garbage",
+    "no-bucket": stored_request("no-bucket", output="s3://A b/x"),
+    "no-url": stored_request("no-url", failure="file:///etc/passwd"),
+    "foreign-bucket": stored_request("foreign-bucket", output="s3://another/x"),
+    "long-url": stored_request("long-url", output=f"s3://{BUCKET}/{'x' * 2000}"),
+}
+
+
+def test_what_is_unreadable_in_the_queue_is_moved_aside_and_the_rest_goes_on(
+    environment: dict[str, str], container: FakeContainer, tmp_path: Path
+) -> None:
+    with running(environment, tmp_path, f"--endpoint=other={container.url}") as runtime:
+        runtime.comes_up("other")
+        for name, data in POISON.items():
+            key = f"sagemaker/queue/poisoned/{name}"
+            runtime.s3.put_object(Bucket=BUCKET, Key=key, Body=data)
+        good = stored_request("good")
+        runtime.s3.put_object(Bucket=BUCKET, Key="sagemaker/queue/poisoned/good", Body=good)
+
+    with running(environment, tmp_path, f"--endpoint=poisoned={container.url}") as runtime:
+        runtime.comes_up("poisoned")
+        places = {
+            "OutputLocation": f"s3://{BUCKET}/async/output/good.out",
+            "FailureLocation": f"s3://{BUCKET}/async/failure/good-error.out",
+        }
+        assert runtime.outcome(places) == ("output", b"{}")
+        asked = runtime.ask("poisoned", wish={"still": "working"})
+        assert runtime.outcome(asked)[0] == "output"
+        wait_until(lambda: not runtime.queue(), 10, "the queue does not empty")
+
+        for name, data in POISON.items():
+            place = f"s3://{BUCKET}/quarantine/sagemaker/queue/poisoned/{name}"
+            assert runtime.read(place) == data, f"{name} is lost"
+        log = runtime.log.read_text()
+        assert "poisoned/types' cannot be read: Expected `int`, got `str` - at `$.ttl`" in log
+        assert f"{len(POISON)} unreadable objects below s3://{BUCKET}/sagemaker/queue/" in log
+        assert "Traceback" not in log
+
+
+def test_an_input_that_no_bucket_can_have_is_a_failure_and_stops_nothing(world: Runtime) -> None:
+    asked = world.ask("queued", InputLocation="s3://A b?/x")
+    kind, words = world.outcome(asked)
+    assert (kind, b"there can be no such bucket" in words) == ("failure", True)
+
+
 def test_a_fault_of_s3_is_waited_out_with_longer_and_longer_pauses() -> None:
     error = ClientError({"Error": {"Code": "InternalError"}}, "PutObject")
     answers: list[Exception | str] = [error] * 8 + ["done"]

@@ -24,6 +24,7 @@ from local.sagemaker.s3 import S3Client, create_s3_client
 from local.sagemaker.trainer import TrainerSettings, Training, TrainingError, relative_name
 from local.sagemaker.training import TrainingJob, TrainingJobs
 from local.seaweedfs import s3_client
+from local.stack import url_problem
 from tests.fakes.servers import ROOT, wait_until
 from tests.fakes.storage import running_storage
 
@@ -48,7 +49,8 @@ class Sagemaker:
         self.command += [f"--output=s3://{BUCKET}/async/output", f"--training={self.folder}"]
         self.command += [f"--trainer={trainer}", "--checkpoint-seconds=0.1"]
         self.s3 = s3_client(environment)
-        self.client = self.make_client(f"http://127.0.0.1:{port}")
+        self.url = f"http://127.0.0.1:{port}"
+        self.client = self.make_client(self.url)
 
     def make_client(self, url: str) -> Json:
         """Return a client that sends even what botocore knows to be wrong."""
@@ -62,10 +64,12 @@ class Sagemaker:
         )
 
     def start(self) -> None:
+        """Start it, and wait until it answers."""
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 self.command, cwd=ROOT, env=self.environment, stdout=log, stderr=log
             )
+        wait_until(lambda: not url_problem(self.url, "/endpoints"), 60, "it does not come up")
 
     def kill(self) -> None:
         self.process.kill()
@@ -185,6 +189,76 @@ def sagemaker(
     finally:
         running.process.terminate()
         running.process.wait(30)
+
+
+def stored_job(name: str, **changes: Json) -> bytes:
+    arguments = {
+        "TrainingJobName": name,
+        "AlgorithmSpecification": {"TrainingImage": "x", "TrainingInputMode": "File"},
+        "RoleArn": "arn:aws:iam::000000000000:role/stylebot",
+        "OutputDataConfig": {"S3OutputPath": f"s3://{BUCKET}/training/"},
+        "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1},
+        "StoppingCondition": {"MaxRuntimeInSeconds": 600},
+    }
+    start = {"Status": "Starting", "StartTime": 1.0, "StatusMessage": ""}
+    job = {"arguments": arguments, "status": "Failed", "transitions": [start], "created": 1.0}
+    return json.dumps(job | changes).encode()
+
+
+POISON = {
+    "garbage.json": b"\xff\x00",
+    "deep.json": b"[" * 100_000,
+    "inside.json": b'{"arguments": {"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}}",
+    "huge.json": stored_job("huge", failure_reason="x" * 20_000_000),
+    "no-transition.json": stored_job("no-transition", transitions=[]),
+    "no-status.json": stored_job("no-status", transitions=[{"StartTime": 1.0}]),
+    "unknown-status.json": stored_job("unknown-status", status="Sleeping"),
+    # boto3 reads no such time, and so could list no job at all.
+    "far-future.json": stored_job("far-future", created=1e300),
+    "no-arguments.json": stored_job("no-arguments", arguments={}),
+    "wrong-type.json": stored_job("wrong-type", arguments=[]),
+    "another-name.json": stored_job("stored"),
+    "odd ?#%+\u2028": b"{}",
+}
+
+
+def test_what_is_unreadable_among_the_jobs_is_moved_aside_and_the_rest_goes_on(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    sagemaker = Sagemaker(environment, tmp_path)
+    for name, data in (*POISON.items(), ("stored.json", stored_job("stored"))):
+        key = f"sagemaker/training/{name}"
+        sagemaker.s3.put_object(Bucket=BUCKET, Key=key, Body=data)
+    sagemaker.start()
+    try:
+        sagemaker.train("after-poison", steps=1)
+        assert sagemaker.ends("after-poison")["TrainingJobStatus"] == "Completed"
+        listed = sagemaker.client.list_training_jobs()["TrainingJobSummaries"]
+        assert {job["TrainingJobName"] for job in listed} == {"stored", "after-poison"}
+        assert sagemaker.describe("stored")["TrainingJobStatus"] == "Failed"
+        for name, data in POISON.items():
+            key = f"quarantine/sagemaker/training/{name}"
+            kept = sagemaker.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+            assert kept == data, f"{name} is lost"
+        log = sagemaker.log.read_text()
+        assert f"{len(POISON)} unreadable objects below s3://{BUCKET}/sagemaker/training/" in log
+    finally:
+        sagemaker.kill()
+        for name in ("stored", "after-poison"):
+            sagemaker.s3.delete_object(Bucket=BUCKET, Key=f"sagemaker/training/{name}.json")
+
+
+def test_an_output_that_no_bucket_can_have_is_a_failure_and_stops_nothing(
+    sagemaker: Sagemaker,
+) -> None:
+    arguments = sagemaker.arguments("nowhere")
+    arguments["OutputDataConfig"] = {"S3OutputPath": "s3://A b/training/"}
+    sagemaker.client.create_training_job(**arguments)
+    job = sagemaker.ends("nowhere")
+    assert job["TrainingJobStatus"] == "Failed"
+    assert "there can be no such bucket" in job["FailureReason"]
+    sagemaker.train("after-nowhere", steps=1)
+    assert sagemaker.ends("after-nowhere")["TrainingJobStatus"] == "Completed"
 
 
 def test_a_job_trains_and_leaves_its_model_and_its_checkpoints(sagemaker: Sagemaker) -> None:
@@ -399,7 +473,8 @@ def test_a_stop_of_the_program_lets_the_trainer_save_and_the_next_start_goes_on(
     sagemaker.start()
     try:
         sagemaker.train("paused", steps=20, step_seconds=0.1)
-        wait_until(lambda: sagemaker.is_in("paused", "Training"), 30, "it does not train")
+        log = sagemaker.folder / "paused.log"
+        wait_until(lambda: log.exists() and "starting" in log.read_text(), 30, "it does not train")
         time.sleep(0.5)
         sagemaker.process.terminate()
         assert sagemaker.process.wait(20) == 0
