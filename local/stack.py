@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
 import re
 import secrets
 import shlex
+import shutil
 import signal
 import socket
 import sys
@@ -79,6 +81,8 @@ PYTHON = sys.executable
 # bot.py ends with this exit code where its settings are wrong: another start would not help.
 BOT_SETTINGS_ARE_WRONG = 2
 WATCH_SECONDS = 0.5
+# With less room on the disk the storage could keep nothing.
+LEAST_BYTES = 64 * 2**20
 # The bot's first start waits so long for the catalog of the painters.
 CATALOG_SECONDS = 120
 
@@ -120,6 +124,8 @@ class Options:
     def port(self, name: str) -> int:
         """Return the port for `name`. Raises StackError where the chosen one is taken."""
         port = self.ports.get(name) or free_port()
+        if not 0 < port < 2**16:
+            raise StackError(f"{port} is no port. Choose one from 1 to 65535: --{name}-port")
         if not can_listen(port):
             raise StackError(f"Port {port} is taken. Choose another: --{name}-port")
         return port
@@ -148,9 +154,12 @@ class Stack:
         self.options = options
         self.data = options.data.resolve()
         self.logs = self.data / "logs"
-        self.logs.mkdir(parents=True, exist_ok=True)
-        self.data.chmod(0o700)
-        self.lock = self.take_lock()
+        try:
+            make_data_folder(self.data)
+            self.logs.mkdir(exist_ok=True)
+            self.lock = self.take_lock()
+        except OSError as error:
+            raise disk_problem(error, self.data) from None
         kill_leftovers(f"{MARK}={self.data}", remove_sockets)
 
         # All parts by their names, in the order of their start; and those that are model servers.
@@ -448,6 +457,34 @@ def does_not_run(part: ManagedProcess) -> StackError:
     return StackError(f"{message}Its log: {part.log}")
 
 
+def make_data_folder(data: Path) -> None:
+    """Make the folder of all data, for this user only. Raises OSError and StackError."""
+    is_new = not data.exists()
+    data.mkdir(parents=True, exist_ok=True)
+    # A folder with other things in it is somebody's: what is made in it is private by itself.
+    if is_new or (data / "lock").exists() or not any(data.iterdir()):
+        data.chmod(0o700)
+    free = shutil.disk_usage(data).free
+    if free < LEAST_BYTES:
+        raise StackError(
+            f"The disk of {data} has only {free // 2**20} MB left. Make room, or choose another "
+            "folder: --data DIR"
+        )
+
+
+def disk_problem(error: OSError, data: Path) -> StackError:
+    """Return what to say of a file that cannot be read or written."""
+    place = error.filename or data
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StackError(f"The disk of {place} is full. Make room, or choose another: --data DIR")
+    if isinstance(error, (FileExistsError, NotADirectoryError)):
+        return StackError(f"{place} is no folder. Choose another: --data DIR")
+    return StackError(
+        f"{place} cannot be used: {error.strerror}. Choose a folder that you may write to: "
+        "--data DIR"
+    )
+
+
 def models_folder(data: Path) -> Path:
     """Return the folder of the painters that were trained on this machine."""
     return data / "models"
@@ -479,6 +516,8 @@ def fetch(
 def run(options: Options, use: Callable[[Stack], None]) -> int:
     """Start the stack, call `use`, and stop the stack, however that ended. Return the exit code."""
     handle_signals()
+    # What is written is for this user only.
+    os.umask(0o077)
     stack = None
     try:
         stack = Stack(options)
@@ -489,6 +528,9 @@ def run(options: Options, use: Callable[[Stack], None]) -> int:
         say(str(running))
     except (StackError, requests.RequestException) as error:
         print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(disk_problem(error, options.data), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         say("Stopping ...")

@@ -20,6 +20,7 @@ from typing import IO, Annotated, Literal
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 from msgspec import Meta
 
+from local.sagemaker.clock import boot_id, seconds_since_boot
 from local.sagemaker.errors import unavailable
 from local.sagemaker.s3 import (
     S3Client,
@@ -58,8 +59,10 @@ class AsyncRequest:
     # Either the s3:// URL of the input, or the input itself in base64.
     input: str = ""
     body: str = ""
-    # time.time() when the call came.
+    # time.time() when the call came, and the same by the clock that nobody sets.
     accepted: float = field(default_factory=time.time)
+    boot: str = field(default_factory=boot_id)
+    accepted_since_boot: float = field(default_factory=seconds_since_boot)
     # How often a model server died while it had this request.
     attempts: Annotated[int, Meta(ge=0)] = 0
     # A stored request without a version has version 1.
@@ -74,7 +77,19 @@ class AsyncRequest:
         return decode(data, cls)
 
     def has_expired(self) -> bool:
-        return time.time() > self.accepted + self.ttl
+        return seconds_since_boot() > self.accepted_since_boot + self.ttl
+
+    def continue_after_boot(self) -> None:
+        """Where the machine has been started anew since the call, count on with this boot's clock.
+
+        How long the machine was off only the wall clock knows. If it was set back meanwhile, the
+        request has its whole time again.
+        """
+        if self.boot == boot_id():
+            return
+        waited = max(0.0, time.time() - self.accepted)
+        self.accepted_since_boot = seconds_since_boot() - waited
+        self.boot = boot_id()
 
 
 class RequestQueue:
@@ -130,6 +145,7 @@ class RequestQueue:
             # An answer that can never be written would hold up all requests after it.
             if not re.match(f"s3://{re.escape(bucket)}/.", url) or len(url.encode()) > URL_BYTES:
                 raise UnreadableError(f"its {name} is not in the bucket {bucket}")
+        request.continue_after_boot()
         return request
 
     def has_answer(self, request: AsyncRequest) -> bool:

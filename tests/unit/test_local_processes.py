@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import socket
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from local.http_client import socket_path
 from local.model_servers import STALL_SECONDS, START_SECONDS, ModelServer, docker_command
 from local.processes import ManagedProcess, StackError, free_port, kill_leftovers
 from local.seaweedfs import remove_sockets, s3_environment
+from local.stack import Options, Stack, make_data_folder
 from tests.fakes.servers import wait_until
 
 SLEEP = "import time; time.sleep(600)"
@@ -303,6 +306,64 @@ def test_a_path_that_is_too_long_for_a_socket_is_told(tmp_path: Path) -> None:
         socket_path(folder, "nst.sock")
     made = socket_path(tmp_path / "s", "nst.sock")
     assert made.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_place_where_no_data_can_be_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "full" / "lock"))
+    readonly = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / "others"))
+    for data, error, said in (
+        (file, None, "file is no folder. Choose"),
+        (file / "below", None, "below is no folder. Choose"),
+        (Path("/proc/nothing"), None, "nothing cannot be used: "),
+        (tmp_path / "others", readonly, "others cannot be used: Permission denied. Choose a "),
+        (tmp_path / "full", full, "full/lock is full. Make room, or choose another: --data DIR"),
+    ):
+        with monkeypatch.context() as patched:
+            if error:
+                patched.setattr(Stack, "take_lock", raises(error))
+            with pytest.raises(StackError) as caught:
+                Stack(Options(data))
+        message = str(caught.value)
+        assert said in message
+        assert "--data DIR" in message
+        assert "\n" not in message
+
+
+def raises(error: Exception) -> Callable[[object], None]:
+    def fail(_: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_a_disk_without_room_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=3 * 2**20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(StackError, match=r"has only 3 MB left\. Make room"):
+        Stack(Options(tmp_path / "data"))
+
+
+def test_only_a_folder_of_its_own_is_made_private(tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    empty = tmp_path / "empty"
+    shared = tmp_path / "shared"
+    empty.mkdir()
+    shared.mkdir()
+    (shared / "of somebody").touch()
+    shared.chmod(0o755)
+    for data, mode in ((new, 0o700), (empty, 0o700), (shared, 0o755)):
+        make_data_folder(data)
+        assert data.stat().st_mode & 0o777 == mode
+
+
+def test_what_is_no_port_is_told() -> None:
+    for port in (-1, 2**16):
+        with pytest.raises(StackError, match=r"is no port. Choose one from 1 to 65535: --s3-port"):
+            Options(ports={"s3": port}).port("s3")
 
 
 def test_what_a_part_writes_is_for_this_user_only(
