@@ -15,15 +15,16 @@ from flask import Flask, Response, jsonify, request, send_file
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from local.telegram.button_pictures import add_pictures, picture_path
-from local.telegram.errors import ApiError
+from local.telegram.errors import ApiError, bad_request
 from local.telegram.methods import BotMethods
 from local.telegram.parameters import Parameters
 from local.telegram.store import Content, Store, StoredFile, brief_message
 from local.telegram.uploads import prepare_document, prepare_photo
 
 UPLOAD_BYTES = 50 * 2**20
-# The limit of all other parts of a form with an upload.
-FORM_BYTES = 2**20
+# The limit of all other parts of a form with an upload, and of their number.
+FORM_BYTES = 4 * 2**20
+FORM_PARTS = 100
 # So much of an upload that is too large is read before the error is sent.
 DRAIN_BYTES = 2**30
 POLL_SECONDS = 50
@@ -42,6 +43,7 @@ def create_app(store: Store, token: str, key: str, port: int) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = UPLOAD_BYTES + FORM_BYTES
     app.config["MAX_FORM_MEMORY_SIZE"] = FORM_BYTES
+    app.config["MAX_FORM_PARTS"] = FORM_PARTS
     methods = BotMethods(store, token)
     page = PAGE.read_text()
     headers = security_headers(page)
@@ -63,7 +65,7 @@ def create_app(store: Store, token: str, key: str, port: int) -> Flask:
     @app.errorhandler(Exception)
     def answer_error(error: Exception) -> tuple[dict[str, Any], int]:
         if isinstance(error, RequestEntityTooLarge):
-            drain_upload()
+            error = drain_upload(error)
         api_error = to_api_error(error)
         body = {
             "ok": False,
@@ -204,14 +206,22 @@ def to_api_error(error: Exception) -> ApiError:
     return ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal Server Error")
 
 
-def drain_upload() -> None:
-    """Read an upload that is too large: a client that still sends would not read the answer."""
+def drain_upload(error: RequestEntityTooLarge) -> Exception:
+    """Read what is too large: a client that still sends would not read the answer.
+
+    Return what to tell the client.
+    """
+    if (request.content_length or 0) <= UPLOAD_BYTES + FORM_BYTES:
+        # A form whose reading was given up. Its stream knows how much of it is left.
+        request.stream.exhaust()  # type: ignore[attr-defined]
+        return bad_request(f"a form may have {FORM_PARTS} parts, and {FORM_BYTES} bytes of text")
     left = min(request.content_length or 0, DRAIN_BYTES)
     while left > 0:
         chunk = request.environ["wsgi.input"].read(min(left, 2**20))
         if not chunk:
-            return
+            break
         left -= len(chunk)
+    return error
 
 
 def security_headers(page: str) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The Bot API as https://core.telegram.org/bots/api describes it, and as Telegram answers."""
 
 import io
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -12,11 +13,12 @@ import requests
 from PIL import Image
 
 from local.telegram.button_pictures import picture_path
-from tests.fakes.chat import TOKEN, Chat, Guest, running_chat
+from tests.fakes.chat import KEY, TOKEN, Chat, Guest, running_chat
 from tests.fakes.servers import ROOT
 
 PHOTO = (ROOT / "examples/photos/coffee.jpg").read_bytes()  # 600x400
 NAMES = iter(range(1000, 10_000))
+JSON = {"Content-Type": "application/json"}
 KEYS = {"inline_keyboard": [[{"text": "Monet", "callback_data": "style:monet"}]]}
 
 
@@ -125,6 +127,55 @@ def test_what_is_refused(chat: Chat, anna: Guest) -> None:
     big = chat.call("sendDocument", **here, files={"document": ("a.bin", b"x" * 2**20 * 60)})
     assert big == (413, "Request Entity Too Large")
     assert [event["message"]["text"] for event in anna.news()] == ["/start"]
+
+
+def test_what_is_too_long_or_too_deep_is_refused_in_telegrams_words(
+    chat: Chat, anna: Guest
+) -> None:
+    here = {"chat_id": anna.number}
+    # Telegram counts in UTF-16, where an emoji has two units.
+    assert chat.call("sendMessage", **here, text="😀" * 2048)["text"] == "😀" * 2048
+    assert chat.call("sendMessage", **here, text="😀" * 2049) == refused("message is too long")
+    caption = {"caption": "😀" * 513, "files": {"photo": PHOTO}}
+    assert chat.call("sendPhoto", **here, **caption) == refused("message caption is too long")
+    many = {"inline_keyboard": [[{"text": "x", "callback_data": "x"}]] * 101}
+    told = chat.call("sendMessage", **here, text="x", reply_markup=many)
+    assert told == refused("reply markup is too long")
+
+    url = f"{chat.url}/bot{TOKEN}/sendMessage"
+    for form in (
+        {"data": {**here, "text": "x" * 2_000_000}},
+        {"json": {**here, "text": "x" * 2_000_000}},
+        {"files": {"chat_id": (None, str(anna.number)), "text": (None, "x" * 2_000_000)}},
+    ):
+        assert description(url, **form) == refused("message is too long")
+
+    deep = "[" * 50_000 + "]" * 50_000
+    unreadable = refused("can't parse the request's JSON object")
+    for body in (deep, f'{{"chat_id": 1, "text": {deep}}}', b'{"text": "\xff"}', "9" * 5000):
+        assert description(url, data=body, headers=JSON) == unreadable
+    markup = refused("can't parse reply_markup JSON object")
+    assert description(url, data={**here, "text": "x", "reply_markup": deep}) == markup
+    half = json.dumps({**here, "text": "\ud83d"})
+    told = description(url, data=half, headers=JSON)
+    assert told == refused("strings must be encoded in UTF-8")
+
+
+def test_a_form_that_is_too_large_is_answered_and_hangs_nothing(chat: Chat, anna: Guest) -> None:
+    parts = {f"part{number}": (None, "x") for number in range(2000)}
+    long_text = {"text": (None, "x" * 10_000_000)}
+    told = refused("a form may have 100 parts, and 4194304 bytes of text")
+    own = {"headers": {"X-Chat-Key": KEY}}
+    for form in (parts, long_text):
+        assert description(f"{chat.url}/bot{TOKEN}/sendMessage", files=form) == told
+        assert description(f"{chat.url}/chat/{anna.number}/message", files=form, **own) == told
+    anna.write("still here")
+    assert updates(chat)[-1]["message"]["text"] == "still here"
+
+
+def description(url: str, **options: Any) -> tuple[int, str]:  # noqa: ANN401 - of requests
+    answer = requests.post(url, timeout=20, **options).json()
+    return answer["error_code"], answer["description"]
 
 
 def test_updates_stay_until_they_are_confirmed(chat: Chat, anna: Guest) -> None:
