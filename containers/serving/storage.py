@@ -589,6 +589,12 @@ class LimitedSource(io.RawIOBase):
 # --- private addresses ---
 
 
+# All addresses of the public internet. `is_global` is true for others too, such as 64:ff9b:1::/48.
+PUBLIC_IPV6 = ipaddress.ip_network("2000::/3")
+# Not all of it is private to `is_global`. A cloud has its credentials at 192.0.0.192.
+PROTOCOLS = ipaddress.ip_network("192.0.0.0/24")
+
+
 class PrivateAddressError(Exception):
     """A connection would lead to this machine or its own network."""
 
@@ -600,7 +606,9 @@ def check_address(address: str) -> None:
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         ip = embedded_ipv4(ip) or ip
-    if not ip.is_global or ip.is_multicast:
+    if isinstance(ip, ipaddress.IPv6Address) and ip not in PUBLIC_IPV6:
+        raise PrivateAddressError
+    if ip in PROTOCOLS or not ip.is_global or ip.is_multicast:
         raise PrivateAddressError
 
 

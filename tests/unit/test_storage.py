@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import NoCredentialsError
 
+from containers.common.errors import ErrorCode
 from containers.serving import storage
 from containers.serving.errors import ApiError
 from tests.fakes.hostile import HostileServer, Peer, Script, flooding, replying
@@ -906,6 +907,113 @@ def test_without_credentials_the_user_is_told_to_send_the_file() -> None:
     error = refusal(read)
     assert (error.status, error.code) == (400, "access_denied")
     assert "Send the file itself" in error.message
+
+
+FORBIDDEN = [
+    "127.0.0.1",
+    "127.255.255.254",
+    "0.0.0.0",
+    "0.1.2.3",
+    "10.1.2.3",
+    "100.64.0.1",
+    "169.254.169.254",
+    "169.254.170.2",
+    "172.31.255.255",
+    "192.168.0.1",
+    "192.0.0.192",
+    "198.18.0.1",
+    "224.0.0.1",
+    "255.255.255.255",
+]
+
+
+def spellings(address: str) -> set[str]:
+    """Return the ways to write an IPv4 address in a URL that some program understands."""
+    number = int(ipaddress.IPv4Address(address))
+    parts = [number >> 24, number >> 16 & 255, number >> 8 & 255, number & 255]
+    high, low = number >> 16, number & 0xFFFF
+    a, b, c, d = parts
+    return {
+        address,
+        f"{address}.",
+        str(number),
+        hex(number),
+        f"{number:#X}",
+        f"0{number:o}",
+        str(number + (1 << 32)),
+        f"{a}.{number & 0xFFFFFF}",
+        f"{a}.{b}.{low}",
+        f"0x{a:x}.0x{b:x}.0x{c:x}.0x{d:x}",
+        f"0{a:o}.0{b:o}.0{c:o}.0{d:o}",
+        f"0x{a:02X}.0{b:o}.{low}",
+        f"000{a:o}.{b}.{c}.{d}",
+        # Digits of other scripts, and full stops, which IDNA makes ordinary ones
+        address.translate({ord("0") + digit: 0xFF10 + digit for digit in range(10)}),
+        address.replace(".", "\u3002"),
+        address.replace("1", "\u2460"),
+        "".join(f"%{ord(character):02x}" for character in address),
+        f"[::ffff:{address}]",
+        f"[::ffff:{high:x}:{low:x}]",
+        f"[0:0:0:0:0:FFFF:{high:X}:{low:X}]",
+        f"[::{address}]",
+        f"[::ffff:0:{high:x}:{low:x}]",
+        f"[64:ff9b::{high:x}:{low:x}]",
+        f"[64:ff9b:1::{high:x}:{low:x}]",
+        f"[2002:{high:x}:{low:x}::1]",
+        f"[2001:0:4136:e378:8000:63bf:{high ^ 0xFFFF:x}:{low ^ 0xFFFF:x}]",
+        f"[::ffff:{address}%25lo]",
+    }
+
+
+HOSTS = {spelling for address in FORBIDDEN for spelling in spellings(address)} | {
+    "localhost",
+    "LOCALHOST",
+    "localhost.",
+    "[::1]",
+    "[::]",
+    "[0:0:0:0:0:0:0:1]",
+    "[::1%25lo]",
+    "[fe80::1]",
+    "[fe80::1%25lo]",
+    "[fec0::1]",
+    "[fc00::1]",
+    "[fd00:ec2::254]",
+    "[ff02::1]",
+    "[100::1]",
+    "[2001:db8::1]",
+    "[4000::1]",
+}
+
+
+def test_no_spelling_of_a_private_address_is_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLOW_HTTP", "1")
+    monkeypatch.delenv("ALLOW_PRIVATE_HOSTS", raising=False)
+    connected: list[object] = []
+    real = socket.getaddrinfo
+
+    def connect(address: tuple[str, int], seconds: float) -> socket.socket:
+        connected.append(address)
+        raise ConnectionRefusedError
+
+    def without_dns(host: str, port: int, **options: Any) -> Any:  # noqa: ANN401
+        if not host.lower().startswith("localhost"):
+            options["flags"] = socket.AI_NUMERICHOST
+        return real(host.removesuffix("."), port, **options)
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    monkeypatch.setattr(socket, "getaddrinfo", without_dns)
+    assert len(HOSTS) > 229
+    codes = []
+    for host in sorted(HOSTS):
+        url = f"http://{host}/latest/meta-data?{SECRET}"
+
+        def read(url: str = url) -> bytes:
+            return storage.read(storage.check_url(url, "content_url"), "content_url")
+
+        codes.append(refusal(read).code)
+        assert not connected, host
+    # The rest is no name or number that the system's resolver knows
+    assert codes.count(ErrorCode.PRIVATE_ADDRESS) > 229
 
 
 @pytest.mark.parametrize(
