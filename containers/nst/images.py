@@ -3,11 +3,17 @@
 All are (1, 3, H, W), RGB in 0..1.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .options import MIN_SIDE
+
+# The features of a style take less than a third of the memory of an evaluation of the same size,
+# as they need no gradient.
+MAX_STYLE_AREA = 3.0
 
 # --- size ---
 
@@ -47,6 +53,21 @@ def resize_style(style: Tensor, longest: float) -> Tensor:
     height, width = style.shape[-2:]
     side = max(1, round(longest))
     return pad_to_min_side(resize(style, fit(width, height, side, side)))
+
+
+def shrink_style(style: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return no more of the style than a result of this size (width, height) can use.
+
+    That is its longer side, and MAX_STYLE_AREA times its pixels. So a panorama does not need the
+    memory for a square of its width.
+    """
+    width, height = size
+    small = resize_style(style, max(size))
+    pixels = small.shape[-2] * small.shape[-1]
+    share = MAX_STYLE_AREA * width * height / pixels
+    if share >= 1:
+        return small
+    return resize_style(small, max(small.shape[-2:]) * math.sqrt(share))
 
 
 def pad_to_min_side(image: Tensor) -> Tensor:

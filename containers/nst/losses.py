@@ -90,12 +90,17 @@ def blended_grams(
     blended: list[Tensor] = []
     for style, weight in zip(styles, weights, strict=True):
         share = weight / sum(weights)
-        features = network(style, set(layers), replicate)
-        grams = [gram(features[layer]) * share for layer in layers]
+        grams = [matrix * share for matrix in grams_of(style, network, layers, replicate)]
         if blended:
             grams = [a + b for a, b in zip(blended, grams, strict=True)]
         blended = grams
     return blended
+
+
+def grams_of(style: Tensor, network: VGG19, layers: list[str], replicate: bool) -> list[Tensor]:
+    """Return the Gram matrix of each layer. The features, which are large, are gone afterwards."""
+    features = network(style, set(layers), replicate)
+    return [gram(features[layer]) for layer in layers]
 
 
 def total_variation(image: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ objectives, optimizers.py minimizes them, and this file puts them together.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field
 
@@ -23,10 +23,11 @@ from .images import (
     resize,
     resize_style,
     scaled_size,
+    shrink_style,
 )
 from .losses import gatys2015_objective, multiscale_objective
 from .optimizers import LBFGS, EarlyStopping, Optimizer, optimize
-from .options import GATYS_2015, MULTISCALE, Options, schedule
+from .options import GATYS_2015, MULTISCALE, Options, check, check_steps, schedule
 from .sizes import Size, choose_size, time_limit
 from .vgg import VGG19
 
@@ -68,36 +69,41 @@ Callback = Callable[[Step], bool]
 
 def stylize(
     content: Tensor,
-    styles: list[Tensor],
+    styles: Iterable[Tensor],
     options: Options,
     network: VGG19,
     callback: Callback,
     clock: Callable[[], float] = time.monotonic,
+    max_seconds: float = math.inf,
 ) -> Result:
     """Return `content` in the style of `styles`.
 
-    content, styles: each (3, H, W), RGB in 0..1, of any size and shape.
+    content, styles: each (3, H, W), RGB in 0..1, of any size and shape. The styles are taken one by
+        one, and only what is used of them is kept.
     network: on the device to work on.
-
     clock: for the time limit, in seconds.
+    max_seconds: after which the best picture so far is returned, whatever the options say. A note
+        tells it.
 
     If the GPU's memory is too small, the picture is made smaller, and a note says so. If half
     precision gives no finite loss, float32 is tried.
     Raises torch.OutOfMemoryError if not even a small picture fits, FloatingPointError if there is
-    no finite loss, and ValueError without a style, or if there are more or fewer `style_weights`
-    than styles.
+    no finite loss, and ValueError for what options.check and options.check_steps refuse.
     """
-    check_style_weights(styles, options.style_weights)
-    deadline = clock() + time_limit(options, network.device)
+    started = clock()
+    limit = time_limit(options, network.device)
 
     def callback_or_deadline(step: Step) -> bool:
-        return callback(step) or clock() > deadline
+        return callback(step) or clock() - started > min(limit, max_seconds)
 
     height, width = content.shape[-2:]
     size, reason = choose_size(width, height, options, network)
+    check_steps(options, size)
+    small_styles = [shrink_style(style[None], size) for style in styles]
+    check(options, len(small_styles))
     while True:
         try:
-            result = stylize_at(content, styles, size, options, network, callback_or_deadline)
+            result = stylize_at(content, small_styles, size, options, network, callback_or_deadline)
             break
         except torch.OutOfMemoryError:
             longest = int(max(size) * RETRY_SHARE)
@@ -114,16 +120,12 @@ def stylize(
 
     if reason:
         result.notes.append(f"The picture was made {size[0]}x{size[1]}: {reason}")
-    return result
-
-
-def check_style_weights(styles: list[Tensor], weights: list[float] | None) -> None:
-    if not styles:
-        raise ValueError("Neural style transfer needs at least one style.")
-    if weights is not None and len(weights) != len(styles):
-        raise ValueError(
-            f"style_weights has {len(weights)} numbers for {len(styles)} styles; give one for each."
+    if max_seconds < limit and clock() - started > max_seconds:
+        result.notes.append(
+            f"The work was ended after {max_seconds / 60:.0f} minutes, at step {result.steps}: "
+            "this server takes no longer for a picture."
         )
+    return result
 
 
 def stylize_at(
@@ -156,10 +158,11 @@ def prepare(
 ) -> tuple[Tensor, list[Tensor]]:
     """Return content and styles on the device as (1, 3, H, W).
 
-    The content has its full size; with preserve_color the styles have the content's colors.
+    styles: each (1, 3, H, W). The content gets its full size; with preserve_color the styles get
+    the content's colors.
     """
     content = pad_to_min_side(resize(content[None].to(device), size))
-    styles = [style[None].to(device) for style in styles]
+    styles = [style.to(device) for style in styles]
     if options.preserve_color:
         styles = [match_colors(style, content) for style in styles]
     return content, styles

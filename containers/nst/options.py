@@ -7,6 +7,10 @@ MIN_SIDE = 16
 # The longer side of the coarsest scale is at least this.
 COARSEST_SIDE = 64
 DEFAULT_BOX = (800, 600)
+# At DEFAULT_BOX and below; at larger sizes as many as are the same work. That is some ten minutes
+# of a small GPU. The authors of the method make 500 to 1000 steps, and the default is 60.
+MAX_STEPS = 10_000
+MAX_STYLES = 8
 
 MULTISCALE = "multiscale"
 GATYS_2015 = "gatys2015"
@@ -21,7 +25,8 @@ class Options:
     strength: 0 (close to the photograph) .. 1 (style above all); 0.5 is the tuned balance.
     preserve_color: use the style's strokes with the photograph's colors.
     style_weights: one number for each style. None: all alike.
-    time_budget: seconds after which the best picture so far is returned.
+    time_budget: seconds after which the best picture so far is returned. Without one, the number of
+        evaluations is limited.
     seed: of the noise in the initial image.
     max_epochs, n_steps_in_epoch: their product is the number of evaluations at full size.
         max_epochs None: 6, for gatys2015 14.
@@ -55,6 +60,44 @@ class Options:
     def evaluations(self) -> int:
         """Return the number of evaluations of the loss at full size."""
         return self.epochs() * self.n_steps_in_epoch
+
+
+def check(options: Options, style_count: int) -> None:
+    """Raise ValueError, with a sentence for the user, for what is refused with any photograph."""
+    if style_count == 0:
+        raise ValueError("Neural style transfer needs at least one style.")
+    if style_count > MAX_STYLES:
+        raise ValueError(f"At most {MAX_STYLES} styles are taken, not {style_count}.")
+    weights = options.style_weights
+    if weights is not None and len(weights) != style_count:
+        raise ValueError(
+            f"style_weights has {len(weights)} numbers for {style_count} styles; give one for each."
+        )
+    check_steps(options, DEFAULT_BOX)
+
+
+def check_steps(options: Options, size: tuple[int, int]) -> None:
+    """Raise ValueError, with a sentence for the user, for too much work. size: of the result.
+
+    A time budget allows any number of steps: it ends them.
+    """
+    steps = options.evaluations()
+    most = max_steps(size)
+    if options.time_budget is None and steps > most:
+        width, height = size
+        raise ValueError(
+            f"max_epochs x n_steps_in_epoch is {steps:,}; at {width}x{height} at most {most:,} "
+            "steps are made. Ask for fewer, for a smaller size, or for a time_budget, "
+            "which ends the work in time."
+        )
+
+
+def max_steps(size: tuple[int, int]) -> int:
+    """Return how many evaluations at full size a request without a time budget may ask for."""
+    width, height = size
+    default_width, default_height = DEFAULT_BOX
+    share = default_width * default_height / (width * height)
+    return int(MAX_STEPS * min(1.0, share))
 
 
 @dataclass(frozen=True)

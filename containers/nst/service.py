@@ -1,5 +1,6 @@
 """Neural style transfer as a model of the HTTP server."""
 
+import math
 import os
 
 import torch
@@ -21,15 +22,22 @@ from containers.serving.app import create_app
 from containers.serving.model import Facts, Picture, Progress, Report, Service
 
 from . import nst
-from .options import Options
+from .options import MAX_STEPS, MAX_STYLES, Options, check
 from .parameters import BATCH_COLUMNS, PARAMETERS
 from .vgg import VGG19
 
+# An invocation of SageMaker ends after an hour at most; the rest is for reading and writing.
+MAX_SECONDS = 3300
+
 
 class StyleTransfer:
-    """VGG-19 on the best device. weights: see VGG19."""
+    """VGG-19 on the best device.
 
-    def __init__(self, weights: str = "original") -> None:
+    weights: see VGG19. max_seconds: for one picture.
+    """
+
+    def __init__(self, weights: str = "original", max_seconds: float = math.inf) -> None:
+        self.max_seconds = max_seconds
         device = best_device()
         self.network = VGG19(weights).to(device).to_precision(working_precision(device))
         self.warm_up()
@@ -59,14 +67,16 @@ class StyleTransfer:
 
             return report(Progress(step.number, step.total, step.done, step.loss, preview))
 
+        check_options(options, len(styles))
         try:
             with gpu_errors():
                 result = nst.stylize(
                     to_tensor(content),
-                    [to_tensor(style) for style in styles],
+                    map(to_tensor, styles),
                     Options(**options),
                     self.network,
                     callback,
+                    max_seconds=self.max_seconds,
                 )
         except FloatingPointError:
             raise DivergedError(
@@ -85,7 +95,14 @@ class StyleTransfer:
 
 def load() -> StyleTransfer:
     write_log("device", **device_report(best_device()))
-    return StyleTransfer(os.environ.get("NST_WEIGHTS", "original"))
+    return StyleTransfer(os.environ.get("NST_WEIGHTS", "original"), MAX_SECONDS)
+
+
+def check_options(options: ParameterValues, style_count: int) -> None:
+    try:
+        check(Options(**options), style_count)
+    except ValueError as error:
+        raise InvalidParameterError(str(error)) from None
 
 
 def service() -> Service:
@@ -96,6 +113,8 @@ def service() -> Service:
         parameters=PARAMETERS,
         batch_columns=BATCH_COLUMNS,
         load=load,
+        check_options=check_options,
+        limits={"max_styles": MAX_STYLES, "max_steps": MAX_STEPS, "max_seconds": MAX_SECONDS},
     )
 
 

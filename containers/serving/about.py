@@ -30,6 +30,7 @@ class About(TypedDict):
     styles: list[str]
     parameters: list[ParameterInfo]
     limits: Limits
+    model_limits: dict[str, int]
 
 
 def describe(service: Service, styles: list[str]) -> About:
@@ -57,6 +58,7 @@ def describe(service: Service, styles: list[str]) -> About:
             "longest_side": limits.LONGEST_SIDE,
             "queue_length": limits.MAX_QUEUE,
         },
+        "model_limits": dict(service.limits),
     }
 
 
@@ -86,6 +88,9 @@ def usage(service: Service, styles: list[str], host: str) -> str:
     width = max(len(parameter.name) for parameter in service.parameters)
     for parameter in service.parameters:
         lines.append(f"  {parameter.name:<{width}}  {parameter.meaning}; {parameter.expected()}")
+    if service.limits:
+        limits_text = ", ".join(f"{name} {limit}" for name, limit in service.limits.items())
+        lines += ["", f"Limits: {limits_text}"]
     if service.has_catalog:
         lines += [
             "",

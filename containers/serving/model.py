@@ -1,6 +1,6 @@
 """The interface between the HTTP server and a model."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypedDict, runtime_checkable
 
@@ -94,6 +94,10 @@ class CatalogModel(Model, Protocol):
         """Return the photograph that a catalog shows in each style. The caller may change it."""
 
 
+def accept_options(options: ParameterValues, style_count: int) -> None:
+    """Accept any valid parameters."""
+
+
 @dataclass(frozen=True)
 class Service:
     """The description of one container.
@@ -103,6 +107,9 @@ class Service:
     batch_columns: the parameters of a CSV row, after content, style and result.
     load: makes the model. If it raises an error, /ping tells it.
     has_catalog: whether the model is a CatalogModel.
+    check_options: called with the parameters and the number of images of the style, before anything
+        is read. Raises InvalidParameterError for what the model does not do.
+    limits: of the model; GET / tells them.
     """
 
     name: str
@@ -112,3 +119,5 @@ class Service:
     batch_columns: tuple[str, ...]
     load: Callable[[], Model]
     has_catalog: bool = False
+    check_options: Callable[[ParameterValues, int], None] = accept_options
+    limits: Mapping[str, int] = field(default_factory=dict)

@@ -215,7 +215,9 @@ def parse_options(
     if not service.styled_by_image and "style" in fields:
         style = fields.pop("style")
         fields.setdefault("style_name", style)
-    return parse_parameters(service.parameters, fields)
+    options = parse_parameters(service.parameters, fields)
+    service.check_options(options, style_count)
+    return options
 
 
 def single_values(fields: MultiDict[str, str]) -> Fields:

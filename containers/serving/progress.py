@@ -15,6 +15,8 @@ from .errors import ApiError
 from .model import Progress
 
 SECONDS_BETWEEN = 2.0
+# For one write. A slow store delays the progress of other jobs, and this job's answer, by no more.
+WRITE_SECONDS = 5.0
 PREVIEW_SIDE = 256
 
 # One thread for all jobs: a slow store never delays a model, it only gets fewer updates.
@@ -68,15 +70,21 @@ class ProgressWriter:
         state = progress_state(progress, seconds, preview)
         data = json.dumps(state).encode()
         try:
-            storage.write(str(self.url), data, "application/json", "progress_url")
+            storage.write(
+                str(self.url), data, "application/json", "progress_url", seconds=WRITE_SECONDS
+            )
         except ApiError as error:
             logging.getLogger(__name__).warning("progress not written: %s", error.code.value)
             self.url = None
 
     def finish(self) -> None:
-        """Wait for a write that is running, so that no progress appears after the answer."""
+        """Wait for a write that is running, so that no progress appears after the answer.
+
+        One that has not even begun by then, as another job's store is slow, is left out.
+        """
         if self.pending is not None:
-            wait([self.pending], timeout=5)
+            wait([self.pending], timeout=WRITE_SECONDS + 1)
+            self.pending.cancel()
 
 
 def progress_state(

@@ -14,9 +14,10 @@ from containers.cyclegan import bucket, styles
 from containers.cyclegan.parameters import BATCH_COLUMNS as CYCLEGAN_COLUMNS
 from containers.cyclegan.parameters import PARAMETERS as CYCLEGAN_PARAMETERS
 from containers.cyclegan.weights import OFFICIAL_STYLES
-from containers.nst.options import Options
+from containers.nst.options import Options, max_steps
 from containers.nst.parameters import BATCH_COLUMNS as NST_COLUMNS
 from containers.nst.parameters import PARAMETERS as NST_PARAMETERS
+from containers.nst.service import service as nst_service
 from containers.serving import about, catalog, limits, progress, storage
 from containers.serving.errors import STATUS
 from containers.serving.model import Facts, Service
@@ -97,6 +98,15 @@ def test_limits_are_those_of_the_code() -> None:
     assert unnamed == [storage.TRANSFER_SECONDS, bot.INVOCATION_SECONDS]
     sizes = {p.maximum for p in (*NST_PARAMETERS, *CYCLEGAN_PARAMETERS) if p.name == "size"}
     assert sizes == {limits.LONGEST_SIDE}
+
+
+def test_the_limits_of_nst_are_those_of_the_code() -> None:
+    written = {name: int(value) for _, value, name in table("limit of nst")}
+    assert written == about.describe(nst_service(), [])["model_limits"]
+    sizes = re.findall(r"(\d+) at (\d+)x(\d+)", CONTRACT.partition("### Limits of nst")[2])
+    assert len(sizes) == 2
+    for steps, width, height in sizes:
+        assert int(steps) == max_steps((int(width), int(height)))
 
 
 def test_progress_and_facts_have_the_keys_that_are_written_down() -> None:

@@ -86,6 +86,21 @@ def test_nst_takes_a_row_of_the_first_versions_batches(nst: Running, store: Reco
             "style_name",
         ),
         ({"data": PHOTO, "headers": {"Content-Type": "image/jpeg"}}, "multipart/form-data"),
+        (
+            {"files": [("content", PHOTO), *[("style", STYLE)] * 9]},
+            "At most 8 styles are taken, not 9.",
+        ),
+        (
+            {
+                "json": {
+                    "content_url": "https://example.com/a",
+                    "style_url": ["https://example.com/b"],
+                    "max_epochs": 1000,
+                    "n_steps_in_epoch": 1000,
+                }
+            },
+            "at 800x600 at most 10,000 steps are made",
+        ),
     ],
 )
 def test_nst_tells_what_is_wrong(nst: Running, request_: dict[str, object], said: str) -> None:
@@ -119,7 +134,7 @@ def test_on_sigterm_nst_gives_its_best_picture_so_far(
     store.objects |= {"photo": PHOTO, "style": STYLE}
     request: dict[str, object] = {"content_url": store.url("photo")}
     request |= {"style_url": store.url("style"), "progress_url": store.url("progress")}
-    request |= {"size": 128, "max_epochs": 1000, "n_steps_in_epoch": 1000}
+    request |= {"size": 128, "max_epochs": 1000, "n_steps_in_epoch": 10}
     with (
         gunicorn("containers.nst.service:app()", tmp_path, environment=LOCAL) as running,
         ThreadPoolExecutor(1) as pool,

@@ -102,11 +102,11 @@ def trusted(certificate: Path) -> Iterator[None]:
         shutil.rmtree(created)
 
 
-def write_certificate(folder: Path) -> Path:
-    """Write a self-signed certificate and its key, and return the certificate's path."""
+def write_certificate(folder: Path, host: str = HOST) -> Path:
+    """Write a self-signed certificate and its key.pem, and return the certificate's path."""
     certificate = folder / "cert.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    command += ["-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST}"]
+    command += ["-subj", f"/CN={host}", "-addext", f"subjectAltName=DNS:{host}"]
     command += ["-keyout", str(folder / "key.pem"), "-out", str(certificate)]
     subprocess.run(command, check=True, capture_output=True)
     return certificate

@@ -360,7 +360,7 @@ def test_stopping_lets_the_request_in_flight_end_with_a_picture(
     fields: dict[str, str] = {}
     size = (640, 480)
     if name == "nst":
-        fields = {"size": "320", "max_epochs": "1000", "n_steps_in_epoch": "100"}
+        fields = {"size": "320", "max_epochs": "1000", "n_steps_in_epoch": "10"}
         size = (320, 240)
     with container(images[name]) as running, ThreadPoolExecutor() as pool:
         wait_until_ready(running)

@@ -86,7 +86,9 @@ def objects(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     """What is at which URL, in place of S3."""
     held = {"s3://bucket/photo": png(), "s3://bucket/style": png(20, 20)}
 
-    def write(url: str, data: bytes, content_type: str, name: str) -> None:
+    def write(
+        url: str, data: bytes, content_type: str, name: str, seconds: float | None = None
+    ) -> None:
         held[url] = data
 
     monkeypatch.setattr(storage, "read", lambda url, name: held[url])

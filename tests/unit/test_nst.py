@@ -3,11 +3,13 @@
 import importlib
 import itertools
 import math
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +20,18 @@ from torch import Tensor, nn
 
 from containers.common.tensors import to_tensor
 from containers.nst import nst, sizes, vgg
-from containers.nst.images import color_moments, match_colors
+from containers.nst.images import (
+    MAX_STYLE_AREA,
+    color_moments,
+    fit,
+    match_colors,
+    shrink_style,
+)
 from containers.nst.losses import multiscale_objective
 from containers.nst.nst import Result, Step
 from containers.nst.optimizers import LBFGS, EarlyStopping, Optimizer
-from containers.nst.options import Options, total_work
+from containers.nst.options import Options, check, check_steps, total_work
+from containers.nst.service import MAX_SECONDS
 from containers.nst.weights import PATH
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -365,6 +374,130 @@ def test_patience_counts_epochs_in_a_row_without_a_lower_loss() -> None:
     best_losses = [9.0, 8.0, 8.0, 8.0, 8.0, 7.0, 7.0, 7.0, 7.0, 7.0]
     due = [early_stopping.is_due(step, loss) for step, loss in enumerate(best_losses, 1)]
     assert due == [False] * 9 + [True]
+
+
+# --- limits ---
+
+
+def test_more_work_than_the_limit_is_refused_with_what_is_allowed(
+    network: vgg.VGG19, photo: Tensor, style: Tensor
+) -> None:
+    million = Options(size=1024, max_epochs=1000, n_steps_in_epoch=1000)
+    with pytest.raises(ValueError, match="1,000,000; at 800x600 at most 10,000 steps"):
+        check(million, 1)
+    photo_of_shape = photo[:, :60, :80]
+    many = replace(million, n_steps_in_epoch=7)
+    check(many, 1)
+    with pytest.raises(ValueError, match="7,000; at 1024x768 at most 6,103 steps"):
+        nst.stylize(photo_of_shape, [style], many, network, lambda step: True)
+
+
+def test_a_time_budget_allows_any_number_of_steps(
+    network: vgg.VGG19, photo: Tensor, style: Tensor
+) -> None:
+    options = Options(size=64, max_epochs=1000, n_steps_in_epoch=1000, time_budget=60)
+    check(options, 1)
+    assert stylize(photo, [style], options, network, lambda step: True).steps == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Options(),
+        Options(size=2048),
+        Options(algorithm="gatys2015", size=2048, max_epochs=14, n_steps_in_epoch=10),
+        Options(max_epochs=1000),
+        Options(max_epochs=100, n_steps_in_epoch=100),
+        Options(size=2048, max_epochs=100),
+    ],
+)
+def test_what_people_ask_for_is_below_the_limit(options: Options) -> None:
+    check(options, 8)
+    check_steps(options, fit(4, 3, options.size or 800, options.size or 800, enlarge=True))
+
+
+def test_a_server_ends_the_work_before_an_hour_is_over_and_says_so(
+    network: vgg.VGG19, photo: Tensor, style: Tensor
+) -> None:
+    """The clock advances by a minute when it is read."""
+
+    def stylize_with(time_budget: float | None) -> Result:
+        minutes = itertools.count()
+        return nst.stylize(
+            photo,
+            [style],
+            Options(size=64, max_epochs=100, time_budget=time_budget),
+            network,
+            lambda step: False,
+            clock=lambda: 60.0 * next(minutes),
+            max_seconds=MAX_SECONDS,
+        )
+
+    result = stylize_with(None)
+    assert 50 < result.steps < 60
+    assert result.notes == [
+        f"The work was ended after 55 minutes, at step {result.steps}: "
+        "this server takes no longer for a picture."
+    ]
+    assert stylize_with(3600).steps == result.steps
+    assert stylize_with(600).notes == []
+
+
+def test_of_many_styles_only_what_is_used_is_kept(
+    network: vgg.VGG19, photo: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One large style at a time is in memory, and the features of one style at a time."""
+    large: list[weakref.ref[Tensor]] = []
+    most_at_once = 0
+
+    def styles() -> Iterator[Tensor]:
+        nonlocal most_at_once
+        for number in range(8):
+            style = torch.full((3, 512, 512), number / 8)
+            large.append(weakref.ref(style))
+            most_at_once = max(most_at_once, sum(each() is not None for each in large))
+            yield style
+
+    features: list[weakref.ref[Tensor]] = []
+    most_features = 0
+    forward = vgg.VGG19.forward
+
+    def counting(self: vgg.VGG19, *arguments: Any, **options: Any) -> dict[str, Tensor]:  # noqa: ANN401
+        nonlocal most_features
+        alive = sum(each() is not None for each in features)
+        most_features = max(most_features, alive)
+        found = forward(self, *arguments, **options)
+        if not torch.is_grad_enabled():
+            features.extend(weakref.ref(each) for each in found.values())
+        return found
+
+    monkeypatch.setattr(vgg.VGG19, "forward", counting)
+    nst.stylize(photo, styles(), Options(size=64), network, lambda step: True)
+    assert most_at_once <= 2
+    assert all(each() is None for each in large)
+    assert len(features) > 8
+    # Of the photograph, the content layer alone
+    assert most_features <= 1
+
+
+def test_a_panorama_does_not_need_the_memory_for_a_square_of_its_width() -> None:
+    square = torch.zeros(1, 3, 256, 256)
+    for size in ((256, 192), (256, 16), (16, 256)):
+        *_, height, width = shrink_style(square, size).shape
+        assert width * height < 1.2 * MAX_STYLE_AREA * size[0] * size[1]
+        assert width == height
+    assert shrink_style(square, (256, 192)) is square
+
+
+@pytest.mark.parametrize(
+    ("weights", "count", "message"),
+    [(None, 0, "at least one style"), (None, 9, "At most 8 styles"), ([1.0], 2, "1 numbers for 2")],
+)
+def test_a_wrong_number_of_styles_is_refused(
+    weights: list[float] | None, count: int, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        check(Options(style_weights=weights), count)
 
 
 # --- the original's algorithm ---

@@ -3,15 +3,17 @@
 import base64
 import io
 import json
+import time
 
 import pytest
 from PIL import Image
 
 from containers.common.errors import ErrorCode
-from containers.serving import storage
+from containers.serving import progress, storage
 from containers.serving.errors import ApiError
 from containers.serving.model import Progress
 from containers.serving.progress import ProgressWriter, progress_state
+from tests.fakes.hostile import HostileServer, Peer
 
 
 class Clock:
@@ -32,7 +34,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The `done` of each state that was written."""
     done: list[float] = []
 
-    def write(url: str, data: bytes, content_type: str, name: str) -> None:
+    def write(url: str, data: bytes, content_type: str, name: str, seconds: float) -> None:
         done.append(json.loads(data)["done"])
 
     monkeypatch.setattr(storage, "write", write)
@@ -65,7 +67,7 @@ def test_after_a_failure_the_store_is_left_alone(
 ) -> None:
     attempts = []
 
-    def fail(url: str, data: bytes, content_type: str, name: str) -> None:
+    def fail(url: str, data: bytes, content_type: str, name: str, seconds: float) -> None:
         attempts.append(url)
         raise ApiError(ErrorCode.ACCESS_DENIED, "no")
 
@@ -75,6 +77,26 @@ def test_after_a_failure_the_store_is_left_alone(
         update(writer, 0.5)
         clock.seconds += 10
     assert attempts == ["s3://bucket/progress"]
+
+
+def test_a_store_that_hangs_delays_answers_for_a_short_time_only(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    """The store takes the connection and says nothing."""
+    monkeypatch.setenv("ALLOW_HTTP", "1")
+    monkeypatch.setenv("ALLOW_PRIVATE_HOSTS", "1")
+    monkeypatch.setattr(progress, "WRITE_SECONDS", 1.0)
+    store = HostileServer(Peer.wait_until_left)
+    writers = [ProgressWriter(f"{store.url}/progress", clock) for _ in range(5)]
+    started = time.monotonic()
+    for writer in writers:
+        writer.update(Progress(1, 100, 0.01))
+    for writer in reversed(writers):
+        writer.finish()
+    assert time.monotonic() - started < 15
+    store.close()
+    assert writers[-1].pending is not None
+    assert writers[-1].pending.cancelled()
 
 
 def test_the_state_tells_the_seconds_that_are_left() -> None:

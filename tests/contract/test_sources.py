@@ -1,0 +1,87 @@
+"""Sources of strangers against a real server: slow ones, and ones that keep to no rule."""
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+from PIL import Image
+
+from containers.serving.limits import MAX_QUEUE
+from containers.serving.storage import START_SECONDS
+from tests.fakes.hostile import HostileServer, Script, flooding, replying
+from tests.fakes.servers import LOCAL, Running, gunicorn
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("server")
+    with gunicorn("tests.fakes.model:app()", folder, environment=LOCAL) as running:
+        yield running
+
+
+@pytest.fixture
+def hostile() -> Iterator[Callable[[Script], HostileServer]]:
+    servers: list[HostileServer] = []
+
+    def start(script: Script) -> HostileServer:
+        servers.append(HostileServer(script))
+        return servers[-1]
+
+    yield start
+    for each in servers:
+        each.close()
+
+
+def code(answer: requests.Response) -> tuple[int, str]:
+    assert "secret" not in answer.text
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+def test_sources_that_trickle_headers_hold_no_place_for_long(
+    server: Running, hostile: Callable[[Script], HostileServer]
+) -> None:
+    """As many as there are places. Afterwards a picture is made as ever."""
+    slow = hostile(flooding(OK, b"X: y\r\n", pause=0.5))
+    job = {"content_url": f"{slow.url}/?secret"}
+    started = time.monotonic()
+    with ThreadPoolExecutor(MAX_QUEUE + 1) as pool:
+        posts = [pool.submit(server.post, json=job) for _ in range(MAX_QUEUE + 1)]
+        assert server.ping().status_code == 200
+        answers = [post.result() for post in posts]
+    seconds = time.monotonic() - started
+    assert {code(answer) for answer in answers} == {(400, "storage_failed")}
+    # Each header alone came in time
+    assert START_SECONDS - 1 < seconds < 3 * START_SECONDS
+
+    photo = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(photo, "PNG")
+    assert server.post(files={"content": photo.getvalue()}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (OK + b"Content-Length: abc\r\n\r\nhello", "storage_failed"),
+        (OK + b"Content-Length: 5, 5\r\n\r\nhello", "storage_failed"),
+        (OK + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\nhello", "storage_failed"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\nfive\r\nhello", "storage_failed"),
+        (OK + b"Content-Encoding: gzip\r\n\r\nhello", "storage_failed"),
+        (b"HTTP/1.1 999 Denied\r\n\r\n", "storage_failed"),
+        (b"HTTP/1.1 302 Found\r\nLocation: http://[zz]/\r\n\r\n", "bad_request"),
+        (b"HTTP/1.1 302 Found\r\nLocation: http://user:secret@host/\r\n\r\n", "bad_request"),
+        (b"HTTP/1.1 302 Found\r\nLocation: \xff\xfe\r\n\r\n", "bad_request"),
+    ],
+)
+def test_a_source_that_keeps_to_no_rule_is_not_a_fault_of_ours(
+    server: Running, hostile: Callable[[Script], HostileServer], answer: bytes, expected: str
+) -> None:
+    source = hostile(replying(answer))
+    told = server.post(json={"content_url": f"{source.url}/a?secret"})
+    assert code(told) == (400, expected)
+    assert "secret" not in server.log_text()
+    assert "Traceback" not in server.log_text()
