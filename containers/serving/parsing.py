@@ -1,28 +1,37 @@
 """Parsing of a request's body, in each of the accepted content types, into jobs."""
 
+import codecs
 import csv
-import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 from urllib.parse import parse_qsl
 
 from flask import Request
 from werkzeug.datastructures import MultiDict
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from containers.common.errors import ErrorCode, StylizeError
 from containers.common.parameters import ParameterValues, parse_parameters
 
-from .errors import ApiError, as_api_error, bad_request
+from .errors import ApiError, as_api_error, bad_request, body_too_large
+from .limits import (
+    BATCH_TYPES,
+    MAX_BATCH_ROWS,
+    MAX_FIELD_KILOBYTES,
+    MAX_FORM_PARTS,
+    MAX_FORM_TEXT_KILOBYTES,
+    MAX_LINE_KILOBYTES,
+    body_limit,
+)
 from .model import Service
 from .storage import check_url, extension
 
-BATCH_TYPES = ("text/csv", "application/jsonlines", "application/x-ndjson", "application/jsonl")
+# Lines of a batch, blank ones included.
+MAX_BATCH_LINES = 10 * MAX_BATCH_ROWS
 
 # Fields by name, as JSON, a form, a query or a CSV row brought them; not yet checked.
 Fields = dict[str, object]
-Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -49,11 +58,11 @@ class CatalogJob:
 def parse_job(service: Service, request: Request) -> Job | CatalogJob:
     """Return the job of a request that is not a batch.
 
-    Raises ApiError bad_request, unsupported_media_type, or private_address.
+    Raises ApiError bad_request, body_too_large, unsupported_media_type, or private_address.
     """
     mimetype = request.mimetype
     if mimetype == "application/json":
-        fields = parse_json(request.get_data())
+        fields = parse_json(read_body(request), "The body")
         if service.has_catalog and "catalog_url" in fields:
             return catalog_job(fields)
         return job_from_fields(service, fields)
@@ -77,22 +86,46 @@ def parse_job(service: Service, request: Request) -> Job | CatalogJob:
 def parse_batch(service: Service, request: Request) -> list[Job | ApiError]:
     """Return a job for each row, or the error of that row. Blank rows are skipped.
 
-    Raises ApiError bad_request if the body cannot be split into rows.
+    Raises ApiError body_too_large, or bad_request if the body cannot be split into rows.
     """
-    try:
-        text = request.get_data().decode("utf-8-sig")
-        if request.mimetype == "text/csv":
-            rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
-            return [job_or_error(service, csv_fields, row) for row in rows]
-    except (UnicodeDecodeError, csv.Error):
-        raise bad_request(f"The body is not readable as {request.mimetype} in UTF-8.") from None
+    read_fields = csv_fields if request.mimetype == "text/csv" else json_fields
+    rows = split_rows(read_body(request))
+    return [job_or_error(service, read_fields, row) for row in rows]
 
-    lines = [line for line in text.split("\n") if line.strip()]
-    return [job_or_error(service, json_fields, line) for line in lines]
+
+def read_body(request: Request) -> bytes:
+    """Return the body. Raises ApiError body_too_large."""
+    limit = body_limit(request.mimetype)
+    if (request.content_length or 0) > limit:
+        raise body_too_large(limit)
+    return request.get_data()
+
+
+def split_rows(data: bytes) -> list[str]:
+    """Return the lines of a batch that are not blank, without their ends.
+
+    Each of the checks takes less time than reading the body did. Raises ApiError bad_request.
+    """
+    if data.count(b"\n") > MAX_BATCH_LINES:
+        raise bad_request(f"The batch has more than {MAX_BATCH_LINES} lines. Send several batches.")
+    lines = [line for line in data.split(b"\n") if line and not line.isspace()]
+    if len(lines) > MAX_BATCH_ROWS:
+        raise bad_request(
+            f"The batch has {len(lines)} rows; at most {MAX_BATCH_ROWS} are taken. "
+            "Send several batches."
+        )
+    if max(map(len, lines), default=0) > MAX_LINE_KILOBYTES << 10:
+        raise bad_request(f"A line of the batch has more than {MAX_LINE_KILOBYTES} KB.")
+    if lines:
+        lines[0] = lines[0].removeprefix(codecs.BOM_UTF8)
+    try:
+        return [line.decode().strip("\r") for line in lines]
+    except UnicodeDecodeError:
+        raise bad_request("The batch is not valid UTF-8.") from None
 
 
 def job_or_error(
-    service: Service, read_fields: Callable[[Service, Row], Fields], row: Row
+    service: Service, read_fields: Callable[[Service, str], Fields], row: str
 ) -> Job | ApiError:
     try:
         job = job_from_fields(service, read_fields(service, row))
@@ -105,16 +138,20 @@ def job_or_error(
     return job
 
 
-def csv_fields(service: Service, row: list[str]) -> Fields:
+def csv_fields(service: Service, row: str) -> Fields:
     style = "style_url" if service.styled_by_image else "style_name"
     columns = ["content_url", style, "result_url", *service.batch_columns]
-    if len(row) > len(columns):
+    try:
+        [cells] = csv.reader([row], strict=True)
+    except (ValueError, csv.Error):
+        raise bad_request("The row is not valid CSV. No cell may contain a line break.") from None
+    if len(cells) > len(columns):
         raise bad_request(f"A row has at most {len(columns)} columns: {', '.join(columns)}.")
-    return {name: cell.strip() for name, cell in zip(columns, row, strict=False)}
+    return {name: cell.strip() for name, cell in zip(columns, cells, strict=False)}
 
 
-def json_fields(service: Service, line: str) -> Fields:
-    return parse_json(line.encode())
+def json_fields(service: Service, row: str) -> Fields:
+    return parse_json(row.encode(), "The line")
 
 
 # --- a catalog ---
@@ -139,18 +176,28 @@ def catalog_job(fields: Fields) -> CatalogJob:
 # --- one picture ---
 
 
-def parse_json(data: bytes) -> Fields:
+def parse_json(data: bytes, what: str) -> Fields:
+    """Return the fields of a JSON object. what: "The body" or "The line", for messages.
+
+    Raises ApiError bad_request.
+    """
     try:
         fields = json.loads(data.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
-        raise bad_request("The body is not valid JSON.") from None
+    except RecursionError:
+        raise bad_request(f"{what} is nested too deeply.") from None
+    except ValueError as error:
+        # Python reads no whole number of more than 4300 digits
+        if "integer string conversion" in str(error):
+            raise bad_request(f"{what} has a number with too many digits.") from None
+        raise bad_request(f"{what} is not valid JSON.") from None
     if not isinstance(fields, dict):
-        raise bad_request('The body must be a JSON object, such as {"content_url": ...}.')
+        raise bad_request(f'{what} must be a JSON object, such as {{"content_url": ...}}.')
     return fields
 
 
 def job_from_fields(service: Service, given: Fields) -> Job:
     """Return a job whose images are URLs."""
+    check_lengths(given)
     fields = dict(given)
     content = fields.pop("content_url", None)
     result = fields.pop("result_url", None)
@@ -172,6 +219,7 @@ def job_from_fields(service: Service, given: Fields) -> Job:
 
 def job_from_form(service: Service, request: Request) -> Job:
     """Return a job whose images are the files of a form."""
+    read_form(request)
     files = {name: [item.read() for item in request.files.getlist(name)] for name in request.files}
     contents = files.pop("content", [])
     styles: list[bytes] = []
@@ -186,8 +234,23 @@ def job_from_form(service: Service, request: Request) -> Job:
             "Send exactly one file as the field content, for example with "
             "curl -F content=@photo.jpg"
         )
-    options = parse_options(service, single_values(request.form), len(styles))
+    fields = single_values(request.form)
+    check_lengths(fields)
+    options = parse_options(service, fields, len(styles))
     return Job(contents[0], list(styles), options)
+
+
+def read_form(request: Request) -> None:
+    """Read the parts of a form. Raises ApiError bad_request if it has too many or too much text."""
+    request.max_form_parts = MAX_FORM_PARTS
+    request.max_form_memory_size = MAX_FORM_TEXT_KILOBYTES << 10
+    try:
+        request.form  # noqa: B018 - reads all parts
+    except RequestEntityTooLarge:
+        raise bad_request(
+            f"A form may have {MAX_FORM_PARTS} parts at most, and "
+            f"{MAX_FORM_TEXT_KILOBYTES} KB of text in its fields."
+        ) from None
 
 
 def job_from_image(service: Service, request: Request) -> Job:
@@ -200,6 +263,7 @@ def job_from_image(service: Service, request: Request) -> Job:
     if attributes and "=" not in attributes:
         attributes = f"style={attributes}"
     fields: Fields = {**dict(parse_qsl(attributes)), **single_values(request.args)}
+    check_lengths(fields)
     return Job(request.get_data(), options=parse_options(service, fields, 0))
 
 
@@ -216,6 +280,17 @@ def parse_options(
         style = fields.pop("style")
         fields.setdefault("style_name", style)
     return parse_parameters(service.parameters, fields)
+
+
+def check_lengths(fields: Fields) -> None:
+    """Raise ApiError bad_request if a field has too much text."""
+    for name, value in fields.items():
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, str) and len(item) > MAX_FIELD_KILOBYTES << 10:
+                raise bad_request(
+                    f"The field {name!r:.60} has {len(item)} characters; "
+                    f"at most {MAX_FIELD_KILOBYTES << 10} are taken."
+                )
 
 
 def single_values(fields: MultiDict[str, str]) -> Fields:

@@ -11,6 +11,9 @@ from containers.serving.errors import ApiError
 from containers.serving.job_queue import JobQueue
 from tests.fakes.servers import wait_until
 
+# The client of these jobs waits for the result.
+STAYS = threading.Event()
+
 
 def test_one_more_than_the_limit_is_admitted_and_the_next_is_told_when_to_come() -> None:
     queue = JobQueue(limit=2)
@@ -31,13 +34,13 @@ def test_a_place_is_given_back_after_an_error() -> None:
     queue = JobQueue(limit=0)
     for _ in range(2):
         with pytest.raises(ZeroDivisionError), queue.admission(1.0):
-            queue.run(lambda: 1 // 0)
+            queue.run(lambda: 1 // 0, STAYS)
     assert queue.admitted == 0
 
 
 def test_jobs_run_in_order_in_one_thread() -> None:
     queue = JobQueue(limit=8)
-    threads = {queue.run(threading.get_ident) for _ in range(5)}
+    threads = {queue.run(threading.get_ident, STAYS) for _ in range(5)}
     assert len(threads) == 1
     assert threads != {threading.get_ident()}
 
@@ -54,7 +57,7 @@ def test_a_stop_lets_the_running_job_end_and_sends_the_others_away() -> None:
         return "the best picture so far"
 
     with ThreadPoolExecutor(2) as clients:
-        first = clients.submit(queue.run, work_until_stopped)
+        first = clients.submit(queue.run, work_until_stopped, STAYS)
         assert running.wait(30)
         # The only worker is taken, so this one waits in the queue
         waiting = queue.worker.submit(lambda: "never")
@@ -67,5 +70,5 @@ def test_a_stop_lets_the_running_job_end_and_sends_the_others_away() -> None:
         pass
     assert refused.value.code is ErrorCode.STOPPING
     with pytest.raises(ApiError) as refused:
-        queue.run(lambda: "too late")
+        queue.run(lambda: "too late", STAYS)
     assert refused.value.code is ErrorCode.STOPPING
