@@ -357,6 +357,8 @@ async def send_answer(answer: Answer, send: Send, client: Client) -> None:
         await asyncio.wait_for(send_all(answer, send), seconds)
     except asyncio.TimeoutError:
         client.abort()
+        # gunicorn hears of it now, and does not complain about half an answer
+        await asyncio.sleep(0)
 
 
 async def send_all(answer: Answer, send: Send) -> None:

@@ -25,9 +25,6 @@ MAX_FIELD_KILOBYTES = 8
 # Of a form: its files and its fields.
 MAX_FORM_PARTS = 100
 
-# Of all fields of a form together, without its files.
-MAX_FORM_TEXT_KILOBYTES = 64
-
 # --- images ---
 
 # Of one file that is read from a URL.

@@ -20,7 +20,6 @@ from .limits import (
     MAX_BATCH_ROWS,
     MAX_FIELD_KILOBYTES,
     MAX_FORM_PARTS,
-    MAX_FORM_TEXT_KILOBYTES,
     MAX_LINE_KILOBYTES,
     body_limit,
 )
@@ -241,15 +240,17 @@ def job_from_form(service: Service, request: Request) -> Job:
 
 
 def read_form(request: Request) -> None:
-    """Read the parts of a form. Raises ApiError bad_request if it has too many or too much text."""
+    """Read the parts of a form. Raises ApiError bad_request if it has too many or too long ones.
+
+    Werkzeug stops at a field of 500 KB; check_lengths has a stricter limit.
+    """
     request.max_form_parts = MAX_FORM_PARTS
-    request.max_form_memory_size = MAX_FORM_TEXT_KILOBYTES << 10
     try:
         request.form  # noqa: B018 - reads all parts
     except RequestEntityTooLarge:
         raise bad_request(
-            f"A form may have {MAX_FORM_PARTS} parts at most, and "
-            f"{MAX_FORM_TEXT_KILOBYTES} KB of text in its fields."
+            f"A form may have at most {MAX_FORM_PARTS} parts, and at most "
+            f"{MAX_FIELD_KILOBYTES} KB in each of its fields."
         ) from None
 
 

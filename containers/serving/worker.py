@@ -13,8 +13,8 @@ from typing import Any
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers import gasgi
 
+from . import limits
 from .front import Client, Front, current_client
-from .limits import HEAD_SECONDS
 
 # What is read from one connection before it is another one's turn. gunicorn's parser, in Python,
 # takes up to a microsecond for each byte of a head or of small chunks.
@@ -119,7 +119,7 @@ class Connection(ASGIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc] 
         if not self.worker.alive:
             return True
         # gunicorn itself ends a connection that waits too long for a further request
-        return self.client.requests == 0 and now - self.opened > HEAD_SECONDS
+        return self.client.requests == 0 and now - self.opened > limits.HEAD_SECONDS
 
 
 class Worker(gasgi.ASGIWorker):  # type: ignore[misc]  # it has no types

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from tests.fakes.servers import ROOT
+
 Address = tuple[str, int]
 
 BOUNDARY = b"x"
@@ -80,6 +82,7 @@ KINDS = (*SLOW, "connections", *FLOODS)
 def stay_connected(address: Address, count: int, first: bytes, more: bytes) -> None:
     """Open `count` connections, and again those that the server closes."""
     connections: dict[int, socket.socket] = {}
+    rounds = 0
     while True:
         started = time.monotonic()
         for number in range(count):
@@ -93,6 +96,9 @@ def stay_connected(address: Address, count: int, first: bytes, more: bytes) -> N
             except OSError:
                 if number in connections:
                     connections.pop(number).close()
+        if rounds == 0:
+            tell_that_it_began()
+        rounds += 1
         time.sleep(max(0.0, 1 - (time.monotonic() - started)))
 
 
@@ -145,22 +151,30 @@ def attack(address: Address, kind: str, count: int) -> None:
     threads = [threading.Thread(target=target, daemon=True) for target in targets]
     for thread in threads:
         thread.start()
+    tell_that_it_began()
     for thread in threads:
         thread.join()
 
 
+def tell_that_it_began() -> None:
+    print("attacking", flush=True)
+
+
 @contextmanager
 def strangers(url: str, kind: str, count: int) -> Iterator[None]:
-    """Let strangers of a kind attack the server at `url`."""
+    """Let strangers of a kind attack the server at `url`. The attack has begun when this yields."""
     command = [sys.executable, "-m", "tests.fakes.strangers"]
     command += [url.removeprefix("http://"), kind, str(count)]
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+    assert process.stdout
     try:
+        process.stdout.readline()
         yield
     finally:
         assert process.poll() is None, f"the strangers themselves failed: {kind}"
         process.kill()
         process.wait()
+        process.stdout.close()
 
 
 if __name__ == "__main__":

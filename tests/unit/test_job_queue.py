@@ -6,8 +6,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from containers.common.errors import ErrorCode
-from containers.serving.errors import ApiError
+from containers.common.errors import ErrorCode, FatalError
+from containers.serving.errors import ApiError, ClientGoneError
 from containers.serving.job_queue import JobQueue
 from tests.fakes.servers import wait_until
 
@@ -72,3 +72,48 @@ def test_a_stop_lets_the_running_job_end_and_sends_the_others_away() -> None:
     with pytest.raises(ApiError) as refused:
         queue.run(lambda: "too late", STAYS)
     assert refused.value.code is ErrorCode.STOPPING
+
+
+def test_a_job_whose_client_leaves_gives_up_its_place_and_the_others_keep_theirs() -> None:
+    queue = JobQueue(limit=8)
+    first_may_end = threading.Event()
+    leaves = threading.Event()
+    done: list[str] = []
+
+    with ThreadPoolExecutor(3) as clients:
+        first = clients.submit(queue.run, lambda: first_may_end.wait(30), STAYS)
+        wait_until(first.running, 30, "it did not begin")
+        impatient = clients.submit(queue.run, lambda: done.append("impatient"), leaves)
+        patient = clients.submit(queue.run, lambda: done.append("patient"), STAYS)
+        leaves.set()
+        assert isinstance(impatient.exception(30), ClientGoneError)
+        assert not patient.done()
+        first_may_end.set()
+        assert first.result(30)
+        patient.result(30)
+    assert done == ["patient"]
+
+
+def test_the_result_of_a_running_job_whose_client_leaves_is_dropped() -> None:
+    queue = JobQueue(limit=8)
+    leaves = threading.Event()
+
+    def work() -> str:
+        leaves.set()
+        return "the best picture so far"
+
+    with pytest.raises(ClientGoneError):
+        queue.run(work, leaves)
+    assert queue.run(lambda: "the next", STAYS) == "the next"
+
+
+def test_an_error_of_a_job_is_told_even_if_its_client_has_left() -> None:
+    queue = JobQueue(limit=8)
+    leaves = threading.Event()
+
+    def work() -> None:
+        leaves.set()
+        raise FatalError("CUDA error")
+
+    with pytest.raises(FatalError):
+        queue.run(work, leaves)
