@@ -19,7 +19,6 @@ from io import BytesIO
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from werkzeug.http import parse_options_header
 from werkzeug.test import run_wsgi_app
 
 from containers.common.errors import ErrorCode
@@ -264,8 +263,9 @@ class Body:
 
 def content_type(scope: Message) -> str:
     """Return the content type of a request without its parameters, in lower case."""
-    value = dict(scope["headers"]).get(b"content-type", b"").decode("latin-1")
-    return parse_options_header(value)[0].lower()
+    header: bytes = dict(scope["headers"]).get(b"content-type", b"")
+    value = header.decode("latin-1")
+    return value.partition(";")[0].strip().lower()
 
 
 async def discard(receive: Receive) -> None:

@@ -11,6 +11,8 @@ workers = 1
 worker_class = "containers.serving.worker.Worker"
 # The front calls no part of the application in the event loop but /ping, so it has no lifespan.
 asgi_lifespan = "off"
+# SageMaker sends a dozen. A head may have 8 KB in each of them, for each connection.
+limit_request_fields = 50
 timeout = 120
 # SageMaker and `docker stop --time 30` kill after 30 s.
 graceful_timeout = 25

@@ -22,7 +22,7 @@ READ_BYTES = 4 << 10
 # The same for a body of known length, which needs no parsing.
 READ_BODY_BYTES = 64 << 10
 # More connections than that are not held: the oldest idle one has to leave.
-MAX_CONNECTIONS = 4096
+MAX_CONNECTIONS = 2048
 # Files that the process needs besides its connections.
 OTHER_FILES = 256
 # In which a client must have taken the rest of its answer once the connection is being closed.
@@ -84,11 +84,11 @@ class Connection(ASGIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc] 
         if exchange is None:
             self.transport.close()
             return
-        if not exchange.complete:
-            # The rest of it can never come
+        if not exchange.complete and number > 1:
+            # A part of it has never come, and cannot come any more
             self.transport.abort()
             return
-        may_probe = exchange.version == "1.1" and not exchange.answering
+        may_probe = exchange.version == "1.1" and exchange.complete and not exchange.answering
         if may_probe and number < len(PROBE_SECONDS):
             self.transport.write(CONTINUE)
         self.look_for_client(number + 1)
@@ -105,21 +105,24 @@ class Connection(ASGIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc] 
         super().connection_lost(error)
 
     def check(self, now: float) -> None:
-        """Close the connection if it is idle for too long, or at all while the server stops."""
+        """Close the connection if its head does not come, or its client does not take the rest.
+
+        While the server stops, only whole requests are worth waiting for.
+        """
         if self.transport.is_closing():
             if self.closing_since is None:
                 self.closing_since = now
             elif now - self.closing_since > CLOSING_SECONDS:
                 self.transport.abort()
-        elif self.client.exchange is None and self.may_close(now):
+        elif not self.worker.alive and not self.has_whole_request():
+            self.transport.close()
+        elif self.client.requests == 0 and now - self.opened > limits.HEAD_SECONDS:
+            # gunicorn itself ends a connection that waits too long for a further request
             self.transport.close()
 
-    def may_close(self, now: float) -> bool:
-        """Return whether a connection without a request has to end."""
-        if not self.worker.alive:
-            return True
-        # gunicorn itself ends a connection that waits too long for a further request
-        return self.client.requests == 0 and now - self.opened > limits.HEAD_SECONDS
+    def has_whole_request(self) -> bool:
+        exchange = self.client.exchange
+        return exchange is not None and exchange.complete
 
 
 class Worker(gasgi.ASGIWorker):  # type: ignore[misc]  # it has no types

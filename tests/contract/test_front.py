@@ -407,7 +407,7 @@ def test_a_client_that_ends_its_side_within_a_body_is_let_go(server: Running) ->
 
 def test_idle_connections_do_not_hold_up_the_end(tmp_path: Path) -> None:
     with gunicorn("tests.fakes.model:app()", tmp_path) as running, contextlib.ExitStack() as stack:
-        for data in (b"", b"GET /ping HTTP/1.1\r\nX", PING):
+        for data in (b"", b"GET /ping HTTP/1.1\r\nX", PING, image_request(jpeg())[:-10]):
             stack.enter_context(connect(running)).sendall(data)
         running.terminate()
         assert running.process.wait(15) == 0
