@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from werkzeug.test import run_wsgi_app
@@ -35,6 +35,8 @@ from .limits import (
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
+T = TypeVar("T")
+
 # ASGI's messages, and what describes a request.
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -43,7 +45,11 @@ Send = Callable[[Message], Awaitable[None]]
 # The name of the request's ClientGone event in its WSGI environment.
 GONE = "stylebot.gone"
 
-# Requests that Flask works on: those that hold a place in the queue wait, the others do not.
+PING = "/ping"
+INVOCATIONS = "/invocations"
+# Other requests that begin in one turn of the event loop.
+REQUESTS_A_TURN = 8
+# Invocations that Flask works on: those that hold a place in the queue wait, the others do not.
 THREADS = MAX_QUEUE + 1 + 4
 # Larger bodies go to a temporary file.
 MEMORY_BYTES = 64 << 10
@@ -53,8 +59,8 @@ WRITE_BYTES = 256 << 10
 # How often the speed of an upload is looked at.
 WINDOW_SECONDS = 10
 # A body in chunks of a byte costs a hundred times as much to read as one in large chunks.
-FREE_CHUNKS = 1000
-MIN_CHUNK_BYTES = 256
+FREE_CHUNKS = 200
+MIN_CHUNK_BYTES = 128
 # A client that is still sending sees the answer only when it is done.
 DISCARD_SECONDS = 5
 ANSWER_BYTES = 64 << 10
@@ -105,8 +111,11 @@ class Front:
 
     def __init__(self, app: "WSGIApplication") -> None:
         self.app = app
-        self.threads = ThreadPoolExecutor(THREADS, "request")
+        self.invocations = ThreadPoolExecutor(THREADS, "invocation")
+        # The other requests never wait for anything, and may be many
+        self.pages = ThreadPoolExecutor(1, "page")
         self.uploads = 0  # bodies that are in files now
+        self.beginning = asyncio.Semaphore(REQUESTS_A_TURN)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -129,6 +138,10 @@ class Front:
     async def answer(
         self, scope: Message, receive: Receive, send: Send, client: Client, exchange: Exchange
     ) -> None:
+        if scope["path"] != PING:
+            # /ping does not stand in line with hundreds that come at the same time
+            async with self.beginning:
+                await asyncio.sleep(0)
         body = Body(self, body_limit(content_type(scope)))
         try:
             try:
@@ -146,11 +159,13 @@ class Front:
             body.release()
 
     async def call_app(self, scope: Message, body: "Body", client: Client) -> "Answer":
-        environ = make_environ(scope, body, client)
-        if environ["PATH_INFO"] == "/ping":
-            return run_app(self.app, environ)
+        environ = make_environ(scope, body.size, client)
+        path = environ["PATH_INFO"]
+        if path == PING:
+            return run_app(self.app, environ, body)
+        pool = self.invocations if path == INVOCATIONS else self.pages
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.threads, run_app, self.app, environ)
+        return await loop.run_in_executor(pool, run_app, self.app, environ, body)
 
 
 # --- the request ---
@@ -169,6 +184,7 @@ class Body:
         self.pieces: list[bytes] = []  # what is not in the file yet
         self.pieces_size = 0
         self.file: IO[bytes] | None = None
+        self.has_place = False  # among the uploads
 
     async def read(self, scope: Message, receive: Receive) -> None:
         """Read the whole body.
@@ -223,13 +239,11 @@ class Body:
         self.pieces.append(piece)
         self.pieces_size += len(piece)
         if self.file is None and self.pieces_size > MEMORY_BYTES:
-            self.open_file()
+            await self.open_file()
         if self.file is not None and self.pieces_size >= WRITE_BYTES:
-            # A disk may be slow
-            data = self.take_pieces()
-            await asyncio.get_running_loop().run_in_executor(None, self.file.write, data)
+            await in_thread(self.file.write, self.take_pieces())
 
-    def open_file(self) -> None:
+    async def open_file(self) -> None:
         if self.front.uploads >= MAX_UPLOADS:
             raise ApiError(
                 ErrorCode.QUEUE_FULL,
@@ -237,7 +251,8 @@ class Body:
                 retry_after=10,
             )
         self.front.uploads += 1
-        self.file = tempfile.TemporaryFile()  # noqa: SIM115 - see release
+        self.has_place = True
+        self.file = await in_thread(tempfile.TemporaryFile)
 
     def take_pieces(self) -> bytes:
         data = b"".join(self.pieces)
@@ -256,8 +271,9 @@ class Body:
 
     def release(self) -> None:
         """Let another large body come. The file is closed when nobody uses it any more."""
-        if self.file is not None:
-            self.file = None
+        self.file = None
+        if self.has_place:
+            self.has_place = False
             self.front.uploads -= 1
 
 
@@ -266,6 +282,11 @@ def content_type(scope: Message) -> str:
     header: bytes = dict(scope["headers"]).get(b"content-type", b"")
     value = header.decode("latin-1")
     return value.partition(";")[0].strip().lower()
+
+
+async def in_thread(function: Callable[..., T], *arguments: object) -> T:
+    """Call a function in a thread, as a disk may be slow."""
+    return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)
 
 
 async def discard(receive: Receive) -> None:
@@ -279,8 +300,8 @@ async def discard(receive: Receive) -> None:
         await asyncio.wait_for(discard_all(), DISCARD_SECONDS)
 
 
-def make_environ(scope: Message, body: Body, client: Client) -> "WSGIEnvironment":
-    """Return the WSGI environment of a request whose body has been read."""
+def make_environ(scope: Message, size: int, client: Client) -> "WSGIEnvironment":
+    """Return the WSGI environment of a request, except for its body, which has `size` bytes."""
     path: str = scope["path"]
     if not path.startswith("/"):
         # A proxy's way to name a path: GET http://host/path
@@ -297,7 +318,6 @@ def make_environ(scope: Message, body: Body, client: Client) -> "WSGIEnvironment
         "REMOTE_ADDR": (scope["client"] or ("",))[0],
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": scope["scheme"],
-        "wsgi.input": body.open(),
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": True,
         "wsgi.multiprocess": False,
@@ -312,7 +332,7 @@ def make_environ(scope: Message, body: Body, client: Client) -> "WSGIEnvironment
     # Chunks have been put together
     environ.pop("HTTP_TRANSFER_ENCODING", None)
     environ.pop("HTTP_CONTENT_LENGTH", None)
-    environ["CONTENT_LENGTH"] = str(body.size)
+    environ["CONTENT_LENGTH"] = str(size)
     return environ
 
 
@@ -326,8 +346,8 @@ class Answer:
     body: bytes
 
 
-def run_app(app: "WSGIApplication", environ: "WSGIEnvironment") -> Answer:
-    with environ["wsgi.input"]:
+def run_app(app: "WSGIApplication", environ: "WSGIEnvironment", body: Body) -> Answer:
+    with body.open() as environ["wsgi.input"]:
         pieces, status, headers = run_wsgi_app(app, environ, buffered=True)
     encoded = encode_headers(headers.items())
     return Answer(int(status.split()[0]), encoded, b"".join(pieces))

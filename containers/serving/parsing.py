@@ -3,6 +3,7 @@
 import codecs
 import csv
 import json
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
@@ -28,6 +29,13 @@ from .storage import check_url, extension
 
 # Lines of a batch, blank ones included.
 MAX_BATCH_LINES = 10 * MAX_BATCH_ROWS
+
+# Only one thread at a time parses JSON or CSV. json holds the interpreter while it parses a body,
+# and /ping then waits for one such body instead of a dozen.
+parsing = threading.Lock()
+
+# In one JSON object or CSV row, counted by what separates them. A request has some twenty.
+MAX_VALUES = 2000
 
 # Fields by name, as JSON, a form, a query or a CSV row brought them; not yet checked.
 Fields = dict[str, object]
@@ -61,10 +69,8 @@ def parse_job(service: Service, request: Request) -> Job | CatalogJob:
     """
     mimetype = request.mimetype
     if mimetype == "application/json":
-        fields = parse_json(read_body(request), "The body")
-        if service.has_catalog and "catalog_url" in fields:
-            return catalog_job(fields)
-        return job_from_fields(service, fields)
+        with parsing:
+            return job_from_json(service, request)
     if mimetype == "multipart/form-data":
         return job_from_form(service, request)
     if mimetype.startswith("image/") and not service.styled_by_image:
@@ -88,8 +94,9 @@ def parse_batch(service: Service, request: Request) -> list[Job | ApiError]:
     Raises ApiError body_too_large, or bad_request if the body cannot be split into rows.
     """
     read_fields = csv_fields if request.mimetype == "text/csv" else json_fields
-    rows = split_rows(read_body(request))
-    return [job_or_error(service, read_fields, row) for row in rows]
+    with parsing:
+        rows = split_rows(read_body(request))
+        return [job_or_error(service, read_fields, row) for row in rows]
 
 
 def read_body(request: Request) -> bytes:
@@ -140,12 +147,15 @@ def job_or_error(
 def csv_fields(service: Service, row: str) -> Fields:
     style = "style_url" if service.styled_by_image else "style_name"
     columns = ["content_url", style, "result_url", *service.batch_columns]
+    too_many = bad_request(f"A row has at most {len(columns)} columns: {', '.join(columns)}.")
+    if row.count(",") > MAX_VALUES:
+        raise too_many
     try:
         [cells] = csv.reader([row], strict=True)
     except (ValueError, csv.Error):
         raise bad_request("The row is not valid CSV. No cell may contain a line break.") from None
     if len(cells) > len(columns):
-        raise bad_request(f"A row has at most {len(columns)} columns: {', '.join(columns)}.")
+        raise too_many
     return {name: cell.strip() for name, cell in zip(columns, cells, strict=False)}
 
 
@@ -180,6 +190,8 @@ def parse_json(data: bytes, what: str) -> Fields:
 
     Raises ApiError bad_request.
     """
+    if sum(map(data.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        raise bad_request(f"{what} has more than {MAX_VALUES} values.")
     try:
         fields = json.loads(data.decode("utf-8-sig"))
     except RecursionError:
@@ -192,6 +204,13 @@ def parse_json(data: bytes, what: str) -> Fields:
     if not isinstance(fields, dict):
         raise bad_request(f'{what} must be a JSON object, such as {{"content_url": ...}}.')
     return fields
+
+
+def job_from_json(service: Service, request: Request) -> Job | CatalogJob:
+    fields = parse_json(read_body(request), "The body")
+    if service.has_catalog and "catalog_url" in fields:
+        return catalog_job(fields)
+    return job_from_fields(service, fields)
 
 
 def job_from_fields(service: Service, given: Fields) -> Job:

@@ -6,7 +6,10 @@ once whatever strangers send.
 """
 
 import asyncio
+import contextlib
 import resource
+import socket
+import struct
 import sys
 from typing import Any
 
@@ -18,7 +21,7 @@ from .front import Client, Front, current_client
 
 # What is read from one connection before it is another one's turn. gunicorn's parser, in Python,
 # takes up to a microsecond for each byte of a head or of small chunks.
-READ_BYTES = 4 << 10
+READ_BYTES = 2 << 10
 # The same for a body of known length, which needs no parsing.
 READ_BODY_BYTES = 64 << 10
 # More connections than that are not held: the oldest idle one has to leave.
@@ -29,7 +32,7 @@ OTHER_FILES = 256
 CLOSING_SECONDS = 10
 SWEEP_SECONDS = 1.0
 # Python's own value is 0.005.
-SWITCH_SECONDS = 0.001
+SWITCH_SECONDS = 0.0005
 # After the end of what a client sends: when to look whether it is still there, see `eof_received`.
 PROBE_SECONDS = (0.2, 1.0, 5.0)
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -45,7 +48,7 @@ class Connection(ASGIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc] 
         self.closing_since: float | None = None
 
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401 - asyncio's transport
-        self.client.abort = transport.abort
+        self.client.abort = self.reset
         self.worker.make_room()
         self.worker.connections[self] = None
         # The tasks that gunicorn starts now will see it
@@ -93,10 +96,15 @@ class Connection(ASGIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc] 
             self.transport.write(CONTINUE)
         self.look_for_client(number + 1)
 
-    def leave(self) -> None:
-        """Close the connection to make room for another one."""
-        # The transport tells connection_lost() later, and another one may come before that
+    def reset(self) -> None:
+        """Close the connection at once, and let the system forget what it has not sent yet."""
+        # Another connection may need the place before the transport calls connection_lost()
         self.worker.connections.pop(self, None)
+        # The system would go on for minutes to offer the rest to a client that does not take it
+        no_lingering = struct.pack("ii", 1, 0)
+        with contextlib.suppress(OSError):  # It may be closed already
+            connection = self.transport.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_lingering)
         self.transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -113,7 +121,7 @@ class Connection(ASGIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc] 
             if self.closing_since is None:
                 self.closing_since = now
             elif now - self.closing_since > CLOSING_SECONDS:
-                self.transport.abort()
+                self.reset()
         elif not self.worker.alive and not self.has_whole_request():
             self.transport.close()
         elif self.client.requests == 0 and now - self.opened > limits.HEAD_SECONDS:
@@ -182,7 +190,7 @@ class Worker(gasgi.ASGIWorker):  # type: ignore[misc]  # it has no types
         for is_free in (is_idle, is_incomplete):
             for connection in self.connections:
                 if is_free(connection):
-                    connection.leave()
+                    connection.reset()
                     return
 
     def handle_exit_signal(self) -> None:

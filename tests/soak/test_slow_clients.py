@@ -15,7 +15,7 @@ from tests.contract.test_slow_clients import PING_SECONDS, measure_pings, ping, 
 from tests.fakes.servers import LOCAL, Running, gunicorn
 from tests.fakes.strangers import KINDS, SLOW, strangers
 
-CLIENTS, SENDERS, SECONDS = 1000, 8, 20.0
+CLIENTS, SENDERS, SECONDS = 1000, 8, 10.0
 # Of the server, which holds a hundred uploads and their answers
 MEMORY_MEGABYTES = 1024
 

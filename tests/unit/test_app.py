@@ -196,8 +196,10 @@ def test_each_mistake_has_its_answer(
 @pytest.mark.parametrize(
     ("content_type", "body", "words"),
     [
-        ("application/json", b"[" * 50_000 + b"]" * 50_000, "nested too deeply"),
-        ("application/json", b'{"a":' * 40_000 + b"1" + b"}" * 40_000, "nested too deeply"),
+        ("application/json", b"[" * 1900 + b"]" * 1900, "nested too deeply"),
+        ("application/json", b'{"a":' * 1900 + b"1" + b"}" * 1900, "nested too deeply"),
+        ("application/json", b"[" * 50_000 + b"]" * 50_000, "more than 2000 values"),
+        ("application/json", b'{"a":[' + b"[]," * 80_000 + b"[]]}", "more than 2000 values"),
         ("application/json", b'{"size": ' + b"9" * 5000 + b"}", "too many digits"),
         ("application/json", b'{"size": 1e999, "content_url": "s3://b/a"}', "not inf"),
         ("application/json", b'{"size": NaN, "content_url": "s3://b/a"}', "not nan"),
@@ -227,7 +229,15 @@ def test_a_body_that_would_be_expensive_is_refused_with_the_reason(
 
 @pytest.mark.parametrize("content_type", ["text/csv", "application/jsonlines"])
 def test_an_odd_row_is_told_in_its_line(cyclegan: FlaskClient, content_type: str) -> None:
-    rows = ['"a', '"a"b,c', "[" * 30_000, '{"size": ' + "9" * 5000 + "}", "a\rb", "\ufeff{}"]
+    rows = [
+        '"a',
+        '"a"b,c',
+        "," * 60_000,
+        "[" * 30_000,
+        '{"size": ' + "9" * 5000 + "}",
+        "a\rb",
+        "\ufeff{}",
+    ]
     answer = cyclegan.post("/invocations", data="\n".join(rows), content_type=content_type)
     lines = [json.loads(line) for line in answer.text.splitlines()]
     assert [line["error"]["code"] for line in lines] == ["bad_request"] * len(rows)
