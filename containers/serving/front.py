@@ -24,7 +24,7 @@ from werkzeug.test import run_wsgi_app
 from containers.common.errors import ErrorCode
 from containers.common.log import write_log
 
-from .errors import ApiError, ClientGoneError, bad_request, body_too_large
+from .errors import ApiError, ClientGoneError, as_api_error, bad_request, body_too_large
 from .limits import (
     BODY_SECONDS,
     MAX_QUEUE,
@@ -148,9 +148,10 @@ class Front:
                 await body.read(scope, receive)
                 exchange.complete = True
                 answer = await self.call_app(scope, body, client)
-            except ApiError as error:
-                log_refusal(scope, error)
-                answer = error_answer(error)
+            except ClientGoneError:
+                raise
+            except Exception as error:  # Whatever it is, the client gets an answer in words
+                answer = refuse(as_api_error(error))
             exchange.answering = True
             await send_answer(answer, send, client)
             if body.worth_discarding:
@@ -353,8 +354,9 @@ def run_app(app: "WSGIApplication", environ: "WSGIEnvironment", body: Body) -> A
     return Answer(int(status.split()[0]), encoded, b"".join(pieces))
 
 
-def error_answer(error: ApiError) -> Answer:
-    """Return the answer to a request whose body was not read. The connection cannot go on."""
+def refuse(error: ApiError) -> Answer:
+    """Return the answer to a request that Flask never sees. The connection cannot go on."""
+    write_log("request refused", status=error.status, error=error.code)
     body = json.dumps(error.body()).encode() + b"\n"
     headers = [
         ("Content-Type", "application/json"),
@@ -398,8 +400,3 @@ async def send_all(answer: Answer, send: Send) -> None:
             "more_body": end < len(answer.body),
         }
         await send(message)
-
-
-def log_refusal(scope: Message, error: ApiError) -> None:
-    """Write a line about a request that Flask never saw."""
-    write_log("request refused", path=scope["path"], status=error.status, error=error.code)

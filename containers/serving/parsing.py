@@ -147,15 +147,14 @@ def job_or_error(
 def csv_fields(service: Service, row: str) -> Fields:
     style = "style_url" if service.styled_by_image else "style_name"
     columns = ["content_url", style, "result_url", *service.batch_columns]
-    too_many = bad_request(f"A row has at most {len(columns)} columns: {', '.join(columns)}.")
     if row.count(",") > MAX_VALUES:
-        raise too_many
+        raise bad_request(f"The row has more than {MAX_VALUES} cells.")
     try:
         [cells] = csv.reader([row], strict=True)
     except (ValueError, csv.Error):
         raise bad_request("The row is not valid CSV. No cell may contain a line break.") from None
     if len(cells) > len(columns):
-        raise too_many
+        raise bad_request(f"A row has at most {len(columns)} columns: {', '.join(columns)}.")
     return {name: cell.strip() for name, cell in zip(columns, cells, strict=False)}
 
 
