@@ -93,12 +93,14 @@ class Client:
     gone: set when the connection is closed; any thread may wait for it.
     requests: how many have begun.
     exchange: the request that is being read or answered.
+    close: closes the connection once the client has taken what was sent.
     abort: closes the connection at once.
     """
 
     gone: threading.Event = field(default_factory=threading.Event)
     requests: int = 0
     exchange: Exchange | None = None
+    close: Callable[[], None] = lambda: None
     abort: Callable[[], None] = lambda: None
 
 
@@ -143,6 +145,7 @@ class Front:
             async with self.beginning:
                 await asyncio.sleep(0)
         body = Body(self, body_limit(content_type(scope)))
+        refused = False
         try:
             try:
                 await body.read(scope, receive)
@@ -151,11 +154,14 @@ class Front:
             except ClientGoneError:
                 raise
             except Exception as error:  # Whatever it is, the client gets an answer in words
+                refused = True
                 answer = refuse(as_api_error(error))
             exchange.answering = True
             await send_answer(answer, send, client)
             if body.worth_discarding:
                 await discard(receive)
+            if refused:
+                client.close()
         finally:
             body.release()
 
@@ -301,17 +307,25 @@ async def discard(receive: Receive) -> None:
         await asyncio.wait_for(discard_all(), DISCARD_SECONDS)
 
 
+def path_of(scope: Message) -> str:
+    """Return the path of a request. Raises ApiError bad_request."""
+    path: str = scope["path"]
+    if path.startswith("/"):
+        return path
+    # A proxy's way to name a path: GET http://host/path
+    try:
+        return urlsplit(path).path
+    except ValueError:
+        raise bad_request("The first line of the request has no valid address.") from None
+
+
 def make_environ(scope: Message, size: int, client: Client) -> "WSGIEnvironment":
     """Return the WSGI environment of a request, except for its body, which has `size` bytes."""
-    path: str = scope["path"]
-    if not path.startswith("/"):
-        # A proxy's way to name a path: GET http://host/path
-        path = urlsplit(path).path
     host, port = scope["server"] or ("localhost", 80)
     environ: WSGIEnvironment = {
         "REQUEST_METHOD": scope["method"],
         "SCRIPT_NAME": "",
-        "PATH_INFO": path.encode().decode("latin-1"),
+        "PATH_INFO": path_of(scope).encode().decode("latin-1"),
         "QUERY_STRING": scope["query_string"].decode("latin-1"),
         "SERVER_NAME": host,
         "SERVER_PORT": str(port),

@@ -36,6 +36,7 @@ SWITCH_SECONDS = 0.0005
 # After the end of what a client sends: when to look whether it is still there, see `eof_received`.
 PROBE_SECONDS = (0.2, 1.0, 5.0)
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class Connection(ASGIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]  # it has no types
@@ -48,6 +49,7 @@ class Connection(ASGIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc] 
         self.closing_since: float | None = None
 
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401 - asyncio's transport
+        self.client.close = transport.close
         self.client.abort = self.reset
         self.worker.make_room()
         self.worker.connections[self] = None
@@ -64,7 +66,11 @@ class Connection(ASGIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc] 
         return buffer[:READ_BYTES]
 
     def buffer_updated(self, count: int) -> None:
-        self.data_received(bytes(self.worker.read_buffer[:count]))
+        try:
+            self.data_received(bytes(self.worker.read_buffer[:count]))
+        except ValueError:  # gunicorn does not expect a Content-Length of thousands of digits
+            self.transport.write(BAD_REQUEST)
+            self.transport.close()
 
     def eof_received(self) -> bool:
         """Keep the connection: the client may only have ended its side, to wait for the answer.

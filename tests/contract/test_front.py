@@ -138,6 +138,8 @@ def test_odd_chunks_end_the_connection(server: Running, chunks: bytes) -> None:
     [
         (b"GET /ping HTTP/9.9\r\n\r\n", 400),
         (b"nonsense\r\n\r\n", 400),
+        (b"GET http://[::1/ping HTTP/1.1\r\nHost: server\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n", 400),
         (b"\x16\x03\x01\x02\x00\x01\r\n\r\n", 400),
         (b"GET /%s HTTP/1.1\r\n\r\n" % (b"x" * 10_000), 414),
         (b"GET / HTTP/1.1\r\nX: %s\r\n\r\n" % (b"x" * 10_000), 431),
