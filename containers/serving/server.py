@@ -1,5 +1,6 @@
 """The server around one model: its health, its queue, and the way of one job through it."""
 
+import gc
 import threading
 import time
 import traceback
@@ -80,6 +81,8 @@ class Server:
         except Exception as error:  # Whatever it is, the server stays up to tell it
             traceback.print_exc()
             self.fault = f"The model could not be loaded: {error}"
+        # Python need not look through PyTorch's 200,000 objects again and again, which takes 50 ms
+        gc.freeze()
         write_log(
             "loaded",
             model=self.service.name,
