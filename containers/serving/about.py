@@ -15,6 +15,12 @@ class ParameterInfo(TypedDict):
 
 class Limits(TypedDict):
     max_body_megabytes: int
+    max_json_kilobytes: int
+    max_batch_megabytes: int
+    max_batch_rows: int
+    max_line_kilobytes: int
+    max_field_kilobytes: int
+    max_form_parts: int
     max_file_megabytes: int
     max_megapixels: int
     min_side: int
@@ -52,6 +58,12 @@ def describe(service: Service, styles: list[str]) -> About:
         "parameters": parameters,
         "limits": {
             "max_body_megabytes": limits.MAX_BODY_MEGABYTES,
+            "max_json_kilobytes": limits.MAX_JSON_KILOBYTES,
+            "max_batch_megabytes": limits.MAX_BATCH_MEGABYTES,
+            "max_batch_rows": limits.MAX_BATCH_ROWS,
+            "max_line_kilobytes": limits.MAX_LINE_KILOBYTES,
+            "max_field_kilobytes": limits.MAX_FIELD_KILOBYTES,
+            "max_form_parts": limits.MAX_FORM_PARTS,
             "max_file_megabytes": limits.MAX_FILE_MEGABYTES,
             "max_megapixels": limits.MAX_MEGAPIXELS,
             "min_side": limits.MIN_SIDE,

@@ -16,10 +16,11 @@ from containers.common.log import write_log
 
 from . import catalog, images, storage
 from .about import describe, usage
-from .errors import ApiError, as_api_error, bad_request
-from .limits import MAX_BODY_MEGABYTES
+from .errors import ApiError, ClientGoneError, as_api_error, bad_request
+from .front import GONE
+from .limits import BATCH_TYPES, MAX_BATCH_MEGABYTES, MAX_BODY_MEGABYTES
 from .model import Service
-from .parsing import BATCH_TYPES, CatalogJob, Job, parse_batch, parse_job
+from .parsing import CatalogJob, Job, parse_batch, parse_job
 from .server import RequestLog, Server, seconds_since
 
 TEXT = "text/plain"
@@ -29,13 +30,14 @@ CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 CUSTOM_ATTRIBUTES_LENGTH = 1024  # SageMaker passes on no more
 INFERENCE_ID = "X-Amzn-SageMaker-Inference-Id"
 INFERENCE_ID_LENGTH = 64
+CLIENT_GONE = 499  # nginx's number for it; nobody receives it
 
 # For SageMaker's batch transform. One row a call: a call may take 600 s by default, and a row of
 # NST takes minutes on a small GPU.
 EXECUTION_PARAMETERS = {
     "MaxConcurrentTransforms": 1,
     "BatchStrategy": "SINGLE_RECORD",
-    "MaxPayloadInMB": 6,
+    "MaxPayloadInMB": MAX_BATCH_MEGABYTES,
 }
 
 
@@ -77,12 +79,15 @@ def create_app(service: Service) -> Flask:
         started = time.monotonic()
         inference_id = request.headers.get(INFERENCE_ID, "")[:INFERENCE_ID_LENGTH]
         log = RequestLog(inference_id)
+        # Only the front knows when a client leaves
+        gone = request.environ.get(GONE) or threading.Event()
         try:
-            response = invoke(server, log)
+            response = invoke(server, log, gone)
+        except ClientGoneError:
+            log.error = "client_gone"
+            response = Response(status=CLIENT_GONE)  # for the log
         except Exception as error:  # Whatever it is, the client gets an answer in words
-            api_error = as_api_error(error)
-            log.error = api_error.code
-            response = error_response(api_error)
+            response = answer_error(error, log)
         write_log(
             "request",
             **log.fields(),
@@ -99,48 +104,63 @@ def create_app(service: Service) -> Flask:
     return app
 
 
-def invoke(server: Server, log: RequestLog) -> Response:
-    """Answer /invocations. Raises StylizeError, HTTPException and FatalError.
+def answer_error(error: Exception, log: RequestLog) -> Response:
+    """Return the answer about `error`.
 
-    The body is read before a place in the queue is taken, so that a slow upload delays nobody, and
-    so that no answer is sent before the body's end.
+    No frame of its traceback may have a variable that refers to it: such a cycle keeps the
+    request's body, up to 100 MB, in memory until Python looks for cycles.
+    """
+    api_error = as_api_error(error)
+    log.error = api_error.code
+    return error_response(api_error)
+
+
+def invoke(server: Server, log: RequestLog, gone: threading.Event) -> Response:
+    """Answer /invocations. Raises StylizeError, HTTPException, FatalError and ClientGoneError.
+
+    The body has been read before a place in the queue is taken, so that a slow upload delays
+    nobody.
     """
     if error := server.health():
         raise error
     if request.mimetype in BATCH_TYPES:
-        return invoke_batch(server, log)
+        return invoke_batch(server, log, gone)
 
     job = parse_job(server.service, request)
     with server.queue.admission(server.last_seconds):
         if isinstance(job, CatalogJob):
-            return answer_catalog(server, job, log)
-        return answer(server, job, request.headers.get("Accept", ""), log)
+            return answer_catalog(server, job, log, gone)
+        return answer(server, job, request.headers.get("Accept", ""), log, gone)
 
 
-def invoke_batch(server: Server, log: RequestLog) -> Response:
+def invoke_batch(server: Server, log: RequestLog, gone: threading.Event) -> Response:
     rows = parse_batch(server.service, request)
     if not rows:
         raise bad_request("The batch has no rows.")
     log.rows = len(rows)
     with server.queue.admission(server.last_seconds):
-        lines = [batch_line(server, row, log) for row in rows]
+        lines = [batch_line(server, row, log, gone) for row in rows]
     return Response("".join(lines), content_type=JSON_LINES)
 
 
-def batch_line(server: Server, row: Job | ApiError, log: RequestLog) -> str:
+def batch_line(server: Server, row: Job | ApiError, log: RequestLog, gone: threading.Event) -> str:
     """Return the answer to one row. An error is told in its own row; the other rows go on."""
     try:
         if isinstance(row, ApiError):
             raise row
-        body = answer(server, row, "", log).get_json()
+        body = answer(server, row, "", log, gone).get_json()
+    except ClientGoneError:
+        raise
     except Exception as error:  # As for a whole request
         body = as_api_error(error).body()
     return json.dumps(body) + "\n"
 
 
-def answer(server: Server, job: Job, accept: str, log: RequestLog) -> Response:
+def answer(
+    server: Server, job: Job, accept: str, log: RequestLog, gone: threading.Event
+) -> Response:
     """Run the job and return the picture, or, if the job has a result_url, JSON about it."""
-    picture, seconds = server.run(job, log)
+    picture, seconds = server.run(job, log, gone)
     content_type = result_type(accept, job.result_url)
     data = images.encode(picture.image, content_type)
     facts = {
@@ -158,10 +178,12 @@ def answer(server: Server, job: Job, accept: str, log: RequestLog) -> Response:
     return json_response({"result_url": storage.without_query(job.result_url), **facts})
 
 
-def answer_catalog(server: Server, job: CatalogJob, log: RequestLog) -> Response:
+def answer_catalog(
+    server: Server, job: CatalogJob, log: RequestLog, gone: threading.Event
+) -> Response:
     """Write the catalog of the model's styles. Return JSON about it."""
     started = time.monotonic()
-    samples = server.make_samples()
+    samples = server.make_samples(gone)
     catalog.write(job.catalog_url, samples)
     log.catalog = [sample.name for sample in samples]
     body = {

@@ -60,8 +60,23 @@ class ApiError(StylizeError):
         return {"error": {"code": self.code.value, "message": self.message}}
 
 
+class ClientGoneError(Exception):
+    """The client has closed its connection: nobody waits for the answer any more."""
+
+
 def bad_request(message: str) -> ApiError:
     return ApiError(ErrorCode.BAD_REQUEST, message)
+
+
+def body_too_large(limit: int) -> ApiError:
+    """Return the error for a body of more than `limit` bytes."""
+    shown = f"{limit >> 20} MB"
+    if limit < 1 << 20:
+        shown = f"{limit >> 10} KB"
+    return ApiError(
+        ErrorCode.BODY_TOO_LARGE,
+        f"The body has more than {shown}, the limit for its content type. Send a smaller one.",
+    )
 
 
 def as_api_error(error: Exception) -> ApiError:
@@ -76,8 +91,7 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, HTTPException):
         status = error.code or 500
         if status == 413:
-            message = f"The body has more than {MAX_BODY_MEGABYTES} MB. Send a smaller one."
-            return ApiError(ErrorCode.BODY_TOO_LARGE, message)
+            return body_too_large(MAX_BODY_MEGABYTES << 20)
         if 400 <= status < 500:
             code = HTTP_ERROR_CODES.get(status, ErrorCode.BAD_REQUEST)
             return ApiError(code, error.description or error.name)

@@ -1,16 +1,18 @@
-"""gunicorn's settings: one worker, as there is one GPU; many threads, so that /ping never waits."""
+"""gunicorn's settings: one worker, as there is one GPU.
+
+It has an event loop, so that no number of slow clients keeps /ping from its answer.
+"""
 
 import os
 import pwd
-import signal
-from types import FrameType
-from typing import Any
 
 bind = f"0.0.0.0:{os.environ.get('SAGEMAKER_BIND_TO_PORT', '8080')}"
 workers = 1
-worker_class = "gthread"
-# Most threads wait: for an upload, for their turn, for S3.
-threads = 64
+worker_class = "containers.serving.worker.Worker"
+# The front calls no part of the application in the event loop but /ping, so it has no lifespan.
+asgi_lifespan = "off"
+# SageMaker sends a dozen. A head may have 8 KB in each of them, for each connection.
+limit_request_fields = 50
 timeout = 120
 # SageMaker and `docker stop --time 30` kill after 30 s.
 graceful_timeout = 25
@@ -37,16 +39,3 @@ def unprivileged_user() -> str | None:
 if unprivileged_user():
     user = unprivileged_user()
     group = unprivileged_user()
-
-
-def post_worker_init(worker: Any) -> None:  # noqa: ANN401 - gunicorn's worker
-    """On SIGTERM ask the running job for its best picture, then call gunicorn's own handler."""
-    server = worker.wsgi.extensions["stylebot"]
-    gunicorn_handler = signal.getsignal(signal.SIGTERM)
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        server.queue.stop()
-        if callable(gunicorn_handler):
-            gunicorn_handler(number, frame)
-
-    signal.signal(signal.SIGTERM, stop)

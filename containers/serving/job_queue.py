@@ -5,14 +5,18 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from containers.common.errors import ErrorCode
 
-from .errors import ApiError
+from .errors import ApiError, ClientGoneError
 
 T = TypeVar("T")
+
+# How soon a job whose client has left gives up its place.
+SECONDS_BETWEEN_LOOKS = 0.25
 
 
 class JobQueue:
@@ -54,19 +58,31 @@ class JobQueue:
             retry_after=wait,
         )
 
-    def run(self, job: Callable[[], T]) -> T:
+    def run(self, job: Callable[[], T], gone: threading.Event) -> T:
         """Run `job` in its turn and return its result.
 
-        Raises ApiError stopping if the server stops before that.
+        gone: set when nobody waits for the result any more. A job that still waits for its turn is
+        then taken out of the queue. A running job ends in its own way, and its result is dropped.
+        Raises ApiError stopping if the server stops before the job's turn, and ClientGoneError.
         """
         try:
             future = self.worker.submit(job)
         except RuntimeError:  # The worker has been shut down
             raise stopping_error() from None
+        while not future.done():
+            if gone.is_set():
+                future.cancel()  # No effect on a running job
+            with suppress(CancelledError, FutureTimeoutError):
+                future.exception(SECONDS_BETWEEN_LOOKS)
         try:
-            return future.result()
+            result = future.result()
         except CancelledError:
+            if gone.is_set():
+                raise ClientGoneError from None
             raise stopping_error() from None
+        if gone.is_set():
+            raise ClientGoneError
+        return result
 
     def stop(self) -> None:
         """Accept no new jobs, cancel those that wait, and let the running one end early.

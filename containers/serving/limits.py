@@ -1,7 +1,31 @@
-"""The limits of the contract. docs/contract.md lists them, and GET / tells them."""
+"""The limits of the contract. docs/contract.md lists them, and GET / tells some of them."""
+
+BATCH_TYPES = ("text/csv", "application/jsonlines", "application/x-ndjson", "application/jsonl")
+
+# --- requests ---
 
 # Of the body of one request. An upload in the body may hold several images.
 MAX_BODY_MEGABYTES = 100
+
+# Of a body that is one JSON object. It holds addresses and numbers.
+MAX_JSON_KILOBYTES = 256
+
+# Of the body of a batch: what SageMaker sends at most, as /execution-parameters asks for.
+MAX_BATCH_MEGABYTES = 6
+
+# Of a batch. Each row takes seconds at least, and a call ends after an hour at most.
+MAX_BATCH_ROWS = 1000
+
+# Of one line of a batch.
+MAX_LINE_KILOBYTES = 64
+
+# Of the text of one field, such as a signed address.
+MAX_FIELD_KILOBYTES = 8
+
+# Of a form: its files and its fields.
+MAX_FORM_PARTS = 100
+
+# --- images ---
 
 # Of one file that is read from a URL.
 MAX_FILE_MEGABYTES = 64
@@ -15,5 +39,25 @@ MIN_SIDE = 16
 # Of a result, on its longer side, in pixels. Inputs are shrunk to it while they are decoded.
 LONGEST_SIDE = 2048
 
+# --- the server ---
+
 # Requests that wait while another one is being worked on.
 MAX_QUEUE = 8
+
+# In which the head of a connection's first request must have arrived.
+HEAD_SECONDS = 15
+
+# In which a body must have arrived.
+BODY_SECONDS = 300
+
+# That a body has to bring, and that the client has to take of the answer, on average.
+MIN_BYTES_PER_SECOND = 16 << 10
+
+
+def body_limit(mimetype: str) -> int:
+    """Return how many bytes a body of this content type may have."""
+    if mimetype == "application/json":
+        return MAX_JSON_KILOBYTES << 10
+    if mimetype in BATCH_TYPES:
+        return MAX_BATCH_MEGABYTES << 20
+    return MAX_BODY_MEGABYTES << 20

@@ -1,28 +1,44 @@
 """Parsing of a request's body, in each of the accepted content types, into jobs."""
 
+import codecs
 import csv
-import io
 import json
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 from urllib.parse import parse_qsl
 
 from flask import Request
 from werkzeug.datastructures import MultiDict
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from containers.common.errors import ErrorCode, StylizeError
 from containers.common.parameters import ParameterValues, parse_parameters
 
-from .errors import ApiError, as_api_error, bad_request
+from .errors import ApiError, as_api_error, bad_request, body_too_large
+from .limits import (
+    BATCH_TYPES,
+    MAX_BATCH_ROWS,
+    MAX_FIELD_KILOBYTES,
+    MAX_FORM_PARTS,
+    MAX_LINE_KILOBYTES,
+    body_limit,
+)
 from .model import Service
 from .storage import check_url, extension
 
-BATCH_TYPES = ("text/csv", "application/jsonlines", "application/x-ndjson", "application/jsonl")
+# Lines of a batch, blank ones included.
+MAX_BATCH_LINES = 10 * MAX_BATCH_ROWS
+
+# Only one thread at a time parses JSON or CSV. json holds the interpreter while it parses a body,
+# and /ping then waits for one such body instead of a dozen.
+parsing = threading.Lock()
+
+# In one JSON object or CSV row, counted by what separates them. A request has some twenty.
+MAX_VALUES = 2000
 
 # Fields by name, as JSON, a form, a query or a CSV row brought them; not yet checked.
 Fields = dict[str, object]
-Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -49,14 +65,12 @@ class CatalogJob:
 def parse_job(service: Service, request: Request) -> Job | CatalogJob:
     """Return the job of a request that is not a batch.
 
-    Raises ApiError bad_request, unsupported_media_type, or private_address.
+    Raises ApiError bad_request, body_too_large, unsupported_media_type, or private_address.
     """
     mimetype = request.mimetype
     if mimetype == "application/json":
-        fields = parse_json(request.get_data())
-        if service.has_catalog and "catalog_url" in fields:
-            return catalog_job(fields)
-        return job_from_fields(service, fields)
+        with parsing:
+            return job_from_json(service, request)
     if mimetype == "multipart/form-data":
         return job_from_form(service, request)
     if mimetype.startswith("image/") and not service.styled_by_image:
@@ -77,22 +91,47 @@ def parse_job(service: Service, request: Request) -> Job | CatalogJob:
 def parse_batch(service: Service, request: Request) -> list[Job | ApiError]:
     """Return a job for each row, or the error of that row. Blank rows are skipped.
 
-    Raises ApiError bad_request if the body cannot be split into rows.
+    Raises ApiError body_too_large, or bad_request if the body cannot be split into rows.
     """
-    try:
-        text = request.get_data().decode("utf-8-sig")
-        if request.mimetype == "text/csv":
-            rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
-            return [job_or_error(service, csv_fields, row) for row in rows]
-    except (UnicodeDecodeError, csv.Error):
-        raise bad_request(f"The body is not readable as {request.mimetype} in UTF-8.") from None
+    read_fields = csv_fields if request.mimetype == "text/csv" else json_fields
+    with parsing:
+        rows = split_rows(read_body(request))
+        return [job_or_error(service, read_fields, row) for row in rows]
 
-    lines = [line for line in text.split("\n") if line.strip()]
-    return [job_or_error(service, json_fields, line) for line in lines]
+
+def read_body(request: Request) -> bytes:
+    """Return the body. Raises ApiError body_too_large."""
+    limit = body_limit(request.mimetype)
+    if (request.content_length or 0) > limit:
+        raise body_too_large(limit)
+    return request.get_data()
+
+
+def split_rows(data: bytes) -> list[str]:
+    """Return the lines of a batch that are not blank, without their ends.
+
+    Each of the checks takes less time than reading the body did. Raises ApiError bad_request.
+    """
+    if data.count(b"\n") > MAX_BATCH_LINES:
+        raise bad_request(f"The batch has more than {MAX_BATCH_LINES} lines. Send several batches.")
+    lines = [line for line in data.split(b"\n") if line and not line.isspace()]
+    if len(lines) > MAX_BATCH_ROWS:
+        raise bad_request(
+            f"The batch has {len(lines)} rows; at most {MAX_BATCH_ROWS} are taken. "
+            "Send several batches."
+        )
+    if max(map(len, lines), default=0) > MAX_LINE_KILOBYTES << 10:
+        raise bad_request(f"A line of the batch has more than {MAX_LINE_KILOBYTES} KB.")
+    if lines:
+        lines[0] = lines[0].removeprefix(codecs.BOM_UTF8)
+    try:
+        return [line.decode().strip("\r") for line in lines]
+    except UnicodeDecodeError:
+        raise bad_request("The batch is not valid UTF-8.") from None
 
 
 def job_or_error(
-    service: Service, read_fields: Callable[[Service, Row], Fields], row: Row
+    service: Service, read_fields: Callable[[Service, str], Fields], row: str
 ) -> Job | ApiError:
     try:
         job = job_from_fields(service, read_fields(service, row))
@@ -105,16 +144,22 @@ def job_or_error(
     return job
 
 
-def csv_fields(service: Service, row: list[str]) -> Fields:
+def csv_fields(service: Service, row: str) -> Fields:
     style = "style_url" if service.styled_by_image else "style_name"
     columns = ["content_url", style, "result_url", *service.batch_columns]
-    if len(row) > len(columns):
+    if row.count(",") > MAX_VALUES:
+        raise bad_request(f"The row has more than {MAX_VALUES} cells.")
+    try:
+        [cells] = csv.reader([row], strict=True)
+    except (ValueError, csv.Error):
+        raise bad_request("The row is not valid CSV. No cell may contain a line break.") from None
+    if len(cells) > len(columns):
         raise bad_request(f"A row has at most {len(columns)} columns: {', '.join(columns)}.")
-    return {name: cell.strip() for name, cell in zip(columns, row, strict=False)}
+    return {name: cell.strip() for name, cell in zip(columns, cells, strict=False)}
 
 
-def json_fields(service: Service, line: str) -> Fields:
-    return parse_json(line.encode())
+def json_fields(service: Service, row: str) -> Fields:
+    return parse_json(row.encode(), "The line")
 
 
 # --- a catalog ---
@@ -139,18 +184,37 @@ def catalog_job(fields: Fields) -> CatalogJob:
 # --- one picture ---
 
 
-def parse_json(data: bytes) -> Fields:
+def parse_json(data: bytes, what: str) -> Fields:
+    """Return the fields of a JSON object. what: "The body" or "The line", for messages.
+
+    Raises ApiError bad_request.
+    """
+    if sum(map(data.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        raise bad_request(f"{what} has more than {MAX_VALUES} values.")
     try:
         fields = json.loads(data.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
-        raise bad_request("The body is not valid JSON.") from None
+    except RecursionError:
+        raise bad_request(f"{what} is nested too deeply.") from None
+    except ValueError as error:
+        # Python reads no whole number of more than 4300 digits
+        if "integer string conversion" in str(error):
+            raise bad_request(f"{what} has a number with too many digits.") from None
+        raise bad_request(f"{what} is not valid JSON.") from None
     if not isinstance(fields, dict):
-        raise bad_request('The body must be a JSON object, such as {"content_url": ...}.')
+        raise bad_request(f'{what} must be a JSON object, such as {{"content_url": ...}}.')
     return fields
+
+
+def job_from_json(service: Service, request: Request) -> Job | CatalogJob:
+    fields = parse_json(read_body(request), "The body")
+    if service.has_catalog and "catalog_url" in fields:
+        return catalog_job(fields)
+    return job_from_fields(service, fields)
 
 
 def job_from_fields(service: Service, given: Fields) -> Job:
     """Return a job whose images are URLs."""
+    check_lengths(given)
     fields = dict(given)
     content = fields.pop("content_url", None)
     result = fields.pop("result_url", None)
@@ -172,6 +236,7 @@ def job_from_fields(service: Service, given: Fields) -> Job:
 
 def job_from_form(service: Service, request: Request) -> Job:
     """Return a job whose images are the files of a form."""
+    read_form(request)
     files = {name: [item.read() for item in request.files.getlist(name)] for name in request.files}
     contents = files.pop("content", [])
     styles: list[bytes] = []
@@ -186,8 +251,25 @@ def job_from_form(service: Service, request: Request) -> Job:
             "Send exactly one file as the field content, for example with "
             "curl -F content=@photo.jpg"
         )
-    options = parse_options(service, single_values(request.form), len(styles))
+    fields = single_values(request.form)
+    check_lengths(fields)
+    options = parse_options(service, fields, len(styles))
     return Job(contents[0], list(styles), options)
+
+
+def read_form(request: Request) -> None:
+    """Read the parts of a form. Raises ApiError bad_request if it has too many or too long ones.
+
+    Werkzeug stops at a field of 500 KB; check_lengths has a stricter limit.
+    """
+    request.max_form_parts = MAX_FORM_PARTS
+    try:
+        request.form  # noqa: B018 - reads all parts
+    except RequestEntityTooLarge:
+        raise bad_request(
+            f"A form may have at most {MAX_FORM_PARTS} parts, and at most "
+            f"{MAX_FIELD_KILOBYTES} KB in each of its fields."
+        ) from None
 
 
 def job_from_image(service: Service, request: Request) -> Job:
@@ -200,6 +282,7 @@ def job_from_image(service: Service, request: Request) -> Job:
     if attributes and "=" not in attributes:
         attributes = f"style={attributes}"
     fields: Fields = {**dict(parse_qsl(attributes)), **single_values(request.args)}
+    check_lengths(fields)
     return Job(request.get_data(), options=parse_options(service, fields, 0))
 
 
@@ -218,6 +301,17 @@ def parse_options(
     options = parse_parameters(service.parameters, fields)
     service.check_options(options, style_count)
     return options
+
+
+def check_lengths(fields: Fields) -> None:
+    """Raise ApiError bad_request if a field has too much text."""
+    for name, value in fields.items():
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, str) and len(item) > MAX_FIELD_KILOBYTES << 10:
+                raise bad_request(
+                    f"The field {name!r:.60} has {len(item)} characters; "
+                    f"at most {MAX_FIELD_KILOBYTES << 10} are taken."
+                )
 
 
 def single_values(fields: MultiDict[str, str]) -> Fields:

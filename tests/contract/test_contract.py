@@ -95,7 +95,13 @@ def test_limits_are_those_of_the_code() -> None:
     service = Service("x", "", False, (), (), load=lambda: pytest.fail("not needed"))
     assert named == about.describe(service, [])["limits"]
     unnamed = [int(value) for _, value, name in rows if not name]
-    assert unnamed == [storage.TRANSFER_SECONDS, bot.INVOCATION_SECONDS]
+    assert unnamed == [
+        limits.HEAD_SECONDS,
+        limits.BODY_SECONDS,
+        limits.MIN_BYTES_PER_SECOND >> 10,
+        storage.TRANSFER_SECONDS,
+        bot.INVOCATION_SECONDS,
+    ]
     sizes = {p.maximum for p in (*NST_PARAMETERS, *CYCLEGAN_PARAMETERS) if p.name == "size"}
     assert sizes == {limits.LONGEST_SIDE}
 

@@ -86,6 +86,12 @@ def test_the_index_describes_the_server_to_programs(server: Running) -> None:
     ]
     assert about["limits"] == {
         "max_body_megabytes": 100,
+        "max_json_kilobytes": 256,
+        "max_batch_megabytes": 6,
+        "max_batch_rows": 1000,
+        "max_line_kilobytes": 64,
+        "max_field_kilobytes": 8,
+        "max_form_parts": 100,
         "max_file_megabytes": 64,
         "max_megapixels": 40,
         "min_side": 16,

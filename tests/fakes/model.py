@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 
 from containers.common.errors import FatalError, UnknownStyleError
 from containers.common.parameters import Parameter, ParameterValues
+from containers.serving import front, limits, worker
 from containers.serving.app import create_app
 from containers.serving.model import Picture, Progress, Report, Service, StyleLabel
 from containers.serving.storage import list_s3
@@ -117,3 +118,13 @@ def cyclegan() -> Flask:
     """Stand in for CycleGAN, as the bot calls it."""
     service = Service("fake", SUMMARY, False, BOT_PARAMETERS, (), load_painter, has_catalog=True)
     return create_app(service)
+
+
+def impatient() -> Flask:
+    """A server that waits seconds where others wait minutes, and takes two large bodies at once."""
+    limits.HEAD_SECONDS = 1
+    worker.CLOSING_SECONDS = 1
+    front.WINDOW_SECONDS = 1
+    front.ANSWER_SECONDS = 1
+    front.MAX_UPLOADS = 2
+    return app()

@@ -1,8 +1,10 @@
 """The routes and the parsing of requests, in this process: no gunicorn, no network, no GPU."""
 
+import gc
 import io
 import json
 import threading
+import weakref
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.datastructures import MultiDict
-from werkzeug.test import TestResponse
+from werkzeug.test import TestResponse, create_environ, run_wsgi_app
 
 from containers.common.errors import DivergedError, FatalError
 from containers.common.parameters import Parameter, ParameterValues
@@ -191,6 +193,112 @@ def test_each_mistake_has_its_answer(
 ) -> None:
     answer = cyclegan.post("/invocations", data=body, content_type=content_type)
     assert code(answer) == expected
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "words"),
+    [
+        ("application/json", b"[" * 1900 + b"]" * 1900, "nested too deeply"),
+        ("application/json", b'{"a":' * 1900 + b"1" + b"}" * 1900, "nested too deeply"),
+        ("application/json", b"[" * 50_000 + b"]" * 50_000, "more than 2000 values"),
+        ("application/json", b'{"a":[' + b"[]," * 80_000 + b"[]]}", "more than 2000 values"),
+        ("application/json", b'{"size": ' + b"9" * 5000 + b"}", "too many digits"),
+        ("application/json", b'{"size": 1e999, "content_url": "s3://b/a"}', "not inf"),
+        ("application/json", b'{"size": NaN, "content_url": "s3://b/a"}', "not nan"),
+        ("application/json", b'{"size": "%s", "content_url": "s3://b/a"}' % (b"9" * 9000), "9000"),
+        ("application/json", b'{"content_url": "s3://b/%s"}' % (b"x" * 200_000), "200007"),
+        ("application/json", b'{"style": "%s", "content_url": "s3://b/a"}' % (b"x" * 9000), "9000"),
+        ("application/json", b'{"%s": 1, "content_url": "s3://b/a"}' % (b"x" * 9000), "xxx..."),
+        ("application/json", b'{"content_url": "s3://b/\\ud800"}', "must be an address"),
+        ("text/csv", b"\n" * 6_000_000, "more than 10000 lines"),
+        ("text/csv", b"a,b,c\n" * 1001, "1001 rows"),
+        ("text/csv", b"," * 1_000_000, "64 KB"),
+        ("text/csv", b"a" * 6_000_000, "64 KB"),
+        ("text/csv", b"\xff\n", "UTF-8"),
+        ("application/jsonlines", b"\r\n" * 3_000_000, "more than 10000 lines"),
+        ("application/jsonlines", b"{}\n" * 1001, "1001 rows"),
+        ("application/jsonlines", b"[" * 5_000_000, "64 KB"),
+    ],
+)
+def test_a_body_that_would_be_expensive_is_refused_with_the_reason(
+    cyclegan: FlaskClient, content_type: str, body: bytes, words: str
+) -> None:
+    answer = cyclegan.post("/invocations", data=body, content_type=content_type)
+    assert code(answer) == (400, "bad_request")
+    assert words in answer.text
+    assert len(answer.text) < 400, "it repeats what it was sent"
+
+
+@pytest.mark.parametrize("content_type", ["text/csv", "application/jsonlines"])
+def test_an_odd_row_is_told_in_its_line(cyclegan: FlaskClient, content_type: str) -> None:
+    rows = [
+        '"a',
+        '"a"b,c',
+        "," * 60_000,
+        "[" * 30_000,
+        '{"size": ' + "9" * 5000 + "}",
+        "a\rb",
+        "\ufeff{}",
+    ]
+    answer = cyclegan.post("/invocations", data="\n".join(rows), content_type=content_type)
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    assert [line["error"]["code"] for line in lines] == ["bad_request"] * len(rows)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n", "\n \t\r\n"])
+def test_a_batch_may_have_a_thousand_rows_blank_lines_and_a_byte_order_mark(
+    cyclegan: FlaskClient, objects: dict[str, bytes], end: str
+) -> None:
+    row = "s3://bucket/photo,,s3://bucket/out.jpg,"
+    rows = [row + "32", *[row + "x"] * 999]
+    body = "\ufeff" + end.join(rows) + end
+    answer = cyclegan.post("/invocations", data=body.encode(), content_type="text/csv")
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    assert len(lines) == 1000
+    assert ["error" in line for line in lines] == [False] + [True] * 999
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [("size", "32")] * 101,
+        [(f"name{number}", "32") for number in range(101)],
+        [("size", "3" * 600_000)],
+    ],
+)
+def test_a_form_with_too_many_parts_or_too_much_text_is_told_so(
+    cyclegan: FlaskClient, fields: list[tuple[str, str]]
+) -> None:
+    form: MultiDict[str, object] = MultiDict(fields)
+    form.add("content", (io.BytesIO(png()), "photo.png"))
+    answer = cyclegan.post("/invocations", data=form, content_type="multipart/form-data")
+    assert code(answer) == (400, "bad_request")
+    assert "100 parts" in answer.text
+    assert "8 KB in each" in answer.text
+
+
+def test_the_body_of_a_refused_request_does_not_stay_in_memory(cyclegan: FlaskClient) -> None:
+    class Body(io.BytesIO):
+        pass
+
+    body = Body(b"[" * 200_000)
+    kept = weakref.ref(body)
+    environ = create_environ(
+        "/invocations",
+        method="POST",
+        content_type="application/json",
+        content_length=200_000,
+        input_stream=body,
+    )
+    gc.disable()  # It would find the body in the end
+    try:
+        # The test client would keep the request
+        _, status, _ = run_wsgi_app(cyclegan.application, environ, buffered=True)
+        assert status == "400 BAD REQUEST"
+        del body, environ
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("files", [["content", "content"], ["contents"], []])
