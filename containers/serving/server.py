@@ -11,7 +11,7 @@ from PIL import Image
 from containers.common.errors import ErrorCode, FatalError, StylizeError, UnknownStyleError
 from containers.common.log import write_log
 
-from . import images, storage
+from . import decoder, storage
 from .catalog import MAX_STYLES, Sample
 from .errors import ApiError, as_api_error
 from .job_queue import JobQueue
@@ -74,6 +74,7 @@ class Server:
     def load(self) -> None:
         """Load and test the model. /ping tells the result."""
         started = time.monotonic()
+        decoder.start()
         try:
             self.model = self.service.load()
         except Exception as error:  # Whatever it is, the server stays up to tell it
@@ -192,7 +193,7 @@ def read_image(source: bytes | str, role: str) -> Image.Image:
     """Decode an image from a file's bytes or from a URL. role: "content" or "style"."""
     if isinstance(source, str):
         source = storage.read(source, f"{role}_url")
-    return images.decode(source, LONGEST_SIDE, f"{role} image")
+    return decoder.decode(source, LONGEST_SIDE, f"{role} image")
 
 
 def seconds_since(started: float) -> float:
