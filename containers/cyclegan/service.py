@@ -32,6 +32,7 @@ from .styles import (
     label_of,
     load_photograph,
     load_style,
+    unreadable_names,
 )
 from .weights import DIRECTORY as FETCHED
 
@@ -62,6 +63,8 @@ class CycleGanModel:
 
     def load_all(self) -> None:
         """Load every checkpoint. Raises CheckpointError if none can be used."""
+        for file in unreadable_names(self.directories):
+            write_log("style ignored", file=file, reason="Its name is not text in UTF-8.")
         for name in in_order(self.checkpoints):
             style = self.load(name)
             if style:

@@ -208,7 +208,7 @@ def test_each_picture_has_a_process_of_its_own(one: DecoderPool) -> None:
     process = pid_of(one)
     seen: set[int] = set()
     for _ in range(3):
-        seen |= wait_until(lambda: {*children_of(process)} - seen, 10, "there is no other child")
+        seen.update(wait_until(lambda: {*children_of(process)} - seen, 10, "there is no other one"))
         decode(one, JPEG)
     assert pid_of(one) == process
 
