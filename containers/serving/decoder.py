@@ -24,7 +24,7 @@ from containers.common.errors import ErrorCode
 from containers.common.log import write_log
 
 from .decoder_process import LENGTH, NO_CHILD, READY, TOO_COSTLY
-from .errors import ApiError
+from .errors import ApiError, ClientGoneError
 from .images import too_costly, unreadable
 
 # Pictures at a time. Each takes a core, and up to 1 GB.
@@ -61,6 +61,7 @@ def decode(
     gone: set when nobody waits for the picture any more; decoding ends within 0.1 s then.
     Raises ApiError: image_unreadable, also if it takes too long; image_too_small, image_too_large;
     queue_full if too many pictures are being decoded; loading if no decoder could be started.
+    Raises ClientGoneError.
     """
     return pool().decode(data, longest, what, gone)
 
@@ -77,13 +78,6 @@ def pool() -> "DecoderPool":
 
 class ClosedError(Exception):
     """A decoder has ended, or does not keep to its protocol."""
-
-
-class GoneError(ApiError):
-    """Nobody waits for the picture any more, so nobody reads this."""
-
-    def __init__(self) -> None:
-        super().__init__(ErrorCode.BAD_REQUEST, "The client left before its picture was decoded.")
 
 
 def busy_error() -> ApiError:
@@ -132,7 +126,7 @@ class DecoderPool:
 
     @contextmanager
     def borrow(self, gone: threading.Event | None) -> Iterator["Decoder"]:
-        """Wait for a decoder in turn. Raises ApiError queue_full."""
+        """Wait for a decoder in turn. Raises ApiError queue_full, and ClientGoneError."""
         decoder = self.take(gone)
         try:
             yield decoder
@@ -149,7 +143,7 @@ class DecoderPool:
             try:
                 while not self.idle or self.waiting[0] is not ticket:
                     if gone and gone.is_set():
-                        raise GoneError
+                        raise ClientGoneError
                     if time.monotonic() > deadline:
                         raise busy_error()
                     self.changed.wait(LOOK_SECONDS)
@@ -221,7 +215,7 @@ class Decoder:
             if code == TOO_COSTLY:
                 raise too_costly(what) from None
             raise unreadable(what) from None
-        except GoneError:
+        except ClientGoneError:
             self.replace("the client left", data)
             raise
 
@@ -258,7 +252,7 @@ class Decoder:
         """Send a picture and return what comes back, checked.
 
         Raises ApiError with what the decoder says about the picture, ClosedError, TimeoutError and
-        GoneError.
+        ClientGoneError.
         """
         deadline = time.monotonic() + DECODE_SECONDS
         request = json.dumps({"longest": longest, "what": what, "bytes": len(data)}).encode()
@@ -303,12 +297,12 @@ class Decoder:
         return data
 
     def wait_for(self, event: int, deadline: float, gone: threading.Event | None) -> None:
-        """Wait until the connection is ready. Raises TimeoutError and GoneError."""
+        """Wait until the connection is ready. Raises TimeoutError and ClientGoneError."""
         poll = select.poll()
         poll.register(self.connection, event)
         while True:
             if gone and gone.is_set():
-                raise GoneError
+                raise ClientGoneError
             if time.monotonic() > deadline:
                 raise TimeoutError
             if poll.poll(LOOK_SECONDS * 1000):

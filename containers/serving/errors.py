@@ -58,6 +58,10 @@ class ApiError(StylizeError):
         return {"error": {"code": self.code.value, "message": self.message}}
 
 
+class ClientGoneError(Exception):
+    """The client has closed its connection: nobody waits for the answer any more."""
+
+
 def bad_request(message: str) -> ApiError:
     return ApiError(ErrorCode.BAD_REQUEST, message)
 

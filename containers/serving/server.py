@@ -1,5 +1,6 @@
 """The server around one model: its health, its queue, and the way of one job through it."""
 
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -189,11 +190,14 @@ class Server:
             raise
 
 
-def read_image(source: bytes | str, role: str) -> Image.Image:
-    """Decode an image from a file's bytes or from a URL. role: "content" or "style"."""
+def read_image(source: bytes | str, role: str, gone: threading.Event | None = None) -> Image.Image:
+    """Decode an image from a file's bytes or from a URL. role: "content" or "style".
+
+    gone: set when nobody waits for the image any more.
+    """
     if isinstance(source, str):
         source = storage.read(source, f"{role}_url")
-    return decoder.decode(source, LONGEST_SIDE, f"{role} image")
+    return decoder.decode(source, LONGEST_SIDE, f"{role} image", gone)
 
 
 def seconds_since(started: float) -> float:

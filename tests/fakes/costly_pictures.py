@@ -6,6 +6,9 @@ import zlib
 from collections.abc import Callable
 
 from PIL import Image
+from pillow_heif import register_heif_opener
+
+register_heif_opener()
 
 # 39.9 megapixels: just what is allowed.
 SIDE = 6320
