@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from PIL import Image
 
+from containers.common import memory
 from containers.common.errors import ErrorCode, FatalError, StylizeError, UnknownStyleError
 from containers.common.log import write_log
 
@@ -183,8 +184,15 @@ class Server:
 
     def run_in_turn(self, job: Callable[[], T]) -> T:
         """Run the model's job in its turn. After a FatalError the model counts as broken."""
+
+        def run() -> T:
+            try:
+                return job()
+            finally:
+                memory.give_back()
+
         try:
-            return self.queue.run(job)
+            return self.queue.run(run)
         except FatalError as error:
             self.fault = f"The model is broken and has to be started again: {error}"
             raise
