@@ -7,6 +7,7 @@ from pathlib import Path
 from flask import Flask
 from PIL import Image
 
+from containers.common import memory
 from containers.common.device import (
     best_device,
     device_report,
@@ -141,9 +142,9 @@ class CycleGanModel:
             result = to_image(stylized)
 
         facts: Facts = {"style_name": str(name)}
-        memory = peak_gpu_memory()
-        if memory is not None:
-            facts["gpu_memory_mb"] = memory
+        gpu_memory = peak_gpu_memory()
+        if gpu_memory is not None:
+            facts["gpu_memory_mb"] = gpu_memory
         return Picture(result, facts)
 
     def generator(self, name: str | None) -> Generator:
@@ -220,4 +221,5 @@ def service() -> Service:
 
 
 def app() -> Flask:
+    memory.keep_freed()
     return create_app(service())
