@@ -101,8 +101,9 @@ class DecoderPool:
     """Some decoders, and the requests that wait for one: first come, first served."""
 
     def __init__(self, size: int) -> None:
+        self.decoders = [Decoder() for _ in range(size)]
         self.changed = threading.Condition()
-        self.idle = [Decoder() for _ in range(size)]  # guarded by changed
+        self.idle = list(self.decoders)  # guarded by changed
         self.waiting: deque[object] = deque()  # guarded by changed
 
     def start(self) -> None:
@@ -144,6 +145,9 @@ class DecoderPool:
                 while not self.idle or self.waiting[0] is not ticket:
                     if gone and gone.is_set():
                         raise ClientGoneError
+                    if not all(decoder.has_been_ready for decoder in self.decoders):
+                        # They start with the server, which is no reason to send anybody away
+                        deadline = time.monotonic() + WAIT_SECONDS
                     if time.monotonic() > deadline:
                         raise busy_error()
                     self.changed.wait(LOOK_SECONDS)
@@ -159,6 +163,7 @@ class Decoder:
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
         self.is_ready = False
+        self.has_been_ready = False
 
     def start(self) -> None:
         """Start the process, if there is none. If that is not possible, `decode` tries again."""
@@ -243,6 +248,7 @@ class Decoder:
             write_log("decoder not started", exit_code=code)
             raise start_error() from None
         self.is_ready = True
+        self.has_been_ready = True
 
     # --- the protocol ---
 

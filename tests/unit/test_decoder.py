@@ -249,6 +249,7 @@ def test_nothing_is_left_when_the_server_is_killed(is_decoding: bool) -> None:
 def test_a_picture_waits_for_its_turn_but_not_for_long(
     one: DecoderPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    decode(one, JPEG)
     gone = threading.Event()
     with ThreadPoolExecutor(2) as executor:
         long = executor.submit(leave, one, progressive_jpeg(), gone)
@@ -263,6 +264,20 @@ def test_a_picture_waits_for_its_turn_but_not_for_long(
         gone.set()
         assert patient.result().size == (96, 64)
         long.result()
+
+
+def test_pictures_wait_while_the_decoder_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder, "WAIT_SECONDS", 0.2)
+    pool = DecoderPool(1)
+    held = pool.take(None)
+    with ThreadPoolExecutor(1) as executor:
+        waiting = executor.submit(decode, pool, JPEG)
+        time.sleep(0.8)
+        assert not waiting.done()
+        with pool.changed:
+            pool.idle.append(held)
+        assert waiting.result().size == (96, 64)
+    pool.stop()
 
 
 def test_a_client_that_leaves_while_it_waits_gives_up_its_turn(one: DecoderPool) -> None:
