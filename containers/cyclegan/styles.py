@@ -5,9 +5,9 @@ faster one serves only if nobody can see the difference.
 """
 
 import math
+import os
 import re
 import time
-import zipfile
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from torch import Tensor
 from containers.common.device import gpu_errors
 from containers.common.tensors import to_tensor
 
+from .checkpoint_file import check_file
 from .generator import CheckpointError, Generator, find_styles, load_generator, stylize
 
 # What is in the code, and what `weights` fetches.
@@ -97,12 +98,26 @@ class Style:
 def find_checkpoints(directories: Sequence[Path]) -> dict[str, Path]:
     """Return the checkpoints of all directories by the name of their style.
 
-    Of two with the same name, that of the last directory counts.
+    Of two with the same name, that of the last directory counts. Files whose names nobody can read
+    are left out, see `unreadable_names`.
     """
     checkpoints: dict[str, Path] = {}
     for directory in directories:
         checkpoints |= find_styles(directory)
-    return checkpoints
+    return {name: path for name, path in checkpoints.items() if name.isprintable()}
+
+
+def unreadable_names(directories: Sequence[Path]) -> list[str]:
+    """Return the checkpoints whose names are not UTF-8, or hold control characters.
+
+    Such a style could be neither listed nor asked for. Their bytes are escaped.
+    """
+    names = []
+    for directory in directories:
+        for name, path in find_styles(directory).items():
+            if not name.isprintable():
+                names.append(repr(os.fsencode(path.name))[2:-1])
+    return names
 
 
 def load_style(path: Path, device: torch.device, working_precision: torch.dtype) -> Style:
@@ -112,7 +127,7 @@ def load_style(path: Path, device: torch.device, working_precision: torch.dtype)
     Raises CheckpointError with a reason for the user, also if it gives no finite picture.
     """
     started = time.monotonic()
-    check_zip(path)
+    check_file(path)
     generator = load_generator(path, device)
     check_size(path, generator)
     precision = torch.float32
@@ -132,23 +147,6 @@ def load_style(path: Path, device: torch.device, working_precision: torch.dtype)
                 generator = faster
                 precision = working_precision
     return Style(generator, precision, difference, time.monotonic() - started)
-
-
-def check_zip(path: Path) -> None:
-    """Raise CheckpointError if the file becomes larger when it is read: a small one could be huge.
-
-    PyTorch stores tensors as they are, in a ZIP file.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
-    except (zipfile.BadZipFile, OSError):
-        # An older format, or damaged, which load_generator tells
-        return
-    if unpacked > path.stat().st_size:
-        raise CheckpointError(
-            f"{path} is compressed, and becomes {unpacked >> 20} MB. Save it with torch.save."
-        )
 
 
 def check_size(path: Path, generator: Generator) -> None:

@@ -84,7 +84,9 @@ def main() -> int:
     problems = fetch(directory)
     report(problems)
 
-    styles = sorted(path.stem.removeprefix("style_") for path in directory.glob("[!.]*.pth"))
+    names = (path.stem.removeprefix("style_") for path in directory.glob("[!.]*.pth"))
+    # A name that is not UTF-8 could not be printed
+    styles = sorted(name for name in names if name.isprintable())
     found = ", ".join(styles) or "none"
     print(f"Styles in {directory}: {found}.")
 

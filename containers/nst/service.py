@@ -7,6 +7,7 @@ import torch
 from flask import Flask
 from PIL import Image
 
+from containers.common import memory
 from containers.common.device import (
     best_device,
     device_report,
@@ -87,9 +88,9 @@ class StyleTransfer:
             raise InvalidParameterError(str(error)) from None
 
         facts: Facts = {"steps": result.steps, "loss": result.loss}
-        memory = peak_gpu_memory()
-        if memory is not None:
-            facts["gpu_memory_mb"] = memory
+        gpu_memory = peak_gpu_memory()
+        if gpu_memory is not None:
+            facts["gpu_memory_mb"] = gpu_memory
         return Picture(to_image(result.image), facts, result.notes)
 
 
@@ -119,4 +120,5 @@ def service() -> Service:
 
 
 def app() -> Flask:
+    memory.keep_freed()
     return create_app(service())

@@ -5,8 +5,6 @@ This is the only place that maps error codes to HTTP.
 
 import traceback
 
-from werkzeug.exceptions import HTTPException
-
 from containers.common.errors import ErrorCode, StylizeError
 
 from .limits import MAX_BODY_MEGABYTES
@@ -84,6 +82,9 @@ def as_api_error(error: Exception) -> ApiError:
 
     For an unexpected error that is a general sentence; the details are printed to the log.
     """
+    # Imported here, as the decoder's processes need only ApiError
+    from werkzeug.exceptions import HTTPException
+
     if isinstance(error, ApiError):
         return error
     if isinstance(error, StylizeError):

@@ -10,10 +10,11 @@ from typing import TypeVar
 
 from PIL import Image
 
+from containers.common import memory
 from containers.common.errors import ErrorCode, FatalError, StylizeError, UnknownStyleError
 from containers.common.log import write_log
 
-from . import images, storage
+from . import decoder, storage
 from .catalog import MAX_STYLES, Sample
 from .errors import ApiError, as_api_error
 from .job_queue import JobQueue
@@ -76,6 +77,7 @@ class Server:
     def load(self) -> None:
         """Load and test the model. /ping tells the result."""
         started = time.monotonic()
+        decoder.start()
         try:
             self.model = self.service.load()
         except Exception as error:  # Whatever it is, the server stays up to tell it
@@ -114,11 +116,11 @@ class Server:
         gone: set when nobody waits for the picture any more. The job then ends as soon as it can.
         Raises StylizeError, FatalError and ClientGoneError.
         """
-        content = read_image(job.content, "content")
+        content = read_image(job.content, "content", gone)
         log.content_sizes.append(content.size)
         styles = []
         for source in job.styles:
-            style = read_image(source, "style")
+            style = read_image(source, "style", gone)
             log.style_sizes.append(style.size)
             styles.append(style)
         style_name = job.options.get("style_name")
@@ -187,18 +189,28 @@ class Server:
 
     def run_in_turn(self, job: Callable[[], T], gone: threading.Event) -> T:
         """Run the model's job in its turn. After a FatalError the model counts as broken."""
+
+        def run() -> T:
+            try:
+                return job()
+            finally:
+                memory.give_back()
+
         try:
-            return self.queue.run(job, gone)
+            return self.queue.run(run, gone)
         except FatalError as error:
             self.fault = f"The model is broken and has to be started again: {error}"
             raise
 
 
-def read_image(source: bytes | str, role: str) -> Image.Image:
-    """Decode an image from a file's bytes or from a URL. role: "content" or "style"."""
+def read_image(source: bytes | str, role: str, gone: threading.Event | None = None) -> Image.Image:
+    """Decode an image from a file's bytes or from a URL. role: "content" or "style".
+
+    gone: set when nobody waits for the image any more.
+    """
     if isinstance(source, str):
         source = storage.read(source, f"{role}_url")
-    return images.decode(source, LONGEST_SIDE, f"{role} image")
+    return decoder.decode(source, LONGEST_SIDE, f"{role} image", gone)
 
 
 def seconds_since(started: float) -> float:

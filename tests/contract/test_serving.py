@@ -507,10 +507,13 @@ def test_on_sigterm_the_running_job_gives_its_best_and_the_others_are_sent_away(
     tmp_path: Path,
 ) -> None:
     """One of ten requests is refused at once: the sign that one is worked on and eight wait."""
-    with gunicorn(APPLICATION, tmp_path) as running, ThreadPoolExecutor(10) as pool:
-        minute = {"steps": "600"}
-        futures = [
-            pool.submit(running.post, files={"content": jpeg()}, data=minute) for _ in range(10)
+    gate = str(tmp_path / "never")
+    with gunicorn(APPLICATION, tmp_path, FAKE_GATE=gate) as running, ThreadPoolExecutor(10) as pool:
+        hold = {"style": "hold", "steps": "600"}
+        futures = [pool.submit(running.post, files={"content": jpeg()}, data=hold)]
+        wait_until(lambda: "holding" in running.log_text(), 30, "it does not begin")
+        futures += [
+            pool.submit(running.post, files={"content": jpeg()}, data=hold) for _ in range(9)
         ]
         wait_until(lambda: count_done(futures) == 1, 30, "none was refused")
         running.terminate()

@@ -1,5 +1,9 @@
 """Each checkpoint proves itself before it is served; directories of them are styles."""
 
+import json
+import os
+import resource
+import sys
 import zipfile
 from pathlib import Path
 
@@ -9,9 +13,10 @@ from torch import Tensor
 
 from containers.common.errors import InvalidParameterError, UnknownStyleError
 from containers.cyclegan import service, styles
+from containers.cyclegan.checkpoint_file import check_file
 from containers.cyclegan.generator import CheckpointError, Generator, Layout
 from containers.cyclegan.service import CycleGanModel, model_directories
-from containers.cyclegan.styles import check_zip, in_order, label_of, load_style
+from containers.cyclegan.styles import in_order, label_of, load_style
 from containers.serving.model import CatalogModel
 
 CPU = torch.device("cpu")
@@ -86,7 +91,55 @@ def test_a_checkpoint_that_grows_when_it_is_read_is_refused(path: Path, tmp_path
     assert path.stat().st_size < 1 << 20
     with pytest.raises(CheckpointError, match=r"style_x\.pth is compressed, and becomes 40 MB"):
         load_style(path, CPU, torch.float32)
-    check_zip(plain)
+    check_file(plain)
+
+
+class Bytes:
+    """Pickled, it is 30 bytes that ask for 4 GB of zeros, which weights_only allows."""
+
+    def __reduce__(self) -> tuple[type[bytearray], tuple[int]]:
+        return bytearray, (4 << 30,)
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_a_checkpoint_that_asks_for_memory_is_refused(path: Path, is_zip: bool) -> None:
+    torch.save(
+        {**checkpoint(), "model.1.weight": Bytes()}, path, _use_new_zipfile_serialization=is_zip
+    )
+    before = peak_memory()
+    with pytest.raises(CheckpointError, match=r"style_x\.pth .* it holds '\w+ bytearray'"):
+        load_style(path, CPU, torch.float32)
+    assert peak_memory() - before < 1 << 30
+
+
+def peak_memory() -> int:
+    """Return this process's largest resident set so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+def test_a_checkpoint_that_is_too_large_is_refused(path: Path) -> None:
+    torch.save(checkpoint(), path)
+    # A hole, which takes no room on the disk
+    os.truncate(path, 3 << 30)
+    with pytest.raises(CheckpointError, match=r"style_x\.pth has 3072 MB"):
+        load_style(path, CPU, torch.float32)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_a_checkpoint_of_any_format_is_taken(path: Path, kind: torch.dtype, is_zip: bool) -> None:
+    state = {name: value.to(kind) for name, value in checkpoint().items()}
+    torch.save(state, path, _use_new_zipfile_serialization=is_zip)
+    load_style(path, CPU, torch.float32)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"PK", b"PK\x03\x04" + bytes(100), b"\x80\x02", b"\x80\x02.", b"hello"]
+)
+def test_a_damaged_file_is_no_checkpoint(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"style_x\.pth is no checkpoint of tensors"):
+        load_style(path, CPU, torch.float32)
 
 
 def test_a_checkpoint_of_one_value_under_many_names_is_refused(path: Path) -> None:
@@ -166,6 +219,21 @@ def test_a_start_tells_how_each_style_is_served(
     log = capsys.readouterr().out
     assert '{"event": "style", "style": "waves", "precision": "' in log
     assert '{"event": "style refused", "style": "torn", "reason": "' in log
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS refuses such names")
+def test_a_name_that_is_not_utf_8_is_left_out_and_told_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(checkpoint(), tmp_path / "style_waves.pth")
+    for name in (b"style_caf\xe9.pth", b"style_a\nb.pth"):
+        torch.save(checkpoint(), tmp_path / os.fsdecode(name))
+    model = CycleGanModel([tmp_path])
+    model.load_all()
+    assert model.styles() == ["waves"]
+    log = capsys.readouterr().out.splitlines()
+    ignored = [json.loads(line)["file"] for line in log if "style ignored" in line]
+    assert ignored == ["style_a\\nb.pth", "style_caf\\xe9.pth"]
 
 
 def test_one_picture_from_files_loads_one_style(tmp_path: Path) -> None:
