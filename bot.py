@@ -5,12 +5,16 @@ asynchronous SageMaker endpoints, which read their inputs from S3 and write thei
 
 Four rules make it safe to kill the bot:
 
-1. An update is confirmed to Telegram only after its effect is stored in S3. Handling an update a
-   second time changes nothing more.
+1. An update is confirmed to Telegram only after its effect is stored in S3, or in a rush the update
+   itself, at updates/. Handling an update a second time changes nothing more.
 2. A job is named after its update, and jobs/<job>/job.json is written before the chat that owns
    the job.
 3. A job that its chat does not own is thrown away unseen. To cancel a job, the chat gives it up.
 4. The bot records that a picture was sent before it removes the job's objects.
+
+Whatever comes from outside is decoded into a type, with msgspec: Telegram's answers in
+TelegramClient, the objects in S3 in Store. What does not fit is left out or put aside, and
+everything else goes on.
 
 The file reads from top to bottom: configuration, texts, stored types, Telegram, S3, the models, the
 conversation (pure functions), errors, updates, jobs, the dispatcher (who is served when), and main.
@@ -18,7 +22,6 @@ conversation (pure functions), errors, updates, jobs, the dispatcher (who is ser
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import logging
@@ -32,16 +35,21 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
 from enum import Enum
 from functools import cached_property
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import boto3
+import msgspec
 import requests
 from botocore.config import Config as ClientConfig
 from botocore.exceptions import BotoCoreError, ClientError
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec.structs import replace
 
 # Facts that the endpoints, deploy.py and local/ share with the bot. The whole contract is in
 # docs/contract.md.
@@ -53,6 +61,8 @@ OUTPUT_PREFIX = "async/output/"
 FAILURE_PREFIX = "async/failure/"
 MODELS_PREFIX = "models/"
 TRAINING_PREFIX = "training/"
+UPDATES_PREFIX = "updates/"
+QUARANTINE_PREFIX = "quarantine/"
 CATALOG_KEY = "models/catalog.json"
 TRAINING_TEMPLATE_KEY = "models/training.json"
 LESSONS_PREFIX = "training/lessons/"
@@ -73,7 +83,21 @@ SEND_METHODS = {"photo": "sendPhoto", "document": "sendDocument"}
 WORKER_THREADS = 16
 PICTURES_IN_MEMORY = 4
 HISTORY_LENGTH = 10  # results of a chat whose buttons still work
-SEEN_UPDATES = 100  # one unconfirmed batch of getUpdates holds at most 100
+BATCH_LENGTH = 100  # of getUpdates, which gives no more updates while these are not confirmed
+SEEN_UPDATES = BATCH_LENGTH
+BACKLOG_LENGTH = 2000  # updates that are confirmed, stored, and wait; then Telegram holds the rest
+
+# Who sends more than this while the bot has not come to it gets one answer to all the rest.
+MESSAGES_AT_ONCE = 3
+QUIET_SECONDS = 2.0  # without another message, until it is sent
+FLOOD_SECONDS = 15.0  # after the first message left out, also without quiet
+
+# What we read into memory at most
+MAX_ANSWER_BYTES = 32 * 2**20  # of Telegram: a hundred of the longest messages are a third of it
+MAX_DESCRIPTION_LENGTH = 500  # of an error
+MAX_RECORD_BYTES = 2**20  # of a JSON object in S3
+MAX_PICTURE_BYTES = 64 * 2**20  # of a picture in S3; Telegram takes no file above 50 MB
+MAX_MOVES = 10  # of a group to a new number
 
 EDIT_SECONDS = 3  # between two edits of the same status message
 STATUS_UPDATES_PER_SECOND = 12  # over all chats; Telegram allows about 30 messages a second
@@ -82,6 +106,8 @@ TIME_BUDGET_SECONDS = 600  # what we ask of neural style transfer
 DEADLINE_SECONDS = 3600  # from a job's creation to its failure, including all waiting
 BACKOFF_SECONDS = 0.5  # the pause after a failed step; it doubles with each further failure
 MAX_BACKOFF_SECONDS = 30.0
+REFUSALS = 10  # one after the other, until a token that has worked counts as refused: minutes
+MAX_RETRY_AFTER_SECONDS = 300.0  # Telegram asks for seconds or minutes; then we ask again
 ANSWER_DAYS = 1  # answers of the models older than this belong to no job
 CATALOG_SECONDS = 30  # between two looks at the catalog of styles
 LESSON_SECONDS = 5  # between two looks at a painter's training
@@ -91,8 +117,39 @@ TRAINING_NAME_LENGTH = 63  # SageMaker's limit
 CATALOG_STYLES = 100  # Telegram shows no more buttons under a message
 
 S3_ERRORS = (BotoCoreError, ClientError)
-Json = Any  # whatever JSON can hold; it stays at the edges, where Telegram and S3 hand it over
+Json = Any  # whatever JSON can hold: what we write
+T = TypeVar("T")
 log = logging.getLogger("bot")
+
+
+# ---------------------------------------------------------------- what comes from outside
+
+
+Id = Annotated[int, Meta(ge=-(2**53), le=2**53)]  # of a chat, a user, a message or an update
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+FileId = Annotated[str, Meta(max_length=1000)]
+
+
+class MisfitError(ValueError):
+    """JSON from outside is not what we expect. The message tells where, and nothing of it."""
+
+
+def decode(data: bytes | Raw, kind: type[T]) -> T:
+    """Return the value of `kind` that JSON holds. Members without a field are ignored.
+
+    Raises MisfitError.
+    """
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.ValidationError as error:
+        # Its own words may quote the value.
+        place = re.search(r"at `([^`]*)`", str(error))
+        raise MisfitError(f"{place[1] if place else '$'} does not fit") from None
+    except RecursionError:
+        raise MisfitError("it is nested too deeply") from None
+    except ValueError:
+        raise MisfitError("it is no JSON") from None
 
 
 # ---------------------------------------------------------------- configuration
@@ -226,6 +283,15 @@ class ErrorCode(str, Enum):
     EXPIRED = "expired"
 
 
+# What the models say with these codes is about the picture, and written for the person who sent it.
+# Their other messages can hold addresses, paths and exceptions.
+TELLING_CODES = (
+    ErrorCode.IMAGE_TOO_LARGE,
+    ErrorCode.IMAGE_TOO_SMALL,
+    ErrorCode.IMAGE_UNREADABLE,
+)
+
+
 class Text(NamedTuple):
     """A sentence in the languages that the bot speaks."""
 
@@ -316,6 +382,10 @@ TEXTS = {
         "модель не может использовать то, что обучено; причина в её журнале.",
     ),
     "lesson_lost": Text("SageMaker does not know it any more.", "SageMaker больше не знает о нём."),
+    "left_out": Text(
+        "I paint one photo at a time: I took the first ones, and left out the {count} after them.",
+        "Я рисую по одной фотографии: первые взял, а следующие {count} пропустил.",
+    ),
     "update_failed": Text(
         "Something went wrong on my side. Please try again.",
         "У меня что-то сломалось. Попробуйте ещё раз.",
@@ -441,32 +511,28 @@ def translate(language: str, *keys: str, **values: str | int) -> str:
 # ---------------------------------------------------------------- stored types
 
 
-@dataclass(frozen=True)
-class ImageRef:
+def monotonic() -> float:
+    """Return time.monotonic() of the moment: a default that tests can replace."""
+    return time.monotonic()
+
+
+class ImageRef(Struct, frozen=True):
     """A picture at Telegram. Its link would hold the token, so only the file_id is stored."""
 
-    file_id: str
-    is_document: bool  # it came as a file, not as a photo
-
-    def to_json(self) -> dict[str, Json]:
-        return {"file_id": self.file_id, "document": self.is_document}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Json]) -> ImageRef:
-        return cls(value["file_id"], value["document"])
+    file_id: FileId
+    is_document: bool = msgspec.field(name="document")  # it came as a file, not as a photo
 
 
-@dataclass(frozen=True)
-class PaintRequest:
+class PaintRequest(Struct, frozen=True):
     """What to paint, and how."""
 
     content: ImageRef
     style: ImageRef | str  # a picture, or the name of a painter
-    strength: (
-        float  # 0.1 to 1.0. A painter's default is 1.0, a picture's 0.5: the model's own balance
-    )
+    # A painter's default is 1.0, a picture's 0.5: the model's own balance
+    strength: Annotated[float, Meta(ge=0.1, le=1.0)]
     preserve_color: bool = False
-    result: str = "result.jpg"  # or result.png, which is sent as a file only
+    # The other one is result.png, which is sent as a file only
+    result: Annotated[str, Meta(pattern=r"^result\.(jpg|png)\Z")] = "result.jpg"
 
     @property
     def model(self) -> str:
@@ -476,56 +542,32 @@ class PaintRequest:
     def wants_file(self) -> bool:
         return self.result == "result.png"
 
-    def to_json(self) -> dict[str, Json]:
-        style = self.style if isinstance(self.style, str) else self.style.to_json()
-        return {
-            "content": self.content.to_json(),
-            "style": style,
-            "strength": self.strength,
-            "preserve_color": self.preserve_color,
-            "result": self.result,
-        }
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Json]) -> PaintRequest:
-        style = value["style"]
-        if not isinstance(style, str):
-            style = ImageRef.from_json(style)
-        return cls(
-            content=ImageRef.from_json(value["content"]),
-            style=style,
-            strength=value["strength"],
-            preserve_color=value.get("preserve_color", value.get("colours", False)),
-            result=value["result"],
-        )
-
-
-class Finished(NamedTuple):
+class Finished(Struct, frozen=True):
     """A job whose buttons still work."""
 
-    job_id: str
+    job_id: str = msgspec.field(name="job")
     request: PaintRequest
 
 
-@dataclass(frozen=True)
-class Chat:
+class Chat(Struct, frozen=True):
     """The state of a chat, stored at chats/<chat>.json.
 
     It waits for a photo, or for a style (`content` is set), or for its job (`job_id` is set), or
     for a picture to train a painter with (`lesson_name` is set, whatever else is).
-
-    Schema, version 2: {"version", "content": null or an image, "job": null or an id,
-    "history": [{"job", "request"}], "seen": [update ids], "reply": [keys of texts],
-    "lesson": null or a painter's name}. "lesson" may be missing.
-    Version 1 had no "version", and "kept": {job: request} for the history.
     """
 
     content: ImageRef | None = None
-    job_id: str | None = None
+    job_id: str | None = msgspec.field(name="job", default=None)
     history: tuple[Finished, ...] = ()  # the newest last
     seen: tuple[int, ...] = ()  # the updates handled last. Their ids may restart, so no "<"
     reply: tuple[str, ...] = ()  # keys of the texts that answer the last update of `seen`
-    lesson_name: str | None = None  # of the painter that the next picture is for
+    lesson_name: str | None = msgspec.field(name="lesson", default=None)  # the next picture's
+    left_out: Count = 0  # messages, which the same answer tells
+    # The record before this one was put aside, and its job is not known. Until the next job.
+    was_put_aside: bool = msgspec.field(name="put_aside", default=False)
+    moved: Id | UnsetType = UNSET  # the group has a new number, and its state is there
+    version: int = 2
 
     def find_request(self, job_id: str) -> PaintRequest | None:
         for finished in self.history:
@@ -537,40 +579,9 @@ class Chat:
         history = (*self.history, Finished(job_id, request))
         return replace(self, history=history[-HISTORY_LENGTH:])
 
-    def with_answer(self, update_id: int, reply: Iterable[str]) -> Chat:
+    def with_answer(self, update_id: int, reply: Iterable[str], left_out: int = 0) -> Chat:
         seen = (*self.seen, update_id)
-        return replace(self, seen=seen[-SEEN_UPDATES:], reply=tuple(reply))
-
-    def to_json(self) -> dict[str, Json]:
-        history = [{"job": job_id, "request": r.to_json()} for job_id, r in self.history]
-        return {
-            "version": 2,
-            "content": self.content.to_json() if self.content else None,
-            "job": self.job_id,
-            "history": history,
-            "seen": list(self.seen),
-            "reply": list(self.reply),
-            "lesson": self.lesson_name,
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Json]) -> Chat:
-        history = value.get("history")
-        if history is None:
-            kept = value.get("kept", {})
-            history = [{"job": job_id, "request": request} for job_id, request in kept.items()]
-        content = value.get("content")
-        return cls(
-            content=ImageRef.from_json(content) if content else None,
-            job_id=value.get("job"),
-            history=tuple(
-                Finished(entry["job"], PaintRequest.from_json(entry["request"]))
-                for entry in history
-            ),
-            seen=tuple(value.get("seen", ())),
-            reply=tuple(value.get("reply", ())),
-            lesson_name=value.get("lesson"),
-        )
+        return replace(self, seen=seen[-SEEN_UPDATES:], reply=tuple(reply), left_out=left_out)
 
 
 class ResultKeys(NamedTuple):
@@ -597,96 +608,81 @@ class Retry:
 
 @dataclass
 class Update:
-    """An update that came from Telegram, until it is handled and confirmed. It is not stored."""
+    """An update that came from Telegram, until it is handled and confirmed."""
 
     id: int
     chat: int  # 0 where it belongs to no chat
-    raw: Mapping[str, Json]
+    raw: TelegramUpdate
+    left_out: int = 0  # messages of the same sender that the answer to this one tells of
+    is_rest: bool = False  # it is the last of those, and does nothing else
+    has_replaced: bool = False  # it is a /cancel, and others of the sender were waiting
+    key: str = ""  # of the object that holds it too, so that it can be confirmed
     language: str = "en"
-    received: float = field(default_factory=time.time)
+    received: float = field(default_factory=monotonic)
     retry: Retry = field(default_factory=Retry)
     error_code: ErrorCode | None = None  # set once it has failed for good
+    is_served: bool = False  # a thread works at it; guarded by the dispatcher's lock
 
 
-@dataclass
-class PaintJob:
-    """A painting that somebody waits for, stored at jobs/<id>/job.json.
-
-    Only the thread that serves the job's chat changes a job. The watcher alone sets `has_progress`
-    and `has_answer`.
-
-    Schema, version 2: the fields down to `sent`, with "version"; "step" is "start" or "wait".
-    Version 1 had no "version", and the names of VERSION_1_NAMES.
-    """
+class JobRecord(Struct):
+    """What is stored of a job, at jobs/<id>/job.json."""
 
     id: str  # of the update that asked for it
-    chat: int  # positive: a private chat
-    user: int
-    thread: int | None  # the topic of a group
+    chat: Id  # positive: a private chat
+    user: Id
+    thread: Id | None  # the topic of a group
     language: str
     request: PaintRequest
     style_label: str  # the style in the user's words
     step: Step = Step.SUBMIT
-    created: float = field(default_factory=time.time)
-    status_message: int | None = None
+    created: float = msgspec.field(default_factory=time.time)  # for people; the clock may jump
+    status_message: Id | None = None
     result_keys: ResultKeys | None = None  # set once the model has accepted the request
-    sent: list[str] = field(default_factory=list)  # status, photo, document, reason; see send_once
+    sent: list[str] = []  # status, photo, document, reason; see send_once
+    age: Seconds = 0.0  # since the request until this was stored
+    version: int = 2
+
+
+class PaintJob(JobRecord):
+    """A painting that somebody waits for.
+
+    Only the thread that serves the job's chat changes a job. The watcher alone sets `has_progress`
+    and `has_answer`.
+    """
 
     # Not stored
-    retry: Retry = field(default_factory=Retry)
+    retry: Retry = msgspec.field(default_factory=Retry)
     error_code: ErrorCode | None = None  # why it failed, where the bot found out by itself
-    last_look: float = field(default_factory=time.monotonic)
+    counted_from: float = msgspec.field(default_factory=monotonic)  # when it was `age` old
+    last_look: float = msgspec.field(default_factory=monotonic)
     has_progress: bool = False  # the model has written progress.json
     has_answer: bool = False  # the model's answer is in S3
     status_text: str = ""  # of the status message as it is shown
 
-    VERSION_1_NAMES = {  # noqa: RUF012 - a constant, not a field
-        "lang": "language",
-        "work": "request",
-        "style": "style_label",
-        "message": "status_message",
-        "places": "result_keys",
-    }
-
     def key(self, name: str) -> str:
         return f"{JOBS_PREFIX}{self.id}/{name}"
 
-    def to_json(self) -> dict[str, Json]:
-        return {
-            "version": 2,
-            "id": self.id,
-            "chat": self.chat,
-            "user": self.user,
-            "thread": self.thread,
-            "language": self.language,
-            "request": self.request.to_json(),
-            "style_label": self.style_label,
-            "step": self.step.value,
-            "created": self.created,
-            "status_message": self.status_message,
-            "result_keys": list(self.result_keys) if self.result_keys else None,
-            "sent": self.sent,
-        }
-
     @classmethod
-    def from_json(cls, value: Mapping[str, Json]) -> PaintJob:
-        if "version" not in value:
-            value = {cls.VERSION_1_NAMES.get(name, name): item for name, item in value.items()}
-        keys = value["result_keys"]
-        return cls(
-            id=value["id"],
-            chat=value["chat"],
-            user=value["user"],
-            thread=value["thread"],
-            language=value["language"],
-            request=PaintRequest.from_json(value["request"]),
-            style_label=value["style_label"],
-            step=Step(value["step"]),
-            created=value["created"],
-            status_message=value["status_message"],
-            result_keys=ResultKeys(*keys) if keys else None,
-            sent=value["sent"],
-        )
+    def from_record(cls, record: JobRecord) -> PaintJob:
+        return cls(**msgspec.structs.asdict(record))
+
+
+class ModelAnswer(Struct):
+    """What a model says about the picture that it has written."""
+
+    size: tuple[Annotated[int, Meta(ge=1)], Annotated[int, Meta(ge=1)]] | None = None
+    seconds: Seconds | None = None
+    notes: list[str] | None = None
+    styles: list[str] | None = None  # of a new catalog
+
+
+class Progress(Struct):
+    """How far a model is, stored at jobs/<id>/progress.json."""
+
+    steps: Seconds = 0
+    step: Seconds = 0
+    seconds_left: Seconds | None = None
+    preview: bytes | None = None  # a JPEG, in base64
 
 
 class LessonRequest(NamedTuple):
@@ -705,31 +701,35 @@ class LessonStep(str, Enum):
     STOP = "stop"
 
 
-@dataclass
-class Lesson:
-    """The training of a painter, stored at training/lessons/<id>.json until its end is told.
+class LessonRecord(Struct):
+    """What is stored of a painter's training, until its end is told: training/lessons/<id>.json."""
+
+    id: str  # of the update that asked for it
+    chat: Id
+    thread: Id | None
+    language: str
+    name: Annotated[str, Meta(pattern=rf"^{PAINTER_PATTERN}\Z")]  # of the painter
+    picture: ImageRef
+    step: LessonStep = LessonStep.SUBMIT
+    created: float = msgspec.field(default_factory=time.time)  # for people; the clock may jump
+    training_job: str = ""  # its name; "" until it is known
+    status_message: Id | None = None
+    result_keys: ResultKeys | None = None  # of the request for a new catalog
+    age: Seconds = 0.0  # since the request until this was stored
+    version: int = 1
+
+
+class Lesson(LessonRecord):
+    """The training of a painter.
 
     A chat does not own its lessons: it goes on painting beside them. Only the thread that serves
     the chat changes a lesson.
-
-    Schema, version 1: the fields down to `result_keys`, with "version".
     """
 
-    id: str  # of the update that asked for it
-    chat: int
-    thread: int | None
-    language: str
-    name: str  # of the painter
-    picture: ImageRef
-    step: LessonStep = LessonStep.SUBMIT
-    created: float = field(default_factory=time.time)
-    training_job: str = ""  # its name; "" until it is known
-    status_message: int | None = None
-    result_keys: ResultKeys | None = None  # of the request for a new catalog
-
     # Not stored
-    retry: Retry = field(default_factory=Retry)
+    retry: Retry = msgspec.field(default_factory=Retry)
     error_code: ErrorCode | None = None
+    counted_from: float = msgspec.field(default_factory=monotonic)  # when it was `age` old
     last_look: float = 0.0  # of time.monotonic()
     status_text: str = ""
 
@@ -741,97 +741,191 @@ class Lesson:
         """Return the key of one of the files of its training job."""
         return f"{TRAINING_PREFIX}{self.training_job}/{name}"
 
-    def to_json(self) -> dict[str, Json]:
-        return {
-            "version": 1,
-            "id": self.id,
-            "chat": self.chat,
-            "thread": self.thread,
-            "language": self.language,
-            "name": self.name,
-            "picture": self.picture.to_json(),
-            "step": self.step.value,
-            "created": self.created,
-            "training_job": self.training_job,
-            "status_message": self.status_message,
-            "result_keys": list(self.result_keys) if self.result_keys else None,
-        }
-
     @classmethod
-    def from_json(cls, value: Mapping[str, Json]) -> Lesson:
-        keys = value["result_keys"]
-        return cls(
-            id=value["id"],
-            chat=value["chat"],
-            thread=value["thread"],
-            language=value["language"],
-            name=value["name"],
-            picture=ImageRef.from_json(value["picture"]),
-            step=LessonStep(value["step"]),
-            created=value["created"],
-            training_job=value["training_job"],
-            status_message=value["status_message"],
-            result_keys=ResultKeys(*keys) if keys else None,
-        )
+    def from_record(cls, record: LessonRecord) -> Lesson:
+        return cls(**msgspec.structs.asdict(record))
 
 
-class CatalogError(ValueError):
-    """An object is no catalog of styles. The message says why."""
+def age_of(task: PaintJob | Lesson) -> float:
+    """Return how long ago it was asked for, in seconds, whatever the wall clock does."""
+    return task.age + time.monotonic() - task.counted_from
+
+
+def record_of(task: PaintJob | Lesson) -> dict[str, Json]:
+    """Return what is stored of a job or a lesson, with its age of now."""
+    task.age = age_of(task)
+    task.counted_from = time.monotonic()
+    kind = JobRecord if isinstance(task, PaintJob) else LessonRecord
+    return {name: getattr(task, name) for name in kind.__struct_fields__}
+
+
+class TrainingTemplate(Struct):
+    """What all training jobs have in common, at models/training.json."""
+
+    version: Annotated[int, Meta(ge=1, le=1)]
+    arguments: dict[str, Json]  # of CreateTrainingJob
+    name_prefix: str = ""
+
+
+class CatalogEntry(Struct):
+    name: Annotated[str, Meta(pattern=rf"(?a)^{STYLE_NAME_PATTERN}\Z")]
+    label: Annotated[str, Meta(max_length=64)] = ""
+
+
+class Catalog(Struct):
+    """The styles on offer, which the cyclegan model writes to models/catalog.json."""
+
+    version: Annotated[int, Meta(ge=1, le=1)]
+    styles: Annotated[list[CatalogEntry], Meta(min_length=1, max_length=CATALOG_STYLES)]
+    # The path of a picture of all styles, from the catalog's folder and below it
+    sheet: Annotated[str, Meta(pattern=r"(?a)^(?!/)(?!.*\.\.)[\w./-]*\Z")] | None = None
 
 
 @dataclass(frozen=True)
 class Styles:
-    """The styles on offer.
-
-    The cyclegan model writes them to models/catalog.json. Schema, version 1: {"version",
-    "styles": [{"name", "label", ...}], "sheet": the path of a picture, from the catalog's folder}.
-    "sheet" may be missing; other members are ignored.
-    """
+    """The styles on offer."""
 
     labels: Mapping[str, str]  # names, and how the keyboard shows them, in its order
     sheet: str = ""  # the key of a picture that shows all styles; "": there is none
     etag: str = ""  # of the catalog
 
     @classmethod
-    def from_json(cls, value: Json, etag: str) -> Styles:
-        """Return the styles of a catalog. Raises CatalogError."""
-        if not isinstance(value, dict) or value.get("version") != 1:
-            raise CatalogError("it is no JSON object with version 1")
-        entries = value.get("styles")
-        if not isinstance(entries, list) or not 1 <= len(entries) <= CATALOG_STYLES:
-            raise CatalogError(f"styles is no list of 1 to {CATALOG_STYLES}")
-        labels: dict[str, str] = {}
-        for entry in entries:
-            name, label = read_catalog_entry(entry)
-            if name in labels:
-                raise CatalogError(f"the style {name} is there twice")
-            labels[name] = label
-
-        sheet = value.get("sheet") or ""
-        if not isinstance(sheet, str) or not re.fullmatch(r"[\w./-]*", sheet, re.ASCII):
-            raise CatalogError("sheet is no path")
-        if ".." in sheet or sheet.startswith("/"):
-            raise CatalogError("sheet is outside of the catalog's folder")
-        return cls(labels, MODELS_PREFIX + sheet if sheet else "", etag)
-
-
-def read_catalog_entry(entry: Json) -> tuple[str, str]:
-    """Return the name and the label of a style in a catalog. Raises CatalogError."""
-    if not isinstance(entry, dict):
-        raise CatalogError("a style is no JSON object")
-    name = entry.get("name")
-    if not isinstance(name, str) or not re.fullmatch(STYLE_NAME_PATTERN, name, re.ASCII):
-        raise CatalogError(f"{name!r:.60} is no name of a style")
-    label = entry.get("label", "")
-    if not isinstance(label, str) or len(label) > 64:
-        raise CatalogError(f"the label of {name} is no text of at most 64 characters")
-    return name, label.strip() or name.title()
+    def from_catalog(cls, catalog: Catalog, etag: str) -> Styles:
+        """Return the styles of a catalog. Raises MisfitError where a name is there twice."""
+        labels = {}
+        for entry in catalog.styles:
+            labels[entry.name] = entry.label.strip() or entry.name.title()
+        if len(labels) < len(catalog.styles):
+            raise MisfitError("a style is there twice")
+        return cls(labels, MODELS_PREFIX + catalog.sheet if catalog.sheet else "", etag)
 
 
 OFFICIAL_STYLES = Styles(STYLES_SHOWN)
 
 
 # ---------------------------------------------------------------- Telegram
+
+
+class TelegramUser(Struct, omit_defaults=True):
+    id: Id
+    language_code: str | None = None
+
+
+class TelegramChat(Struct):
+    id: Id  # positive: a private chat
+
+
+class TelegramFile(Struct, omit_defaults=True):
+    """A document, or one size of a photo."""
+
+    file_id: FileId
+    width: Count = 0
+    height: Count = 0
+    file_size: Count = 0
+    mime_type: str | None = None
+
+
+class Attachments(Struct, omit_defaults=True, kw_only=True):
+    """The files of a message."""
+
+    photo: list[TelegramFile] = []
+    document: TelegramFile | None = None
+    animation: Json = UNSET
+
+
+class Message(Attachments, omit_defaults=True):
+    """A message that somebody wrote, or under which a button stands."""
+
+    chat: TelegramChat
+    sender: TelegramUser | None = msgspec.field(name="from", default=None)
+    message_thread_id: Id | None = None
+    is_topic_message: bool = False
+    text: str = ""
+    caption: str = ""
+    reply_to_message: Attachments | None = None
+
+
+class CallbackQuery(Struct, omit_defaults=True):
+    """A button that was pressed."""
+
+    id: str
+    sender: TelegramUser = msgspec.field(name="from")
+    message: Message | None = None
+    data: str = ""
+
+
+class UpdateId(Struct):
+    update_id: Annotated[int, Meta(ge=1, le=2**53)]
+
+
+class TelegramUpdate(UpdateId, omit_defaults=True):
+    message: Message | None = None
+    callback_query: CallbackQuery | None = None
+
+
+class StoredUpdate(TelegramUpdate, omit_defaults=True):
+    """An update that waits in S3, in a list at updates/<number>.json."""
+
+    left_out: Count = 0
+
+
+class BotUser(Struct):
+    """The result of getMe."""
+
+    username: str = ""
+
+
+class FilePath(Struct):
+    """The result of getFile."""
+
+    file_path: str
+
+
+class SentMessage(Struct):
+    """The result of a method that sends something."""
+
+    message_id: Id | None = None
+    photo: list[TelegramFile] = []
+
+
+class ResponseParameters(Struct):
+    retry_after: Annotated[float, Meta(ge=0)] = 0.0
+    migrate_to_chat_id: Id | None = None
+
+
+class Answer(Struct):
+    """What every call of the Bot API answers."""
+
+    ok: bool
+    result: Raw = Raw(b"null")
+    error_code: int = 0
+    description: str = ""
+    parameters: Raw = Raw(b"{}")
+
+
+# The results that somebody reads. A message is sent even if what Telegram says about it is odd.
+RESULTS: dict[str, Any] = {
+    "getMe": BotUser,
+    "getFile": FilePath,
+    "getUpdates": list[Raw],
+}
+SEND_RESULTS = ("sendMessage", "sendPhoto", "sendDocument")
+
+
+def read_result(method: str, result: Raw) -> Json:
+    """Return the result of a method as a type of ours; None where nobody reads it.
+
+    Raises MisfitError.
+    """
+    if method in RESULTS:
+        return decode(result, RESULTS[method])
+    if method not in SEND_RESULTS:
+        return None
+    try:
+        return decode(result, SentMessage)
+    except MisfitError as error:
+        log.warning("%s: its result is odd: %s", method, error)
+        return SentMessage()
 
 
 class TelegramError(Exception):
@@ -841,15 +935,17 @@ class TelegramError(Exception):
     """
 
     def __init__(
-        self, method: str, code: int, description: str, parameters: Mapping[str, Json] | None = None
+        self, method: str, code: int, description: str, parameters: Raw | None = None
     ) -> None:
         super().__init__(f"{method}: {code} {description}")
-        parameters = parameters or {}
         self.method = method
         self.code = code
         self.description = description
-        self.retry_after = float(parameters.get("retry_after", 0))
-        self.new_chat: int | None = parameters.get("migrate_to_chat_id")
+        known = ResponseParameters()
+        with contextlib.suppress(MisfitError):
+            known = decode(parameters or b"{}", ResponseParameters)
+        self.retry_after = min(known.retry_after, MAX_RETRY_AFTER_SECONDS)
+        self.new_chat = known.migrate_to_chat_id
 
 
 class TelegramClient:
@@ -881,17 +977,18 @@ class TelegramClient:
             body = {"data": form, "files": files}
         try:
             url = f"{self._methods}/{method}"
-            answer = self._session().post(url, timeout=(10, read_timeout), **body).json()
-            if answer["ok"]:
-                return answer["result"]
-            code = int(answer["error_code"])
-            description = str(answer["description"])
-            parameters = answer.get("parameters")
-        except (requests.RequestException, ValueError, KeyError, TypeError) as error:
-            # The error's own words may show the token.
-            reason = f"no whole answer ({type(error).__name__})"
-            raise TelegramError(method, 0, reason) from None
-        raise TelegramError(method, code, description, parameters)
+            with self._session().post(
+                url, timeout=(10, read_timeout), stream=True, **body
+            ) as response:
+                answer = decode(read_body(response, MAX_ANSWER_BYTES), Answer)
+            if answer.ok:
+                return read_result(method, answer.result)
+        except (requests.RequestException, MisfitError) as error:
+            # The words of requests' errors may show the token.
+            detail = error if isinstance(error, MisfitError) else type(error).__name__
+            raise TelegramError(method, 0, f"no whole answer ({detail})") from None
+        description = answer.description[:MAX_DESCRIPTION_LENGTH]
+        raise TelegramError(method, answer.error_code, description, answer.parameters)
 
     def try_call(self, method: str, **values: Json) -> None:
         """Call a method whose failure does not matter."""
@@ -906,6 +1003,8 @@ class TelegramClient:
         try:
             return self.call(method, chat_id=chat, message_thread_id=thread, **values)
         except TelegramError as error:
+            if error.new_chat == chat:
+                error.new_chat = None
             topic_is_gone = thread and error.code == 400 and "thread" in error.description
             if not topic_is_gone:
                 raise
@@ -913,19 +1012,26 @@ class TelegramClient:
 
     def download(self, file_id: str) -> bytes:
         """Return a file of at most MAX_FILE_BYTES. Raises TelegramError."""
-        path = self.call("getFile", file_id=file_id)["file_path"]
-        data = b""
+        path = self.call("getFile", file_id=file_id).file_path
         try:
             url = f"{self._files}/{path}"
             with self._session().get(url, timeout=(10, 30), stream=True) as response:
                 response.raise_for_status()
-                for chunk in response.iter_content(2**20):
-                    data += chunk
-                    if len(data) > MAX_FILE_BYTES:
-                        raise TelegramError("getFile", 400, "the file is too big")
+                return read_body(response, MAX_FILE_BYTES)
+        except MisfitError:
+            raise TelegramError("getFile", 400, "the file is too big") from None
         except requests.RequestException as error:
             raise TelegramError("download", 0, type(error).__name__) from None
-        return data
+
+
+def read_body(response: requests.Response, limit: int) -> bytes:
+    """Return the body of a response, of at most `limit` bytes. Raises MisfitError."""
+    data = b""
+    for chunk in response.iter_content(2**20):
+        data += chunk
+        if len(data) > limit:
+            raise MisfitError("it is too large")
+    return data
 
 
 def encode_form_value(value: Json) -> str:
@@ -955,33 +1061,57 @@ class StoredChat(NamedTuple):
     etag: str  # "" where there is no object yet
 
 
+PUT_ASIDE = Chat(was_put_aside=True)
+
+
 class Store:
     """The bot's objects in S3. Every method may raise one of S3_ERRORS."""
 
-    def __init__(self, s3: Any, bucket: str) -> None:  # noqa: ANN401 - boto3 makes its clients' classes at run time
+    def __init__(self, s3: Any, bucket: str, metrics: Metrics | None = None) -> None:  # noqa: ANN401 - boto3 makes its clients' classes at run time
         self._s3 = s3
         self.bucket = bucket
+        self._metrics = metrics or Metrics()
 
     def url(self, key: str) -> str:
         return f"s3://{self.bucket}/{key}"
 
-    def get(self, key: str) -> tuple[bytes, str]:
-        """Return an object and its ETag, or (b"", "") where there is none."""
+    def get(self, key: str, limit: int = MAX_PICTURE_BYTES) -> tuple[bytes, str]:
+        """Return at most `limit` bytes of an object, and its ETag. No object: (b"", "")."""
         try:
             found = self._s3.get_object(Bucket=self.bucket, Key=key)
         except self._s3.exceptions.NoSuchKey:
             return b"", ""
-        return found["Body"].read(), found["ETag"]
+        return found["Body"].read(limit), found["ETag"]
 
-    def get_json(self, key: str) -> tuple[dict[str, Json], str]:
-        """Return a JSON object and its ETag.
+    def read(self, key: str, kind: type[T], instead: T | None = None) -> tuple[T | None, str]:
+        """Return the value of a JSON object and its ETag, or (None, "") where there is none.
 
-        Whatever is no JSON object reads as {}, and is written anew later.
+        What does not fit is put aside, and `instead` takes its place.
         """
-        data, etag = self.get(key)
-        with contextlib.suppress(ValueError, TypeError):
-            return dict(json.loads(data)), etag
-        return {}, etag
+        data, etag = self.get(key, MAX_RECORD_BYTES)
+        if not etag:
+            return None, ""
+        try:
+            return decode(data, kind), etag
+        except MisfitError as error:
+            return instead, self.put_aside(key, etag, error, instead)
+
+    def put_aside(self, key: str, etag: str, reason: object, instead: Json = None) -> str:
+        """Move an object to quarantine/, unless it has changed.
+
+        `instead` takes its place; returns its ETag, or "".
+        """
+        aside = f"{QUARANTINE_PREFIX}{key}.{etag.strip(chr(34))}"
+        source = {"Bucket": self.bucket, "Key": key}
+        self._s3.copy_object(
+            Bucket=self.bucket, Key=aside, CopySource=source, CopySourceIfMatch=etag
+        )
+        log.warning("%s is put aside as %s: %s", key, aside, reason)
+        self._metrics.add("put_aside")
+        if instead is not None:
+            return self.replace_json(key, instead, etag)
+        self._s3.delete_object(Bucket=self.bucket, Key=key, IfMatch=etag)
+        return ""
 
     def get_if_changed(self, key: str, etag: str) -> tuple[bytes, str] | None:
         """Return an object and its ETag as get does, or None if it is still the one of `etag`."""
@@ -995,28 +1125,35 @@ class Store:
             if error.response["ResponseMetadata"]["HTTPStatusCode"] == 304:
                 return None
             raise
-        return found["Body"].read(), found["ETag"]
+        return found["Body"].read(MAX_PICTURE_BYTES), found["ETag"]
 
     def put(self, key: str, data: bytes) -> None:
         self._s3.put_object(Bucket=self.bucket, Key=key, Body=data)
 
     def put_json(self, key: str, value: Json) -> None:
-        self.put(key, json.dumps(value).encode())
+        self.put(key, msgspec.json.encode(value))
 
-    def replace_json(self, key: str, value: Json, etag: str) -> None:
-        """Replace the version with this ETag ("": create the object).
+    def replace_json(self, key: str, value: Json, etag: str) -> str:
+        """Replace the version with this ETag ("": create the object). Returns the new one's.
 
         Raises ClientError PreconditionFailed.
         """
         condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
-        body = json.dumps(value).encode()
-        self._s3.put_object(Bucket=self.bucket, Key=key, Body=body, **condition)
+        body = msgspec.json.encode(value)
+        answer = self._s3.put_object(Bucket=self.bucket, Key=key, Body=body, **condition)
+        new_etag: str = answer["ETag"]
+        return new_etag
 
-    def list_page(self, prefix: str, start_after: str = "") -> tuple[list[dict[str, Json]], str]:
-        """Return up to 1000 objects, and the key after which the next page begins, or ""."""
+    def list_page(
+        self, prefix: str, start_after: str = ""
+    ) -> tuple[list[dict[str, Json]], str, datetime]:
+        """Return up to 1000 objects, the key after which the next page begins ("": none), and when.
+
+        The time is S3's own: the clock of this machine may jump.
+        """
         page = self._s3.list_objects_v2(Bucket=self.bucket, Prefix=prefix, StartAfter=start_after)
         items = page.get("Contents", [])
-        return items, items[-1]["Key"] if page["IsTruncated"] else ""
+        return items, items[-1]["Key"] if page["IsTruncated"] else "", time_of(page)
 
     def delete(self, keys: Iterable[str]) -> None:
         objects = [{"Key": key} for key in keys]
@@ -1025,21 +1162,27 @@ class Store:
 
     def load_chat(self, number: int) -> StoredChat:
         """Return the chat's state. A group that has moved is followed to its new number."""
-        value, etag = self.get_json(chat_key(number))
-        if "moved" in value:
-            return self.load_chat(value["moved"])
-        return StoredChat(number, Chat.from_json(value), etag)
+        passed = {number}
+        chat, etag = self.read(chat_key(number), Chat, PUT_ASIDE)
+        while chat and chat.moved is not UNSET:
+            if chat.moved in passed or len(passed) > MAX_MOVES:
+                etag = self.put_aside(chat_key(number), etag, "it leads to no chat", PUT_ASIDE)
+                return StoredChat(number, PUT_ASIDE, etag)
+            number = chat.moved
+            passed.add(number)
+            chat, etag = self.read(chat_key(number), Chat, PUT_ASIDE)
+        return StoredChat(number, chat or Chat(), etag)
 
     def save_chat(self, stored: StoredChat, chat: Chat) -> None:
         """Replace the state that was read.
 
         Raises ClientError PreconditionFailed if it has changed since.
         """
-        self.replace_json(chat_key(stored.number), chat.to_json(), stored.etag)
+        self.replace_json(chat_key(stored.number), chat, stored.etag)
 
     def move_chat(self, old: int, new: int) -> None:
         """Take a group's state along to its new number."""
-        self.put_json(chat_key(new), self.load_chat(old).chat.to_json())
+        self.put_json(chat_key(new), self.load_chat(old).chat)
         self.put_json(chat_key(old), {"moved": new})
 
     def release_job(self, number: int, job_id: str | None, keep: PaintRequest | None) -> None:
@@ -1058,34 +1201,53 @@ class Store:
 
     def load_job(self, job_id: str) -> PaintJob | None:
         """Return the job, or None where its record is missing or cannot be read."""
-        value, _ = self.get_json(f"{JOBS_PREFIX}{job_id}/job.json")
-        if not value:
+        key = f"{JOBS_PREFIX}{job_id}/job.json"
+        record, etag = self.read(key, JobRecord)
+        if record is None:
             return None
-        return PaintJob.from_json(value)
+        if record.id != job_id:
+            self.put_aside(key, etag, "it is another job's")
+            return None
+        record.age += self.seconds_since_write(key)
+        return PaintJob.from_record(record)
+
+    def seconds_since_write(self, key: str) -> float:
+        """Return how long ago an object was written, by S3's own clock."""
+        answer = self._s3.head_object(Bucket=self.bucket, Key=key)
+        seconds: float = (time_of(answer) - answer["LastModified"]).total_seconds()
+        return max(0.0, seconds)
 
     def save_job(self, job: PaintJob) -> None:
-        self.put_json(job.key("job.json"), job.to_json())
+        self.put_json(job.key("job.json"), record_of(job))
 
     def load_lesson(self, lesson_id: str) -> Lesson | None:
-        value, _ = self.get_json(f"{LESSONS_PREFIX}{lesson_id}.json")
-        return Lesson.from_json(value) if value else None
+        """Return the lesson, or None where its record is missing or cannot be read."""
+        key = f"{LESSONS_PREFIX}{lesson_id}.json"
+        record, etag = self.read(key, LessonRecord)
+        if record is None:
+            return None
+        if record.id != lesson_id:
+            self.put_aside(key, etag, "it is another lesson's")
+            return None
+        record.age += self.seconds_since_write(key)
+        return Lesson.from_record(record)
 
     def save_lesson(self, lesson: Lesson) -> None:
-        self.put_json(lesson.key, lesson.to_json())
+        self.put_json(lesson.key, record_of(lesson))
 
     def delete_job_objects(self, job_id: str, *more: str) -> None:
-        items, _ = self.list_page(f"{JOBS_PREFIX}{job_id}/")
+        items, _, _ = self.list_page(f"{JOBS_PREFIX}{job_id}/")
         self.delete([*(item["Key"] for item in items), *more])
 
     def count_today(self, user: int) -> int:
         """Return how many paintings the user has had today (UTC)."""
-        value, _ = self.get_json(user_key(user))
-        return len(value.get(today(), []))
+        days, _ = self.read(user_key(user), dict[str, list[str]])
+        return len((days or {}).get(today(), []))
 
     def count_painting(self, user: int, job_id: str) -> None:
         """Count the job among the user's paintings of today, once."""
-        value, etag = self.get_json(user_key(user))
-        jobs = value.get(today(), [])
+        days, etag = self.read(user_key(user), dict[str, list[str]])
+        jobs = (days or {}).get(today(), [])
         if job_id not in jobs:
             self.replace_json(user_key(user), {today(): [*jobs, job_id]}, etag)
 
@@ -1133,8 +1295,8 @@ class StyleCatalog:
             self._catalog = OFFICIAL_STYLES
             return
         try:
-            self._catalog = Styles.from_json(json.loads(data), self._etag)
-        except (ValueError, RecursionError) as error:
+            self._catalog = Styles.from_catalog(decode(data, Catalog), self._etag)
+        except MisfitError as error:
             log.warning("%s is ignored: %s; the styles stay as they are", CATALOG_KEY, error)
 
 
@@ -1148,6 +1310,12 @@ def user_key(user: int) -> str:
 
 def today() -> str:
     return time.strftime("%Y-%m-%d", time.gmtime())
+
+
+def time_of(answer: Mapping[str, Json]) -> datetime:
+    """Return when S3 gave this answer, by its own clock."""
+    date = answer["ResponseMetadata"].get("HTTPHeaders", {}).get("date")
+    return parsedate_to_datetime(date) if date else datetime.now(timezone.utc)
 
 
 # ---------------------------------------------------------------- the models
@@ -1185,13 +1353,11 @@ class Models:
 
     def scan_answers(self) -> None:
         """Take note of the next page of answers, and delete those that no job waits for."""
-        items, self._cursor = self._store.list_page(ASYNC_PREFIX, self._cursor)
+        items, self._cursor, now = self._store.list_page(ASYNC_PREFIX, self._cursor)
         with self._lock:
             self._answers.update(item["Key"] for item in items)
-        oldest = time.time() - ANSWER_DAYS * 86400
-        self._store.delete(
-            item["Key"] for item in items if item["LastModified"].timestamp() < oldest
-        )
+        oldest = now - timedelta(days=ANSWER_DAYS)
+        self._store.delete(item["Key"] for item in items if item["LastModified"] < oldest)
 
     def has_answered(self, keys: ResultKeys | None) -> bool:
         with self._lock:
@@ -1205,13 +1371,14 @@ class Models:
         with self._lock:
             self._answers.difference_update(keys or ())
 
-    def read_output(self, keys: ResultKeys) -> dict[str, Json]:
-        """Return the model's answer: size, seconds and notes of the picture."""
-        return self._store.get_json(keys.output)[0]
+    def read_output(self, keys: ResultKeys) -> ModelAnswer:
+        """Return what the model says about its picture."""
+        answer, _ = self._store.read(keys.output, ModelAnswer)
+        return answer or ModelAnswer()
 
     def read_failure(self, keys: ResultKeys) -> Failure:
         """Return why the model failed. SageMaker may have quoted the model's JSON, once or more."""
-        data, _ = self._store.get(keys.failure)
+        data, _ = self._store.get(keys.failure, MAX_RECORD_BYTES)
         return parse_failure(data.decode(errors="replace"))
 
 
@@ -1231,15 +1398,18 @@ class Trainer:
         """boto3's client takes 17 MB, which a bot that trains no painters can do without."""
         return self._connect()
 
-    def read_template(self) -> dict[str, Json] | None:
+    def read_template(self) -> TrainingTemplate | None:
         """Return the template, or None where no painter can be trained. Raises S3_ERRORS."""
-        template, _ = self._store.get_json(TRAINING_TEMPLATE_KEY)
-        is_whole = isinstance(template.get("arguments"), dict)
-        if template.get("version") != 1 or not is_whole:
+        data, etag = self._store.get(TRAINING_TEMPLATE_KEY, MAX_RECORD_BYTES)
+        if not etag:
             return None
-        return template
+        try:
+            return decode(data, TrainingTemplate)
+        except MisfitError as error:
+            log.warning("%s is ignored: %s", TRAINING_TEMPLATE_KEY, error)
+        return None
 
-    def create(self, lesson: Lesson, template: Mapping[str, Json]) -> None:
+    def create(self, lesson: Lesson, template: TrainingTemplate) -> None:
         """Start the lesson's training job, unless it has been started. Raises S3_ERRORS."""
         url = self._store.url(lesson.training_key(""))
         channel = {
@@ -1253,7 +1423,7 @@ class Trainer:
             },
         }
         arguments = {
-            **template["arguments"],
+            **template.arguments,
             "TrainingJobName": lesson.training_job,
             "HyperParameters": {
                 "name": lesson.name,
@@ -1377,48 +1547,78 @@ class Decision:
     stop_lesson: str = ""  # the id of a lesson to stop
 
 
-def chat_of(raw: Mapping[str, Json]) -> int:
+def chat_of(raw: TelegramUpdate) -> int:
     """Return the number of the chat that an update belongs to, or 0."""
-    source = raw.get("callback_query") or raw
-    try:
-        return int(source["message"]["chat"]["id"])
-    except (KeyError, TypeError, ValueError):
-        return 0
+    message = raw.callback_query.message if raw.callback_query else raw.message
+    return message.chat.id if message else 0
 
 
-def read_update(raw: Mapping[str, Json], bot_name: str) -> Incoming | None:
+def sender_of(raw: TelegramUpdate) -> tuple[int, int]:
+    """Return the numbers of the chat and of the user; 0 for one that there is not."""
+    source = raw.callback_query or raw.message
+    sender = source.sender if source else None
+    return chat_of(raw), sender.id if sender else 0
+
+
+def without_words(raw: TelegramUpdate, styles: Styles) -> TelegramUpdate:
+    """Return an update to be stored: the text is a command or a painter, or else no longer there.
+
+    To handle it is the same.
+    """
+    message = raw.message
+    if message is None:
+        return raw
+    words = message.text.strip()
+    labels = {label.lower() for label in styles.labels.values()}
+    if words.lower() not in labels:
+        words = first_words(words) or ("..." if words else "")
+    message = replace(message, text=words, caption=first_words(message.caption.strip()))
+    return replace(raw, message=message)
+
+
+def first_words(text: str) -> str:
+    """Return a command and its argument, or "" for other text."""
+    return " ".join(text.split()[:2]) if text.startswith("/") else ""
+
+
+def is_cancel(incoming: Incoming | None) -> bool:
+    event = incoming.event if incoming else None
+    return event == Command("cancel") or (isinstance(event, Button) and event.verb == "cancel")
+
+
+def read_update(raw: TelegramUpdate, bot_name: str) -> Incoming | None:
     """Return what an update says, or None if it is not meant for this bot."""
-    query = raw.get("callback_query")
-    source = query or raw.get("message") or {}
-    message = query.get("message") if query else source
-    sender = source.get("from")
-    if not message or "chat" not in message or not sender:
+    query = raw.callback_query
+    message = query.message if query else raw.message
+    if message is None:
+        return None
+    sender = query.sender if query else message.sender
+    if sender is None:
         return None
 
     event: Event | None
     if query:
-        verb, _, argument = query.get("data", "").partition(":")
+        verb, _, argument = query.data.partition(":")
         event = Button(verb, argument)
     else:
         event = read_message(message, bot_name)
     if event is None:
         return None
 
-    is_private = message["chat"]["id"] > 0
-    has_topic = is_private or message.get("is_topic_message")
-    is_russian = str(sender.get("language_code")).lower().startswith("ru")
+    has_topic = message.chat.id > 0 or message.is_topic_message
+    is_russian = (sender.language_code or "").lower().startswith("ru")
     return Incoming(
-        user=sender["id"],
-        thread=message.get("message_thread_id") if has_topic else None,
+        user=sender.id,
+        thread=message.message_thread_id if has_topic else None,
         language="ru" if is_russian else "en",
         event=event,
     )
 
 
-def read_message(message: Mapping[str, Json], bot_name: str) -> Event | None:
+def read_message(message: Message, bot_name: str) -> Event | None:
     """Return what a message says, or None for another bot's command."""
-    words = message.get("text", "").strip()
-    caption = message.get("caption", "").strip()
+    words = message.text.strip()
+    caption = message.caption.strip()
     if not words and not caption.startswith("/teach"):
         return read_file(message)
     if words and not words.startswith("/"):
@@ -1432,26 +1632,24 @@ def read_message(message: Mapping[str, Json], bot_name: str) -> Event | None:
     return Command(name)
 
 
-def find_picture(message: Mapping[str, Json]) -> ImageRef | Rejected | None:
+def find_picture(message: Message) -> ImageRef | Rejected | None:
     """Return the picture of a command: its message's own, or that of the message it replies to."""
-    for source in (message, message.get("reply_to_message") or {}):
-        if "photo" in source or "document" in source:
+    for source in (message, message.reply_to_message):
+        if source and (source.photo or source.document):
             return read_file(source)
     return None
 
 
-def read_file(message: Mapping[str, Json]) -> ImageRef | Rejected:
+def read_file(message: Attachments) -> ImageRef | Rejected:
     """Return the picture in a message, or why there is none."""
-    photo_sizes = message.get("photo")
-    file = photo_sizes[-1] if photo_sizes else message.get("document")
-    if not file or "animation" in message:  # an animation comes with a document too
+    file = message.photo[-1] if message.photo else message.document
+    if file is None or message.animation is not UNSET:  # it comes with a document too
         return Rejected("not_a_picture")
-    if not photo_sizes and not str(file.get("mime_type")).startswith("image/"):
+    if not message.photo and not (file.mime_type or "").startswith("image/"):
         return Rejected("not_an_image")
-    pixels = file.get("width", 0) * file.get("height", 0)
-    if file.get("file_size", 0) > MAX_FILE_BYTES or pixels > MAX_PIXELS:
+    if file.file_size > MAX_FILE_BYTES or file.width * file.height > MAX_PIXELS:
         return Rejected(ErrorCode.IMAGE_TOO_LARGE.value)
-    return ImageRef(file["file_id"], is_document=not photo_sizes)
+    return ImageRef(file.file_id, is_document=not message.photo)
 
 
 def transition(chat: Chat, incoming: Incoming, config: Config, styles: Styles) -> Decision:
@@ -1635,14 +1833,14 @@ def fits_photo(size: tuple[int, int], byte_count: int) -> bool:
     )
 
 
-def progress_line(language: str, progress: Mapping[str, Json]) -> str:
+def progress_line(language: str, progress: Progress) -> str:
     """Return a bar of ten blocks, the share done, and the time left where the model tells it."""
-    done = min(1.0, progress.get("step", 0) / progress["steps"])
+    done = min(1.0, progress.step / progress.steps)
     bar = "▓" * int(10 * done)
     line = f"{bar:░<10} {done:.0%}"
-    seconds = progress.get("seconds_left")
-    if seconds is None:
+    if progress.seconds_left is None:
         return line
+    seconds = progress.seconds_left
     if seconds < 100:
         return f"{line}, {translate(language, 'seconds_left', seconds=round(seconds))}"
     return f"{line}, {translate(language, 'minutes_left', minutes=round(seconds / 60))}"
@@ -1654,7 +1852,7 @@ def progress_line(language: str, progress: Mapping[str, Json]) -> str:
 class Metrics:
     """What the bot has done since its start."""
 
-    NAMES = ("updates", "done", "failed", "cancelled", "errors")
+    NAMES = ("updates", "done", "failed", "cancelled", "errors", "put_aside", "left_out")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -1821,10 +2019,9 @@ class SheetSender:
         if not etag:
             return False
         message = self._try_photo(chat, thread, files={"photo": ("styles.jpg", data)}, **values)
-        sizes = message.get("photo") if message else None
-        if sizes:
+        if message and message.photo:
             with self._lock:
-                self._uploaded = UploadedSheet(key, etag, sizes[-1]["file_id"])
+                self._uploaded = UploadedSheet(key, etag, message.photo[-1].file_id)
         return message is not None
 
     def _try_photo(self, chat: int, thread: int | None, **values: Json) -> Json:
@@ -1864,9 +2061,9 @@ class UpdateHandler:
         if update.error_code:
             self.say_sorry(update)
             return
-        query = update.raw.get("callback_query")
+        query = update.raw.callback_query
         if query:
-            self.telegram.try_call("answerCallbackQuery", callback_query_id=query["id"])
+            self.telegram.try_call("answerCallbackQuery", callback_query_id=query.id)
         incoming = read_update(update.raw, self.bot_name)
         if incoming is None:
             return
@@ -1877,7 +2074,7 @@ class UpdateHandler:
         if update.id not in chat.seen:
             chat = self.change_chat(update, incoming, stored)
         if chat.reply and chat.seen[-1] == update.id:
-            self.answer(stored.number, chat.reply, incoming, health)
+            self.answer(stored.number, chat, incoming, health)
 
     def say_sorry(self, update: Update) -> None:
         """Tell the user that the update failed for good."""
@@ -1887,7 +2084,10 @@ class UpdateHandler:
     def change_chat(self, update: Update, incoming: Incoming, stored: StoredChat) -> Chat:
         """Store what the update changes, and return the chat's new state."""
         before = stored.chat
-        decision = transition(before, incoming, self.config, self.catalog.styles())
+        has_lost_job = before.job_id is not None and self.runner.find(before.job_id) is None
+        if has_lost_job:  # its record was put aside: it is stored before its chat owns it
+            before = replace(before, job_id=None)
+        decision = self.decide(update, before, incoming)
         if decision.request and self.limit_is_reached(incoming.user):
             decision = Decision(before, ("daily_limit",))
         if decision.lesson:
@@ -1897,16 +2097,32 @@ class UpdateHandler:
         after = decision.chat
         if decision.request:
             job = self.create_job(update, incoming, decision.request)
-            after = replace(after, job_id=job.id)
+            after = replace(after, job_id=job.id, was_put_aside=False)
         if decision.lesson:
             self.lessons.create(update, incoming, decision.lesson)
         if decision.stop_lesson:
             self.lessons.stop(decision.stop_lesson, update.chat)
-        after = after.with_answer(update.id, decision.reply)
+        reply = decision.reply
+        if has_lost_job and reply:
+            reply = ("failed", *reply)
+        elif before.was_put_aside and not before.seen and reply:
+            reply = ("update_failed", *reply)
+        after = after.with_answer(update.id, reply, update.left_out)
         self.store.save_chat(stored, after)
         if before.job_id and before.job_id != after.job_id:
             self.metrics.add("cancelled")
         return after
+
+    def decide(self, update: Update, chat: Chat, incoming: Incoming) -> Decision:
+        """Return what the update does. One that stands for others left out only gets an answer."""
+        decision = transition(chat, incoming, self.config, self.catalog.styles())
+        if update.has_replaced and "nothing_to_cancel" in decision.reply:
+            decision = ask(decision.chat, "cancelled")
+        if not update.left_out or decision.reply == ("private",):
+            return decision
+        if update.is_rest:
+            decision = ask(chat)
+        return Decision(decision.chat, ("left_out", *decision.reply))
 
     def limit_is_reached(self, user: int) -> bool:
         limit = self.config.daily_limit
@@ -1932,20 +2148,21 @@ class UpdateHandler:
         return job
 
     def answer(
-        self, chat: int, reply: Iterable[str], incoming: Incoming, health: Callable[[], str]
+        self, number: int, chat: Chat, incoming: Incoming, health: Callable[[], str]
     ) -> None:
         words = translate(
             incoming.language,
-            *reply,
+            *chat.reply,
             support=self.config.support,
             limit=self.config.daily_limit,
             user=incoming.user,
-            health=health() if "stats" in reply else "",
+            count=chat.left_out,
+            health=health() if "stats" in chat.reply else "",
         )
-        if "ask_style" in reply:
-            self.ask_style(chat, incoming.thread, words)
+        if "ask_style" in chat.reply:
+            self.ask_style(number, incoming.thread, words)
         else:
-            self.messenger.send(chat, incoming.thread, "sendMessage", text=words)
+            self.messenger.send(number, incoming.thread, "sendMessage", text=words)
 
     def ask_style(self, chat: int, thread: int | None, words: str) -> None:
         """Ask with a button for each style, below a picture of them all where there is one."""
@@ -2009,17 +2226,25 @@ class JobRunner:
 
     def scan_jobs(self) -> None:
         """Take up the next page of jobs/: an earlier process may have left jobs or their files."""
-        items, self._cursor = self.store.list_page(JOBS_PREFIX, self._cursor)
+        items, self._cursor, _ = self.store.list_page(JOBS_PREFIX, self._cursor)
         names_of_jobs: dict[str, set[str]] = {}
         for item in items:
-            _, job_id, name = item["Key"].split("/", 2)
-            names_of_jobs.setdefault(job_id, set()).add(name)
+            job_id, _, name = item["Key"].removeprefix(JOBS_PREFIX).partition("/")
+            if name:  # a folder that somebody made has none
+                names_of_jobs.setdefault(job_id, set()).add(name)
         for job_id, names in names_of_jobs.items():
-            job = self.find(job_id)
-            if job is None:
-                self.store.delete_job_objects(job_id)
-            elif "progress.json" in names:
-                job.has_progress = True
+            try:
+                self.take_up(job_id, names)
+            except S3_ERRORS as error:  # the others go on
+                log_and_back_off(self.metrics, f"job {job_id}", error, 1)
+
+    def take_up(self, job_id: str, names: set[str]) -> None:
+        """Take up a job, of which there are objects with these names."""
+        job = self.find(job_id)
+        if job is None:
+            self.store.delete_job_objects(job_id)
+        elif "progress.json" in names:
+            job.has_progress = True
 
     def mark_answered(self) -> None:
         """Mark the jobs whose answers have been listed: they take a step at once."""
@@ -2046,7 +2271,7 @@ class JobRunner:
     # What is due
 
     def has_ended(self, job: PaintJob) -> bool:
-        is_late = time.time() > job.created + DEADLINE_SECONDS
+        is_late = age_of(job) > DEADLINE_SECONDS
         return is_late or self.models.has_answered(job.result_keys)
 
     def is_due(self, job: PaintJob, now: float, pace: float) -> bool:
@@ -2069,6 +2294,8 @@ class JobRunner:
         stored = self.store.load_chat(job.chat)
         job.chat = stored.number
         if stored.chat.job_id != job.id:
+            if stored.chat.was_put_aside:
+                self.apologize(job, stored)
             return self.clean_up(job)
         if job.chat != served_chat:  # the group has moved: another thread may serve its new number
             return None
@@ -2115,21 +2342,22 @@ class JobRunner:
     def update_status(self, job: PaintJob) -> None:
         """Show in the status message how far the model is."""
         job.last_look = time.monotonic()
-        progress: dict[str, Json] = {}
+        progress = Progress()
         if job.has_progress:
-            progress, _ = self.store.get_json(job.key("progress.json"))
+            stored, _ = self.store.read(job.key("progress.json"), Progress)
+            progress = stored or progress
 
         words = translate(job.language, "accepted", style=job.style_label)
-        if progress.get("steps"):
+        if progress.steps:
             words += "\n" + progress_line(job.language, progress)
-        elif time.time() > job.created + WAKING_SECONDS:
+        elif age_of(job) > WAKING_SECONDS:
             words += "\n" + translate(job.language, "waking")
 
         self.telegram.call(
             "sendChatAction", chat_id=job.chat, message_thread_id=job.thread, action="typing"
         )
         if job.status_message and words != job.status_text:
-            preview = base64.b64decode(progress.get("preview") or "")
+            preview = progress.preview or b""
             buttons = job_buttons(job, [["cancel"]])
             self.messenger.show_status(job.chat, job.status_message, words, preview, buttons)
         job.status_text = words
@@ -2149,6 +2377,14 @@ class JobRunner:
         is_lost = job.error_code in (ErrorCode.EXPIRED, ErrorCode.IMAGE_TOO_LARGE)
         self.store.release_job(job.chat, job.id, keep=None if is_lost else job.request)
 
+    def apologize(self, job: PaintJob, stored: StoredChat) -> None:
+        """Tell that a job ends because its chat's record was put aside. It can be tried again."""
+        if not {"photo", "document", "reason"}.isdisjoint(job.sent):
+            return
+        if not stored.chat.find_request(job.id):
+            self.store.save_chat(stored, stored.chat.with_history(job.id, job.request))
+        self.send_reason(job, Failure(ErrorCode.INTERNAL))
+
     def find_failure(self, job: PaintJob) -> Failure | None:
         """Return why there is no picture, or None if the model has written one."""
         if job.error_code:
@@ -2163,9 +2399,9 @@ class JobRunner:
 
     def send_reason(self, job: PaintJob, failure: Failure) -> None:
         support = self.config.support
-        reason = failure.message
-        if not reason or job.language != "en":
-            reason = translate(job.language, failure.code.value, support=support)
+        reason = translate(job.language, failure.code.value, support=support)
+        if failure.message and failure.code in TELLING_CODES and job.language == "en":
+            reason = failure.message
         before = translate(job.language, "failed")
         after = translate(job.language, "after_failure")
         self.send_once(
@@ -2188,7 +2424,7 @@ class JobRunner:
         file = (request.result, picture)
         caption = self.caption(job, answer)
         buttons = job_buttons(job, result_buttons(request))
-        width, height = answer.get("size") or (1, 1)
+        width, height = answer.size or (1, 1)
         is_shown = False
         if not request.wants_file and fits_photo((width, height), len(picture)):
             is_shown = self.send_picture(job, "photo", file, caption, buttons)
@@ -2198,12 +2434,11 @@ class JobRunner:
             is_shown = self.send_picture(job, "document", file, caption, buttons)
         return None if is_shown else Failure(ErrorCode.INTERNAL)
 
-    def caption(self, job: PaintJob, answer: Mapping[str, Json]) -> str:
+    def caption(self, job: PaintJob, answer: ModelAnswer) -> str:
         """Return the style, the seconds and the model's notes."""
-        seconds = round(float(answer.get("seconds") or time.time() - job.created))
+        seconds = round(answer.seconds or age_of(job))
         caption = translate(job.language, "caption", style=job.style_label, seconds=seconds)
-        notes = [str(note) for note in answer.get("notes") or ()]
-        return "\n".join([caption, *notes])[:CAPTION_MAX_LENGTH]
+        return "\n".join([caption, *(answer.notes or [])])[:CAPTION_MAX_LENGTH]
 
     def clean_up(self, job: PaintJob) -> None:
         """Remove all of a job that its chat does not own.
@@ -2234,7 +2469,7 @@ class JobRunner:
                 return False
             raise
         if part == "status":
-            job.status_message = message.get("message_id")
+            job.status_message = message.message_id
         return self.record_sent(job, part)
 
     def send_picture(
@@ -2329,7 +2564,7 @@ class Lessons:
 
     def scan(self) -> None:
         """Take up the lessons that an earlier process has left."""
-        items, _ = self.store.list_page(LESSONS_PREFIX)
+        items, _, _ = self.store.list_page(LESSONS_PREFIX)
         for item in items:
             lesson_id = item["Key"].removeprefix(LESSONS_PREFIX).removesuffix(".json")
             with self._lock:
@@ -2395,7 +2630,7 @@ class Lessons:
             )
         if lesson.step is LessonStep.STOP:
             return self.stop_training(lesson)
-        if time.time() > lesson.created + LESSON_DEADLINE_SECONDS:
+        if age_of(lesson) > LESSON_DEADLINE_SECONDS:
             return self.fail(lesson, translate(lesson.language, ErrorCode.DEADLINE.value))
         if lesson.step is LessonStep.SUBMIT:
             return self.submit(lesson)
@@ -2409,8 +2644,7 @@ class Lessons:
         if template is None:
             return self.fail(lesson, translate(lesson.language, "no_training"))
         if not lesson.training_job:
-            prefix = str(template.get("name_prefix", ""))
-            lesson.training_job = training_job_name(prefix, lesson.name, lesson.id)
+            lesson.training_job = training_job_name(template.name_prefix, lesson.name, lesson.id)
             self.store.save_lesson(lesson)
         if not lesson.status_message:
             message = self.messenger.send(
@@ -2420,7 +2654,7 @@ class Lessons:
                 text=self.status(lesson, "lesson_waits"),
                 reply_markup=lesson_buttons(lesson),
             )
-            lesson.status_message = message.get("message_id")
+            lesson.status_message = message.message_id
             self.store.save_lesson(lesson)
 
         picture = self.telegram.download(lesson.picture.file_id)
@@ -2438,7 +2672,7 @@ class Lessons:
         """Show how far the training is; at its end ask the model for a new catalog."""
         job = self.trainer.describe(lesson.training_job)
         if job is None:
-            if time.time() < lesson.created + LESSON_START_SECONDS:
+            if age_of(lesson) < LESSON_START_SECONDS:
                 return
             return self.fail(lesson, translate(lesson.language, "lesson_lost"))
         status = job["TrainingJobStatus"]
@@ -2452,11 +2686,14 @@ class Lessons:
         self.show_progress(lesson)
 
     def show_progress(self, lesson: Lesson) -> None:
-        progress, _ = self.store.get_json(lesson.training_key("progress.json"))
+        data, _ = self.store.get(lesson.training_key("progress.json"), MAX_RECORD_BYTES)
+        progress = Progress()
+        with contextlib.suppress(MisfitError):
+            progress = decode(data, Progress)
         words = self.status(lesson, "lesson_waits")
-        if progress.get("steps"):
+        if progress.steps:
             words = f"{self.status(lesson)}\n{progress_line(lesson.language, progress)}"
-        self.show(lesson, words, base64.b64decode(progress.get("preview") or ""))
+        self.show(lesson, words, progress.preview or b"")
 
     def status(self, lesson: Lesson, *more: str) -> str:
         """Return the words of the status message."""
@@ -2489,7 +2726,7 @@ class Lessons:
         if not self.models.has_output(keys):
             failure = self.models.read_failure(keys)
             return self.fail(lesson, translate(lesson.language, failure.code.value, support=""))
-        if lesson.name not in self.models.read_output(keys).get("styles", ()):
+        if lesson.name not in (self.models.read_output(keys).styles or []):
             return self.fail(lesson, translate(lesson.language, "lesson_unusable"))
         self.catalog.look_again()
         self.end(lesson, translate(lesson.language, "lesson_done", name=lesson.name))
@@ -2534,6 +2771,11 @@ class Dispatcher:
 
     Of each chat one thing is done at a time, and its updates in order: an update that waits to be
     tried again holds up the later ones of its chat. A job that waits holds up nothing.
+
+    Telegram hands out a hundred updates until they are confirmed, those of all chats together. So
+    that nobody's messages hold up those of others, a full batch is stored, and confirmed before it
+    is handled; and of a user who sends many at once the bot handles the first ones, and answers
+    the rest in one sentence. A /cancel takes the place of all that its sender has waiting.
     """
 
     def __init__(
@@ -2553,8 +2795,11 @@ class Dispatcher:
         self.metrics = metrics
         self._pool = ThreadPoolExecutor(WORKER_THREADS)
         self._stopping = threading.Event()
+        self._has_polled = False  # Telegram has taken the token in this process
         self._lock = threading.Condition()  # notified when an update has been handled
         self._inbox: dict[int, Update | None] = {}  # not confirmed; None: handled; guarded by _lock
+        self._backlog: dict[int, Update] = {}  # confirmed, stored, not handled; guarded by _lock
+        self._stored: set[str] = set()  # keys of what is stored of the two; guarded by _lock
         self._serving: set[int] = set()  # chats for which a thread works; guarded by _lock
 
     def dispatch(self) -> None:
@@ -2563,14 +2808,14 @@ class Dispatcher:
             return
         with self._lock:
             taken = set(self._serving)
-            for update in self._inbox.values():
-                if update is None:
-                    continue
+            for update in self.waiting():
                 is_due = time.monotonic() >= update.retry.not_before
                 if is_due and update.chat not in taken:
+                    update.is_served = True
                     self._serving.add(update.chat)
                     self._pool.submit(self.take_update, update)
-                taken.add(update.chat)
+                if is_due or not update.is_rest:  # else it waits for the end of a flood
+                    taken.add(update.chat)
 
             # The more jobs are pending, the less often each one is looked at.
             jobs = self.runner.pending()
@@ -2594,9 +2839,11 @@ class Dispatcher:
         except Exception as error:
             self.plan_retry(update.retry, f"update {update.id}", error)
             update.error_code = classify_error(error, update.retry.attempts)
+            with self._lock:
+                update.is_served = False
         else:
             with self._lock:
-                self._inbox[update.id] = None
+                self.mark_handled(update)
                 self._lock.notify_all()
         self.done_with(update.chat)
 
@@ -2640,53 +2887,147 @@ class Dispatcher:
         Runs in its own thread.
         """
         for second in count():
-            try:
-                is_time = second < 120 or second % 600 == 0
-                if is_time:
-                    self.lessons.scan()
-                if is_time or self.runner.pending() or self.lessons.pending():
-                    self.models.scan_answers()
-                    self.runner.scan_jobs()
-                    self.runner.mark_answered()
-            except Exception as error:  # the watcher must not die
-                log_and_back_off(self.metrics, "watcher", error, 1)
-            self.dispatch()
+            self.look(second)
             if second % 60 == 0:
                 log.info(self.health())
             time.sleep(1)
 
+    def look(self, second: int) -> None:
+        """Look into S3, and hand out what can go on."""
+        try:
+            is_time = second < 120 or second % 600 == 0
+            if is_time:
+                self.lessons.scan()
+            if is_time or self.runner.pending() or self.lessons.pending():
+                self.models.scan_answers()
+                self.runner.scan_jobs()
+                self.runner.mark_answered()
+            self.delete_handled()
+        except Exception as error:  # the watcher must not die
+            log_and_back_off(self.metrics, "watcher", error, 1)
+        self.dispatch()
+
     def health(self) -> str:
         """Return figures: what was done, what is pending, how long the oldest update waits."""
         with self._lock:
-            received = [update.received for update in self._inbox.values() if update]
-        lag = time.time() - min(received, default=time.time())
+            received = [update.received for update in self.waiting()]
+        lag = time.monotonic() - min(received, default=time.monotonic())
         jobs = len(self.runner.pending())
         return f"{self.metrics} jobs={jobs} waiting={len(received)} lag={lag:.1f}s"
 
+    def waiting(self) -> list[Update]:
+        """Return the updates that are not handled, in order. The caller holds _lock."""
+        return [*self._backlog.values(), *filter(None, self._inbox.values())]
+
+    def mark_handled(self, update: Update) -> None:
+        """Forget an update. The caller holds _lock."""
+        self._backlog.pop(update.id, None)
+        if update.id in self._inbox:
+            self._inbox[update.id] = None
+
     def confirmed_offset(self) -> int | None:
-        """Return the offset that confirms all updates below the first unhandled one, or None."""
+        """Return the offset that confirms all updates below the first one that needs Telegram.
+
+        None: there is nothing to confirm.
+        """
         with self._lock:
-            unhandled = [number for number, update in self._inbox.items() if update]
-            first = min(unhandled, default=max(self._inbox, default=-1) + 1)
-            self._inbox = {number: u for number, u in self._inbox.items() if number >= first}
+            needed = [number for number, u in self._inbox.items() if u and not u.key]
+            first = min(needed, default=max(self._inbox, default=-1) + 1)
+            confirmed = {number: u for number, u in self._inbox.items() if number < first}
+            for number, update in confirmed.items():
+                del self._inbox[number]
+                if update:
+                    self._backlog[number] = update
         return first or None
 
     def has_unhandled(self) -> bool:
-        """Whether an update is not handled yet.
+        """Whether an update can soon be confirmed.
 
         The caller holds _lock, or can bear a late answer.
         """
-        return any(self._inbox.values())
+        return any(update and not update.key for update in self._inbox.values())
+
+    # What waits in S3
+
+    def store_waiting(self) -> bool:
+        """Store all updates that are not handled, so that they can be confirmed.
+
+        False where that is not possible.
+        """
+        styles = self.handler.catalog.styles()
+        with self._lock:
+            updates = [u for u in self._inbox.values() if u and not u.key]
+            if not updates:
+                return True
+            if len(self._backlog) > BACKLOG_LENGTH:
+                return False
+            stored = []
+            for update in updates:
+                raw = without_words(update.raw, styles)
+                stored.append(
+                    StoredUpdate(update.id, raw.message, raw.callback_query, update.left_out)
+                )
+        key = f"{UPDATES_PREFIX}{updates[0].id}.json"
+        try:
+            self.handler.store.put_json(key, stored)
+        except S3_ERRORS as error:
+            log_and_back_off(self.metrics, key, error, 1)
+            return False
+        with self._lock:
+            self._stored.add(key)
+            for update in updates:
+                update.key = key
+        return True
+
+    def load_stored(self) -> bool:
+        """Take up what an earlier process has confirmed and not handled.
+
+        False where S3 fails: try again, before any later update is handled.
+        """
+        try:
+            items, _, _ = self.handler.store.list_page(UPDATES_PREFIX)
+            for item in items:
+                self.load_updates(item["Key"])
+        except S3_ERRORS as error:
+            time.sleep(log_and_back_off(self.metrics, UPDATES_PREFIX, error, 3))
+            return False
+        with self._lock:
+            self._backlog = dict(sorted(self._backlog.items()))
+        return True
+
+    def load_updates(self, key: str) -> None:
+        stored, _ = self.handler.store.read(key, list[StoredUpdate])
+        with self._lock:
+            self._stored.add(key)
+            for raw in stored or []:
+                number = raw.update_id
+                update = Update(number, chat_of(raw), raw, raw.left_out, key=key)
+                incoming = read_update(raw, self.handler.bot_name)
+                update.is_rest = update.left_out > 0 and not is_cancel(incoming)
+                self._backlog[number] = update
+
+    def delete_handled(self) -> None:
+        """Delete the objects at updates/ of which all is handled."""
+        with self._lock:
+            handled = self._stored.difference(update.key for update in self.waiting())
+        if handled:
+            self.handler.store.delete(handled)
+            with self._lock:
+                self._stored -= handled
 
     def call_until_answered(self, method: str, **values: Json) -> Json:
-        """Call Telegram until it answers. Raises ValueError where it refuses the token."""
+        """Call Telegram until it answers. Raises ValueError where it refuses the token.
+
+        Of a token that has worked it must say so several times: a proxy may say it once.
+        """
         attempts = 0
         while True:
             try:
                 return self.telegram.call(method, **values)
             except TelegramError as error:
                 attempts += 1
-                if error.code in (401, 404):
+                is_refused = error.code in (401, 404)
+                if is_refused and (not self._has_polled or attempts >= REFUSALS):
                     advice = SETTINGS["TELEGRAM_TOKEN"].advice
                     raise ValueError(f"TELEGRAM_TOKEN is refused: set it to {advice}") from None
                 if error.code == 409 and "webhook" in error.description:
@@ -2695,7 +3036,7 @@ class Dispatcher:
 
     def introduce(self) -> None:
         """Learn the bot's name, and tell Telegram the commands in both languages."""
-        self.handler.bot_name = self.call_until_answered("getMe").get("username", "")
+        self.handler.bot_name = self.call_until_answered("getMe").username
         self.telegram.try_call("deleteWebhook")
         for language, code in (("en", None), ("ru", "ru")):
             commands = [
@@ -2707,29 +3048,95 @@ class Dispatcher:
     def run(self) -> None:
         """Take updates in, for ever. Telegram repeats those that are not confirmed."""
         self.introduce()
+        while not self.load_stored():
+            continue
         threading.Thread(target=self.watch, name="watcher", daemon=True).start()
         while True:
-            offset = self.confirmed_offset()
-            updates = self.call_until_answered(
-                "getUpdates",
-                read_timeout=60,
-                timeout=0 if self.has_unhandled() else 50,
-                allowed_updates=["message", "callback_query"],
-                offset=offset,
-            )
-            self.take_in(updates)
-            self.dispatch()
-            # A short wait lets the next call confirm what is handled by then.
-            with self._lock:
-                self._lock.wait_for(lambda: not self.has_unhandled(), 0.3)
+            self.poll()
 
-    def take_in(self, updates: Iterable[Mapping[str, Json]]) -> None:
+    def poll(self) -> None:
+        """Confirm what is handled or stored, and take in what comes then."""
+        offset = self.confirmed_offset()
+        updates = self.call_until_answered(
+            "getUpdates",
+            read_timeout=60,
+            timeout=0 if self.has_unhandled() else 50,
+            limit=BATCH_LENGTH,
+            allowed_updates=["message", "callback_query"],
+            offset=offset,
+        )
+        self._has_polled = True
+        self.take_in(updates)
+        self.dispatch()
+        if len(updates) >= BATCH_LENGTH and self.store_waiting():
+            return  # there are more
+        if updates and not self._inbox:  # none has a number, so they come again and again
+            time.sleep(1)
+        # A short wait lets the next call confirm what is handled by then.
+        with self._lock:
+            self._lock.wait_for(lambda: not self.has_unhandled(), 0.3)
+
+    def take_in(self, updates: Iterable[Raw]) -> None:
+        """Put new updates into the inbox. What does not fit is left out, and so confirmed."""
         with self._lock:
             for raw in updates:
-                number = raw["update_id"]
-                if number not in self._inbox:
-                    self._inbox[number] = Update(number, chat_of(raw), raw)
-                    self.metrics.add("updates")
+                update = self.read_or_leave_out(raw)
+                if update is None or update.update_id in self._inbox:
+                    continue
+                number = update.update_id
+                self._inbox[number] = None
+                if number in self._backlog:  # a process was killed before it confirmed it
+                    continue
+                self.metrics.add("updates")
+                self.take_turn(Update(number, chat_of(update), update))
+
+    def take_turn(self, update: Update) -> None:
+        """Put an update into the inbox, in place of others if its sender has too many waiting.
+
+        The caller holds _lock.
+        """
+        self._inbox[update.id] = update
+        sender = sender_of(update.raw)
+        earlier = [u for u in self.waiting() if sender_of(u.raw) == sender and u is not update]
+        floods = [u for u in earlier if u.is_rest and not u.is_served]
+        is_too_much = bool(floods) or len(earlier) >= MESSAGES_AT_ONCE
+        incoming = read_update(update.raw, self.handler.bot_name)
+        replaced: list[Update] = []
+        if is_cancel(incoming):
+            # A button may be that of an older job, and then cancels nothing.
+            if is_too_much or (incoming and isinstance(incoming.event, Command)):
+                replaced = [u for u in earlier if not u.is_served]
+            update.has_replaced = bool(replaced)
+        elif is_too_much:
+            replaced = floods
+            now = time.monotonic()
+            update.is_rest = True
+            update.left_out = 1
+            update.received = min(u.received for u in [update, *floods])
+            update.retry.not_before = min(now + QUIET_SECONDS, update.received + FLOOD_SECONDS)
+        for other in replaced:
+            update.left_out += other.left_out
+            self.mark_handled(other)
+            self.metrics.add("left_out")
+
+    def read_or_leave_out(self, raw: Raw) -> TelegramUpdate | None:
+        """Return an update, or None for one that does not fit. The caller holds _lock.
+
+        It is not stored: it may hold a person's words.
+        """
+        try:
+            return decode(raw, TelegramUpdate)
+        except MisfitError as error:
+            reason = error
+        number = 0
+        with contextlib.suppress(MisfitError):
+            number = decode(raw, UpdateId).update_id
+        if number not in self._inbox:
+            self.metrics.add("put_aside")
+            log.warning("update %s is left out: %s", number or "without a number", reason)
+        if number:
+            self._inbox.setdefault(number, None)
+        return None
 
     def shut_down(self) -> None:
         """Let the running steps end, and confirm what is handled. Takes at most 8 s."""
@@ -2768,7 +3175,7 @@ class Bot:
     ) -> None:
         metrics = Metrics()
         self.telegram = telegram
-        self.store = Store(s3, config.bucket)
+        self.store = Store(s3, config.bucket, metrics)
         self.models = Models(runtime, self.store, config.endpoints)
         messenger = Messenger(telegram, self.store)
         self.runner = JobRunner(config, telegram, messenger, self.store, self.models, metrics)

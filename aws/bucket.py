@@ -5,12 +5,27 @@ import json
 from aws.account import Account
 from aws.calls import Answer, delete_if_present, find, is_subset
 from aws.changes import Change, Changes
-from bot import ASYNC_PREFIX, CHATS_PREFIX, JOBS_PREFIX, TRAINING_PREFIX
+from bot import (
+    ASYNC_PREFIX,
+    CHATS_PREFIX,
+    JOBS_PREFIX,
+    QUARANTINE_PREFIX,
+    TRAINING_PREFIX,
+    UPDATES_PREFIX,
+)
 
 # The bot deletes a job's pictures when it has delivered them; this is what it could not delete.
 # A chat's state expires after 30 days without a message. What a training read and wrote is kept for
 # as long, to look at it; the painter itself is under models/, where nothing expires.
-EXPIRATION_DAYS = {JOBS_PREFIX: 1, ASYNC_PREFIX: 1, CHATS_PREFIX: 30, TRAINING_PREFIX: 30}
+# What the bot could not read stays for as long, for whoever looks for the reason.
+EXPIRATION_DAYS = {
+    JOBS_PREFIX: 1,
+    ASYNC_PREFIX: 1,
+    UPDATES_PREFIX: 1,
+    CHATS_PREFIX: 30,
+    TRAINING_PREFIX: 30,
+    QUARANTINE_PREFIX: 30,
+}
 DELETE_OBJECTS_LIMIT = 1000
 
 

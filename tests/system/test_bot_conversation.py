@@ -431,4 +431,5 @@ def test_chats_hold_no_text_and_no_url(world: World) -> None:
     kept = b"".join(world.storage.read(key) for key in world.storage.list_keys())
     assert b"private words" not in kept
     assert b"http" not in kept
-    assert set(json.loads(kept)) == {"version", "content", "job", "history", "seen", "reply"}
+    members = {"version", "content", "job", "history", "seen", "reply", "put_aside"}
+    assert set(json.loads(kept)) == members

@@ -7,8 +7,10 @@ import os
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
+from aiohttp import web
 
 from tests.fakes.names import ROOT, TOKEN, eventually
 from tests.fakes.telegram import User, html, refusal, times
@@ -124,6 +126,65 @@ def test_a_webhook_is_removed(world: World) -> None:
     assert "webhook is active" in world.logged()
 
 
+def odd(body: str) -> web.Response:
+    """An answer of HTTP status 200."""
+    return web.Response(text=body, content_type="application/json")
+
+
+ODD_ANSWERS = [
+    "",
+    "null",
+    "[]",
+    "{half",
+    '{"ok": false}',
+    '{"ok": true}',
+    '{"ok": true, "result": null}',
+    '{"ok": true, "result": {}}',
+    '{"ok": true, "result": [null, 7, "text", [], {}]}',
+    '{"ok": true, "result": [{"update_id": "seven"}]}',
+    '{"ok": true, "result": [{"update_id": 1, "message": "text"}]}',
+    '{"ok": true, "result": [{"update_id": 1, "message": {"chat": {"id": "x"}}}]}',
+    '{"ok": true, "result": ' + "[" * 100_000 + "]" * 100_000 + "}",
+    '{"ok": true, "result": [], "padding": "' + "x" * 40 * 2**20 + '"}',
+    '{"ok": false, "error_code": "many", "description": "x"}',
+    '{"ok": false, "error_code": 429, "description": "x", "parameters": {"retry_after": "abc"}}',
+    '{"ok": false, "error_code": 429, "description": "x", "parameters": {"retry_after": -1}}',
+    '{"ok": false, "error_code": 409, "description": null}',
+    '{"ok": false, "error_code": 409, "description": "Conflict", "parameters": 5}',
+    "<html>The proxy is tired</html>",
+]
+
+
+def test_odd_answers_do_not_end_the_bot(world: World) -> None:
+    """Each comes twice in the midst of a conversation, as the answer to getUpdates."""
+    world.start(f"{QUICK}; bot.MAX_BACKOFF_SECONDS = 0.2")
+    anna = world.user()
+    begin(anna)
+    for body in ODD_ANSWERS:
+        world.telegram.faults.append(times(2, "getUpdates", lambda body=body: odd(body)))  # type: ignore[misc]
+    anna.sees(kind="photo", seconds=60)
+    paint(anna)
+    assert world.process
+    assert world.process.poll() is None
+
+
+@pytest.mark.parametrize("method", ["sendMessage", "sendPhoto", "getFile", "editMessageText"])
+def test_odd_results_of_other_methods_do_not_end_a_chat(world: World, method: str) -> None:
+    for result in ("null", "[]", '{"message_id": "seven"}', '{"file_path": 7}'):
+        body = f'{{"ok": true, "result": {result}}}'
+        world.telegram.faults.append(times(1, method, lambda body=body: odd(body)))  # type: ignore[misc]
+    world.endpoint.seconds, world.endpoint.steps = 3, 6
+    world.start(f"{QUICK}; bot.MAX_BACKOFF_SECONDS = 0.2")
+    anna = world.user()
+    anna.photo()
+    anna.photo()
+    time.sleep(3)
+    world.telegram.faults.clear()
+    anna.write("/cancel")
+    anna.sees("send me the photo")
+    paint(anna)
+
+
 def test_another_poller_is_told_apart(world: World) -> None:
     world.telegram.faults.append(
         times(
@@ -145,6 +206,61 @@ def test_a_refused_token_ends_the_program(world: World, code: int, words: str) -
     assert world.process
     assert world.process.wait(20) == 2
     assert "TELEGRAM_TOKEN is refused: set it to" in world.logged()
+
+
+@pytest.mark.parametrize("code", [401, 404, 409])
+def test_a_refusal_now_and_then_does_not_end_the_program(world: World, code: int) -> None:
+    world.start(f"{QUICK}; bot.MAX_BACKOFF_SECONDS = 0.2")
+    anna = world.user()
+    paint(anna)
+    world.telegram.faults.append(times(5, "getUpdates", lambda: refusal(code, "odd")))
+    paint(anna)
+    assert "odd" in world.logged()
+
+
+def test_a_token_that_is_withdrawn_ends_the_program(world: World) -> None:
+    world.start(f"{QUICK}; bot.MAX_BACKOFF_SECONDS = 0.2")
+    anna = world.user()
+    paint(anna)
+    world.telegram.faults.append(times(100, "getUpdates", lambda: refusal(401, "Unauthorized")))
+    anna.write("hello?")  # ends the long poll
+    assert world.process
+    assert world.process.wait(60) == 2
+    assert "TELEGRAM_TOKEN is refused: set it to" in world.logged()
+
+
+def pace(world: World) -> None:
+    """Let Telegram take a message a second and chat, as it does."""
+    last: dict[int, float] = {}
+
+    def fault(method: str, fields: dict[str, Any]) -> web.StreamResponse | str | None:
+        if method not in ("sendMessage", "sendPhoto", "sendDocument"):
+            return None
+        chat = int(fields["chat_id"])
+        if time.monotonic() < last.get(chat, 0.0) + 1:
+            return refusal(429, "Too Many Requests", retry_after=1)
+        last[chat] = time.monotonic()
+        return None
+
+    world.telegram.faults.append(fault)
+
+
+def test_the_photos_of_one_user_hold_up_nobody_else(world: World) -> None:
+    """By itself Telegram would take five minutes for 300 answers."""
+    pace(world)
+    crowd, anna = world.user(), world.user()
+    for _ in range(300):
+        crowd.photo()
+    anna.photo()
+    world.start()
+    anna.press(anna.sees("Choose", seconds=60), "Monet")
+    anna.sees("Monet", kind="photo", seconds=60)
+    crowd.cursor = 0
+    crowd.sees("I took the first ones, and left out the", seconds=60)
+    painting = crowd.sees(kind="photo", seconds=60)
+    assert "your picture's style" in painting.text
+    is_clean(world)
+    eventually(lambda: not world.storage.list_keys("updates/"), "nothing waits in S3")
 
 
 @pytest.mark.parametrize("method", ["sendMessage", "sendPhoto"])

@@ -1,16 +1,15 @@
 """The bot is killed after each of its effects on Telegram, S3 and the models, and started again.
 
-Everything runs in this process and without waiting: S3 is moto, a chat is a dictionary of messages,
-a model answers at once. A kill is an exception that nothing catches; what the killed bot knew is
-thrown away with it.
+Everything runs in this process and without waiting: S3 is a dictionary of objects, a chat one of
+messages, and a model answers at once. A kill is an exception that nothing catches; what the killed
+bot knew is thrown away with it.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +17,9 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 from botocore.validate import ParamValidator
-from moto import mock_aws
 
 import bot
+from tests.fakes.memory_s3 import MemoryS3
 from tests.fakes.names import BUCKET
 from tests.fakes.sagemaker import Answer, Invocation, Objects, Request, work_on
 
@@ -89,7 +88,7 @@ class Phone(bot.TelegramClient):
             kind = method.removeprefix("send").lower()
             _, data = files.get(kind, ("", b""))
             self.shown[number] = Shown(kind, words, data)
-            return {"message_id": number}
+            return bot.SentMessage(number)
         if number and number not in self.shown:
             raise bot.TelegramError(method, 400, "Bad Request: message not found")
         if method == "deleteMessage":
@@ -119,6 +118,9 @@ class Bucket:
         self.fate = fate
         self.exceptions = s3.exceptions
         self.get_object = s3.get_object
+        self.head_object = s3.head_object
+        self.copy_object = s3.copy_object
+        self.delete_object = s3.delete_object
         self.list_objects_v2 = s3.list_objects_v2
 
     def put_object(self, **values: Json) -> Json:
@@ -280,22 +282,22 @@ def submit_all(running: bot.Bot) -> None:
 
 
 def update(number: int, **content: Json) -> bot.Update:
-    chat = {"id": CHAT, "type": "private"}
-    sender = {"id": 1, "language_code": "en"}
-    return bot.Update(number, CHAT, {"message": {"chat": chat, "from": sender, **content}})
+    message = bot.Message(bot.TelegramChat(CHAT), bot.TelegramUser(1), **content)
+    return bot.Update(number, CHAT, bot.TelegramUpdate(number, message))
 
 
 def photo(number: int, file_id: str) -> bot.Update:
-    return update(number, photo=[{"file_id": file_id}])
+    return update(number, photo=[bot.TelegramFile(file_id)])
 
 
 def document(number: int, file_id: str) -> bot.Update:
-    return update(number, document={"file_id": file_id, "mime_type": "image/png"})
+    return update(number, document=bot.TelegramFile(file_id, mime_type="image/png"))
 
 
 def press(number: int, data: str) -> bot.Update:
-    query = {"id": "1", "from": {"id": 1}, "message": {"chat": {"id": CHAT}}, "data": data}
-    return bot.Update(number, CHAT, {"callback_query": query})
+    message = bot.Message(bot.TelegramChat(CHAT))
+    query = bot.CallbackQuery("1", bot.TelegramUser(1), message, data)
+    return bot.Update(number, CHAT, bot.TelegramUpdate(number, callback_query=query))
 
 
 SCENARIOS: dict[str, Callable[[], list[bot.Update]]] = {
@@ -309,17 +311,8 @@ PICTURES = {"a painter": 1, "a picture's style": 1, "a file": 2, "a change": 2, 
 
 
 @pytest.fixture
-def make_world() -> Iterator[Callable[[Fate], World]]:
-    with mock_aws():
-        s3 = boto3.client("s3", region_name="us-east-1")
-
-        def make(fate: Fate) -> World:
-            resource = boto3.resource("s3", region_name="us-east-1").Bucket(BUCKET)
-            resource.create()
-            resource.objects.all().delete()
-            return World(s3, fate)
-
-        yield make
+def make_world() -> Callable[[Fate], World]:
+    return lambda fate: World(MemoryS3(), fate)
 
 
 def effects_of(world: World, scenario: str) -> list[str]:
@@ -427,7 +420,7 @@ def put_template(world: World) -> None:
 
 
 def lesson(number: int, words: str = "/teach klimt") -> bot.Update:
-    return update(number, photo=[{"file_id": "the kiss"}], caption=words)
+    return update(number, photo=[bot.TelegramFile("the kiss")], caption=words)
 
 
 def test_a_lesson_killed_once_at_any_point(make_world: Callable[[Fate], World]) -> None:
@@ -545,7 +538,7 @@ def test_a_painter_that_the_model_does_not_list_is_told(
 
 
 def test_a_job_that_sagemaker_has_lost_is_told(
-    make_world: Callable[[Fate], World], monkeypatch: pytest.MonkeyPatch
+    make_world: Callable[[Fate], World],
 ) -> None:
     world = make_world(Fate())
     put_template(world)
@@ -554,8 +547,7 @@ def test_a_job_that_sagemaker_has_lost_is_told(
     running.lessons.advance(running.lessons.pending()[0])
     world.trainer.jobs.clear()
     running.lessons.advance(running.lessons.pending()[0])  # just created: not known yet
-    late = time.time() + bot.LESSON_START_SECONDS
-    monkeypatch.setattr(time, "time", lambda: late)
+    running.lessons.pending()[0].age += bot.LESSON_START_SECONDS
     settle(running)
     assert "SageMaker does not know it any more" in world.phone.texts()[-1]
 

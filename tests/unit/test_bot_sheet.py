@@ -51,7 +51,7 @@ class Phone(bot.TelegramClient):
     ) -> Json:
         if method != "sendPhoto":
             self.shown.append(values)
-            return {"message_id": len(self.shown)}
+            return bot.SentMessage(len(self.shown))
         self.photo_calls += 1
         if self.photo_error:
             raise self.photo_error
@@ -62,8 +62,8 @@ class Phone(bot.TelegramClient):
         if file_id not in self.uploads:
             raise bot.TelegramError(method, 400, "Bad Request: wrong file identifier")
         self.shown.append(values | {"picture": self.uploads[file_id]})
-        sizes = [{"file_id": f"small {file_id}"}, {"file_id": file_id}]
-        return {"message_id": len(self.shown), "photo": sizes}
+        sizes = [bot.TelegramFile(f"small {file_id}"), bot.TelegramFile(file_id)]
+        return bot.SentMessage(len(self.shown), sizes)
 
 
 class World:
@@ -79,9 +79,11 @@ class World:
         """Send a photo, and return how the bot asks for the style."""
         number = next(self.updates)
         self.store.delete([f"chats/{CHAT}.json"])
-        sender = {"id": 1, "language_code": "en"}
-        message = {"chat": {"id": CHAT}, "from": sender, "photo": [{"file_id": "garden"}]}
-        self.bot.handler.handle(bot.Update(number, CHAT, {"message": message}), str)
+        message = bot.Message(
+            bot.TelegramChat(CHAT), bot.TelegramUser(1), photo=[bot.TelegramFile("garden")]
+        )
+        raw = bot.TelegramUpdate(number, message)
+        self.bot.handler.handle(bot.Update(number, CHAT, raw), str)
         return self.phone.shown[-1]
 
 

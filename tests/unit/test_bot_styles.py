@@ -144,5 +144,5 @@ def test_when_s3_fails_the_last_styles_stay(
 
 
 def test_a_label_that_is_missing_is_made_of_the_name() -> None:
-    styles = bot.Styles.from_json({"version": 1, "styles": [{"name": "dabs"}]}, "etag")
+    styles = bot.Styles.from_catalog(bot.Catalog(1, [bot.CatalogEntry("dabs")]), "etag")
     assert styles == bot.Styles({"dabs": "Dabs"}, "", "etag")

@@ -13,7 +13,9 @@ from bot import (
     LESSONS_PREFIX,
     MODELS,
     MODELS_PREFIX,
+    QUARANTINE_PREFIX,
     TRAINING_PREFIX,
+    UPDATES_PREFIX,
 )
 from tests.fakes.aws import ACCOUNT, BUCKET, REGION
 from tests.fakes.policies import (
@@ -141,13 +143,13 @@ def objects_below(*prefixes: str) -> set[str]:
 
 
 def test_the_bot_may_do_what_it_does_and_no_more() -> None:
-    """It keeps its three prefixes, calls two endpoints, and trains painters; see docs/chat.md."""
-    own = (CHATS_PREFIX, JOBS_PREFIX, ASYNC_PREFIX)
+    """It keeps its prefixes, calls two endpoints, and trains painters; see docs/chat.md."""
+    own = (CHATS_PREFIX, JOBS_PREFIX, ASYNC_PREFIX, UPDATES_PREFIX)
     arn = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}"
     role = f"arn:aws:iam::{ACCOUNT}:role/stylebot-execution-{REGION}"
     expected = {
         "s3:GetObject": objects_below(*own, MODELS_PREFIX, TRAINING_PREFIX),
-        "s3:PutObject": objects_below(*own, TRAINING_PREFIX),
+        "s3:PutObject": objects_below(*own, TRAINING_PREFIX, QUARANTINE_PREFIX),
         "s3:DeleteObject": objects_below(*own, LESSONS_PREFIX),
         "s3:ListBucket": {f"arn:aws:s3:::{BUCKET}"},
         "sagemaker:InvokeEndpointAsync": {f"{arn}:endpoint/stylebot-{model}" for model in MODELS},
