@@ -3,7 +3,7 @@
 import json
 
 from aws.account import Account
-from aws.calls import Answer, delete_if_present, find, is_subset
+from aws.calls import Answer, delete_if_present, find, is_subset, perform
 from aws.changes import Change, Changes
 from bot import ASYNC_PREFIX, CHATS_PREFIX, JOBS_PREFIX, TRAINING_PREFIX
 
@@ -29,7 +29,12 @@ def ensure_bucket(account: Account) -> Changes:
             configuration["LocationConstraint"] = account.region
         yield Change(
             f"create the bucket {bucket}",
-            lambda: s3.create_bucket(Bucket=bucket, CreateBucketConfiguration=configuration),
+            lambda: perform(
+                account.clock,
+                s3.create_bucket,
+                Bucket=bucket,
+                CreateBucketConfiguration=configuration,
+            ),
         )
 
     yield from ensure_tags(account)
@@ -47,7 +52,9 @@ def ensure_tags(account: Account) -> Changes:
         return
     yield Change(
         f"tag the bucket {account.bucket}",
-        lambda: s3.put_bucket_tagging(Bucket=account.bucket, Tagging=wanted),
+        lambda: perform(
+            account.clock, s3.put_bucket_tagging, Bucket=account.bucket, Tagging=wanted
+        ),
     )
 
 
@@ -64,8 +71,11 @@ def ensure_no_public_access(account: Account) -> Changes:
         return
     yield Change(
         f"block public access to the bucket {account.bucket}",
-        lambda: s3.put_public_access_block(
-            Bucket=account.bucket, PublicAccessBlockConfiguration=wanted
+        lambda: perform(
+            account.clock,
+            s3.put_public_access_block,
+            Bucket=account.bucket,
+            PublicAccessBlockConfiguration=wanted,
         ),
     )
 
@@ -78,8 +88,11 @@ def ensure_encryption(account: Account) -> Changes:
         return
     yield Change(
         f"encrypt the bucket {account.bucket}",
-        lambda: s3.put_bucket_encryption(
-            Bucket=account.bucket, ServerSideEncryptionConfiguration=wanted
+        lambda: perform(
+            account.clock,
+            s3.put_bucket_encryption,
+            Bucket=account.bucket,
+            ServerSideEncryptionConfiguration=wanted,
         ),
     )
 
@@ -92,8 +105,11 @@ def ensure_expiration(account: Account) -> Changes:
         return
     yield Change(
         f"let old objects in the bucket {account.bucket} expire",
-        lambda: s3.put_bucket_lifecycle_configuration(
-            Bucket=account.bucket, LifecycleConfiguration=wanted
+        lambda: perform(
+            account.clock,
+            s3.put_bucket_lifecycle_configuration,
+            Bucket=account.bucket,
+            LifecycleConfiguration=wanted,
         ),
     )
 
@@ -116,7 +132,7 @@ def ensure_tls_only(account: Account) -> Changes:
         return
     yield Change(
         f"deny requests to the bucket {account.bucket} without TLS",
-        lambda: s3.put_bucket_policy(Bucket=account.bucket, Policy=wanted),
+        lambda: perform(account.clock, s3.put_bucket_policy, Bucket=account.bucket, Policy=wanted),
     )
 
 
@@ -136,7 +152,7 @@ def delete_bucket(account: Account) -> None:
     pages = account.s3.get_paginator("list_objects_v2").paginate(Bucket=account.bucket)
     for page in pages:
         delete_objects(account, [item["Key"] for item in page.get("Contents", [])])
-    delete_if_present(account.s3.delete_bucket, Bucket=account.bucket)
+    delete_if_present(account.clock, account.s3.delete_bucket, Bucket=account.bucket)
 
 
 def delete_objects(account: Account, keys: list[str]) -> None:

@@ -1,19 +1,10 @@
 """IAM: the role that SageMaker assumes, and the bot's user, or its role and instance profile."""
 
 import json
-import re
-from collections.abc import Callable
-
-from botocore.exceptions import ClientError
 
 from aws.account import Account
-from aws.calls import Answer, delete_if_present, find, is_subset
+from aws.calls import Answer, delete_if_present, find, is_subset, perform
 from aws.changes import Change, Changes
-from aws.clock import Clock
-
-# How long IAM may take until every service knows a new role.
-ROLE_SECONDS = 60
-ROLE_POLL_SECONDS = 5
 
 
 def find_role(account: Account, name: str) -> Answer | None:
@@ -55,7 +46,7 @@ def ensure_bot_user(account: Account) -> Changes:
     if find_user(account, name) is None:
         yield Change(
             f"create the user {name}",
-            lambda: iam.create_user(UserName=name, Tags=account.tag_list),
+            lambda: perform(account.clock, iam.create_user, UserName=name, Tags=account.tag_list),
         )
 
     wanted = account.policy_document("bot")
@@ -64,7 +55,13 @@ def ensure_bot_user(account: Account) -> Changes:
         return
     yield Change(
         f"give the user {name} the policy bot.json",
-        lambda: iam.put_user_policy(UserName=name, PolicyName="bot", PolicyDocument=wanted),
+        lambda: perform(
+            account.clock,
+            iam.put_user_policy,
+            UserName=name,
+            PolicyName="bot",
+            PolicyDocument=wanted,
+        ),
     )
 
 
@@ -78,12 +75,22 @@ def ensure_bot_role(account: Account) -> Changes:
     if profile is None:
         yield Change(
             f"create the instance profile {name}",
-            lambda: iam.create_instance_profile(InstanceProfileName=name, Tags=account.tag_list),
+            lambda: perform(
+                account.clock,
+                iam.create_instance_profile,
+                InstanceProfileName=name,
+                Tags=account.tag_list,
+            ),
         )
     if profile is None or not profile["Roles"]:
         yield Change(
             f"put the role into the instance profile {name}",
-            lambda: iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name),
+            lambda: perform(
+                account.clock,
+                iam.add_role_to_instance_profile,
+                InstanceProfileName=name,
+                RoleName=name,
+            ),
         )
 
 
@@ -98,7 +105,9 @@ def ensure_role(account: Account, name: str, policy: str, trust: str) -> Changes
     if role is None:
         yield Change(
             f"create the role {name}",
-            lambda: iam.create_role(
+            lambda: perform(
+                account.clock,
+                iam.create_role,
                 RoleName=name,
                 AssumeRolePolicyDocument=trust_document,
                 Tags=account.tag_list,
@@ -107,7 +116,12 @@ def ensure_role(account: Account, name: str, policy: str, trust: str) -> Changes
     elif not is_subset(json.loads(trust_document), role["AssumeRolePolicyDocument"]):
         yield Change(
             f"change who may assume the role {name}",
-            lambda: iam.update_assume_role_policy(RoleName=name, PolicyDocument=trust_document),
+            lambda: perform(
+                account.clock,
+                iam.update_assume_role_policy,
+                RoleName=name,
+                PolicyDocument=trust_document,
+            ),
         )
 
     wanted = account.policy_document(policy)
@@ -116,28 +130,14 @@ def ensure_role(account: Account, name: str, policy: str, trust: str) -> Changes
         return
     yield Change(
         f"give the role {name} the policy {policy}.json",
-        lambda: iam.put_role_policy(RoleName=name, PolicyName=policy, PolicyDocument=wanted),
+        lambda: perform(
+            account.clock,
+            iam.put_role_policy,
+            RoleName=name,
+            PolicyName=policy,
+            PolicyDocument=wanted,
+        ),
     )
-
-
-def retry_until_role_is_known(clock: Clock, call: Callable[[], object]) -> None:
-    """Run a call that names a new role, again and again while AWS does not know the role yet.
-
-    For some seconds after a role was created, calls with it fail. The error codes vary, but every
-    message has the word "role" in it. A missing iam:PassRole permission is another error.
-    """
-    deadline = clock.monotonic() + ROLE_SECONDS
-    while True:
-        try:
-            call()
-            return
-        except ClientError as error:
-            message = str(error)
-            if not re.search(r"\brole\b", message) or "PassRole" in message:
-                raise
-            if clock.monotonic() > deadline:
-                raise
-        clock.sleep(ROLE_POLL_SECONDS)
 
 
 # ---------------------------------------------------------------- remove
@@ -185,9 +185,12 @@ def delete_instance_profile(account: Account, name: str, roles: list[str]) -> No
     iam = account.iam
     for role in roles:
         delete_if_present(
-            iam.remove_role_from_instance_profile, InstanceProfileName=name, RoleName=role
+            account.clock,
+            iam.remove_role_from_instance_profile,
+            InstanceProfileName=name,
+            RoleName=role,
         )
-    delete_if_present(iam.delete_instance_profile, InstanceProfileName=name)
+    delete_if_present(account.clock, iam.delete_instance_profile, InstanceProfileName=name)
 
 
 def delete_role(account: Account, name: str) -> None:
@@ -195,8 +198,8 @@ def delete_role(account: Account, name: str) -> None:
     iam = account.iam
     policies = find(iam.list_role_policies, RoleName=name) or {"PolicyNames": []}
     for policy in policies["PolicyNames"]:
-        delete_if_present(iam.delete_role_policy, RoleName=name, PolicyName=policy)
-    delete_if_present(iam.delete_role, RoleName=name)
+        delete_if_present(account.clock, iam.delete_role_policy, RoleName=name, PolicyName=policy)
+    delete_if_present(account.clock, iam.delete_role, RoleName=name)
 
 
 def delete_user(account: Account, name: str) -> None:
@@ -204,10 +207,15 @@ def delete_user(account: Account, name: str) -> None:
     iam = account.iam
     policies = find(iam.list_user_policies, UserName=name) or {"PolicyNames": []}
     for policy in policies["PolicyNames"]:
-        delete_if_present(iam.delete_user_policy, UserName=name, PolicyName=policy)
+        delete_if_present(account.clock, iam.delete_user_policy, UserName=name, PolicyName=policy)
 
     keys = find(iam.list_access_keys, UserName=name) or {"AccessKeyMetadata": []}
     for key in keys["AccessKeyMetadata"]:
-        delete_if_present(iam.delete_access_key, UserName=name, AccessKeyId=key["AccessKeyId"])
+        delete_if_present(
+            account.clock,
+            iam.delete_access_key,
+            UserName=name,
+            AccessKeyId=key["AccessKeyId"],
+        )
 
-    delete_if_present(iam.delete_user, UserName=name)
+    delete_if_present(account.clock, iam.delete_user, UserName=name)

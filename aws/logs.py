@@ -4,7 +4,7 @@ import time
 from datetime import datetime
 
 from aws.account import TAG, Account
-from aws.calls import Answer, delete_if_present, find, is_subset
+from aws.calls import Answer, delete_if_present, find, is_subset, perform
 from aws.changes import Change, Changes
 
 RETENTION_DAYS = 30
@@ -37,12 +37,19 @@ def ensure_log_group(account: Account, endpoint: str) -> Changes:
     if group is None:
         yield Change(
             f"create the log group {name}",
-            lambda: logs.create_log_group(logGroupName=name, tags=account.tags),
+            lambda: perform(
+                account.clock, logs.create_log_group, logGroupName=name, tags=account.tags
+            ),
         )
     if not is_subset({"retentionInDays": RETENTION_DAYS}, group):
         yield Change(
             f"keep the log of {endpoint} for {RETENTION_DAYS} days",
-            lambda: logs.put_retention_policy(logGroupName=name, retentionInDays=RETENTION_DAYS),
+            lambda: perform(
+                account.clock,
+                logs.put_retention_policy,
+                logGroupName=name,
+                retentionInDays=RETENTION_DAYS,
+            ),
         )
 
 
@@ -58,7 +65,7 @@ def remove_log_group(account: Account, endpoint: str) -> Changes:
         return
     yield Change(
         f"delete the log group {name}",
-        lambda: delete_if_present(logs.delete_log_group, logGroupName=name),
+        lambda: delete_if_present(account.clock, logs.delete_log_group, logGroupName=name),
     )
 
 

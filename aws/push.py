@@ -1,6 +1,9 @@
 """What build.sh --push asks for: the commands repositories and login-password."""
 
+from functools import partial
+
 from aws.account import Account
+from aws.calls import find_created
 from aws.changes import apply
 from aws.messages import DeployError, output
 from aws.registry import IMAGES, docker_password, ensure_repository, find_digests, find_repository
@@ -14,7 +17,7 @@ def repositories(account: Account, tag: str) -> int:
     """
     for image in IMAGES:
         apply(ensure_repository(account, image))
-        repository = find_repository(account, image)
+        repository = find_created(account.clock, partial(find_repository, account, image))
         if repository is None:
             raise DeployError(f"The repository of {image} was deleted meanwhile. Try again.")
         digests = find_digests(account, image, tag)

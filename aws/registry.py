@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from aws.account import Account
-from aws.calls import Answer, delete_if_present, find, is_subset
+from aws.calls import Answer, delete_if_present, find, is_subset, perform
 from aws.changes import Change, Changes
 from bot import MODELS
 
@@ -106,7 +106,9 @@ def ensure_repository(account: Account, image: str) -> Changes:
     if find_repository(account, image) is None:
         yield Change(
             f"create the repository {name}",
-            lambda: ecr.create_repository(
+            lambda: perform(
+                account.clock,
+                ecr.create_repository,
                 repositoryName=name,
                 imageScanningConfiguration={"scanOnPush": True},
                 imageTagMutability="IMMUTABLE",
@@ -120,7 +122,12 @@ def ensure_repository(account: Account, image: str) -> Changes:
         return
     yield Change(
         f"keep only the last ten images of {name}",
-        lambda: ecr.put_lifecycle_policy(repositoryName=name, lifecyclePolicyText=wanted),
+        lambda: perform(
+            account.clock,
+            ecr.put_lifecycle_policy,
+            repositoryName=name,
+            lifecyclePolicyText=wanted,
+        ),
     )
 
 
@@ -136,7 +143,9 @@ def remove_repository(account: Account, image: str) -> Changes:
         return
     yield Change(
         f"delete the repository {name} with all its images",
-        lambda: delete_if_present(ecr.delete_repository, repositoryName=name, force=True),
+        lambda: delete_if_present(
+            account.clock, ecr.delete_repository, repositoryName=name, force=True
+        ),
     )
 
 

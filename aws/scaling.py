@@ -1,8 +1,10 @@
 """Application Auto Scaling: from zero instances, with the backlog, and back to zero."""
 
+from functools import partial
+
 from aws.account import Account
 from aws.alarms import ensure_wake_alarm, remove_wake_alarm
-from aws.calls import Answer, delete_if_present, is_subset
+from aws.calls import Answer, delete_if_present, is_subset, perform
 from aws.changes import Change, Changes
 from aws.endpoint_settings import VARIANT, EndpointSettings
 from bot import INVOCATION_SECONDS
@@ -50,10 +52,21 @@ def find_scalable_target(account: Account, endpoint: str) -> Answer | None:
     return targets[0]
 
 
+def find_wake_policy(account: Account, endpoint: str) -> Answer | None:
+    return find_policies(account, endpoint).get(wake_policy_name(endpoint))
+
+
 def find_policies(account: Account, endpoint: str) -> dict[str, Answer]:
     """Return the endpoint's scaling policies by name."""
     found = account.scaling.describe_scaling_policies(**scalable_target(endpoint))
     return {policy["PolicyName"]: policy for policy in found["ScalingPolicies"]}
+
+
+def can_sleep(account: Account, endpoint: str) -> bool:
+    """Return whether the endpoint scales: something stops an instance that has no work."""
+    if find_scalable_target(account, endpoint) is None:
+        return False
+    return backlog_policy_name(endpoint) in find_policies(account, endpoint)
 
 
 # ---------------------------------------------------------------- ensure
@@ -71,8 +84,9 @@ def ensure_scaling(account: Account, settings: EndpointSettings) -> Changes:
     # The backlog policy divides by the number of instances, so it sees no backlog while there are
     # none. Another policy, run by an alarm, starts the first instance.
     yield from ensure_wake_policy(account, settings.name)
-    policy = find_policies(account, settings.name).get(wake_policy_name(settings.name), {})
-    yield from ensure_wake_alarm(account, settings.name, policy.get("PolicyARN", ""))
+    yield from ensure_wake_alarm(
+        account, settings.name, partial(find_wake_policy, account, settings.name)
+    )
 
 
 def ensure_scalable_target(account: Account, settings: EndpointSettings) -> Changes:
@@ -82,8 +96,11 @@ def ensure_scalable_target(account: Account, settings: EndpointSettings) -> Chan
     yield Change(
         f"scale {settings.name} from {settings.min_instances} to {settings.max_instances} "
         "instances",
-        lambda: account.scaling.register_scalable_target(
-            **scalable_target(settings.name), **limits
+        lambda: perform(
+            account.clock,
+            account.scaling.register_scalable_target,
+            **scalable_target(settings.name),
+            **limits,
         ),
     )
 
@@ -107,7 +124,9 @@ def ensure_backlog_policy(account: Account, endpoint: str) -> Changes:
         return
     yield Change(
         f"set the scaling policy {name}",
-        lambda: account.scaling.put_scaling_policy(
+        lambda: perform(
+            account.clock,
+            account.scaling.put_scaling_policy,
             **scalable_target(endpoint),
             PolicyName=name,
             PolicyType="TargetTrackingScaling",
@@ -130,7 +149,9 @@ def ensure_wake_policy(account: Account, endpoint: str) -> Changes:
         return
     yield Change(
         f"set the scaling policy {name}",
-        lambda: account.scaling.put_scaling_policy(
+        lambda: perform(
+            account.clock,
+            account.scaling.put_scaling_policy,
             **scalable_target(endpoint),
             PolicyName=name,
             PolicyType="StepScaling",
@@ -163,10 +184,15 @@ def delete_scaling(account: Account, endpoint: str) -> None:
     """Delete the policies, then the registration: AWS does not list a policy without it."""
     for name in find_policies(account, endpoint):
         delete_policy(account, endpoint, name)
-    delete_if_present(account.scaling.deregister_scalable_target, **scalable_target(endpoint))
+    delete_if_present(
+        account.clock, account.scaling.deregister_scalable_target, **scalable_target(endpoint)
+    )
 
 
 def delete_policy(account: Account, endpoint: str, name: str) -> None:
     delete_if_present(
-        account.scaling.delete_scaling_policy, **scalable_target(endpoint), PolicyName=name
+        account.clock,
+        account.scaling.delete_scaling_policy,
+        **scalable_target(endpoint),
+        PolicyName=name,
     )

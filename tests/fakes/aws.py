@@ -10,6 +10,8 @@ moto 5.2.5 lacks, and this adds:
 - SageMaker's errors: the name exists already, the endpoint is being changed, the instance type of a
   scaling target cannot be changed;
 - instance types newer than moto (ml.g5, ml.g6);
+- answers that are lost after the change was made (`lost_answers`), and new things that AWS does not
+  show at once (`lag`);
 - conditions in bucket policies. Only aws:SecureTransport occurs here; every call counts as TLS.
 """
 
@@ -19,14 +21,16 @@ import json
 import logging
 import os
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from unittest import mock
+from urllib.parse import parse_qs, unquote_to_bytes
 
 import boto3
 import requests
@@ -34,8 +38,10 @@ from botocore.exceptions import ClientError
 from moto.applicationautoscaling.models import applicationautoscaling_backends
 from moto.core.responses import ActionResult
 from moto.ecr.models import ecr_backends
+from moto.moto_server import threaded_moto_server
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 from moto.s3.models import FakeBucket, s3_backends
-from moto.sagemaker.exceptions import ValidationError
+from moto.sagemaker.exceptions import ResourceInUseException, ValidationError
 from moto.sagemaker.models import (
     FakeEndpoint,
     FakeEndpointConfig,
@@ -71,11 +77,19 @@ class Transition:
     # The configuration before an update, to which a failure returns
     previous_config: str | None = None
     descriptions_left: int = DESCRIPTIONS_UNTIL_SETTLED
+    # How many descriptions do not show it yet, and what they show: None for no endpoint
+    unseen: int = field(default_factory=lambda: lag)
+    before: Json = None
 
 
 # What a test may set: why an endpoint will fail, and which endpoints only accept requests.
 failures: dict[str, str] = {}
 asleep: set[str] = set()
+
+# The operations whose next answer is lost: AWS does what it was asked, and the connection breaks.
+lost_answers: set[str] = set()
+# To how many calls AWS does not show yet what was created or changed.
+lag = 0
 
 transitions: dict[str, Transition] = {}
 failure_reasons: dict[str, str] = {}
@@ -122,6 +136,11 @@ def describe_endpoint(self: SageMakerModelBackend, endpoint_name: str) -> Json:
     endpoint = self.endpoints.get(endpoint_name)
     transition = transitions.get(endpoint_name)
     if endpoint and transition:
+        if transition.unseen > 0:
+            transition.unseen -= 1
+            if transition.before is None:
+                raise ValidationError(message=f'Could not find endpoint "{endpoint_name}".')
+            return transition.before
         transition.descriptions_left -= 1
         if transition.descriptions_left < 0:
             end_transition(self, endpoint, transition)
@@ -157,7 +176,8 @@ def delete_endpoint(self: SageMakerModelBackend, endpoint_name: str) -> None:
         raise ValidationError(message=f'Could not find endpoint "{endpoint_name}".')
     if endpoint.endpoint_status in BUSY:
         raise ValidationError(message=f"Cannot update in-progress endpoint {endpoint_name}")
-    start_transition(endpoint, "Deleting", Transition("Deleted"))
+    before = moto_describe_endpoint(self, endpoint_name)
+    start_transition(endpoint, "Deleting", Transition("Deleted", before=before))
 
 
 def update_endpoint(self: SageMakerResponse) -> ActionResult:
@@ -165,8 +185,10 @@ def update_endpoint(self: SageMakerResponse) -> ActionResult:
     asked = json.loads(self.body)
     name = asked["EndpointName"]
     endpoint = backend.endpoints.get(name)
-    if endpoint is None or endpoint.endpoint_status != "InService":
-        raise ValidationError(message=f"Cannot update endpoint {name}: it is not in service")
+    if endpoint is None:
+        raise ValidationError(message=f'Could not find endpoint "{name}".')
+    if endpoint.endpoint_status in BUSY:
+        raise ValidationError(message=f'Cannot update in-progress endpoint "{endpoint.arn}".')
 
     old_config = backend.endpoint_configs[endpoint.endpoint_config_name]
     new_config = backend.endpoint_configs[asked["EndpointConfigName"]]
@@ -178,8 +200,10 @@ def update_endpoint(self: SageMakerResponse) -> ActionResult:
         )
     assert asked["RetainAllVariantProperties"], "an update resets the number of instances"
 
+    before = moto_describe_endpoint(backend, name)
     endpoint.endpoint_config_name = new_config.endpoint_config_name
     transition = succeed_or_fail(name, previous_config=old_config.endpoint_config_name)
+    transition.before = before
     start_transition(endpoint, "Updating", transition)
     return ActionResult({"EndpointArn": endpoint.arn})
 
@@ -282,6 +306,8 @@ def finish_transform_job(create: Callable[..., Json]) -> Callable[..., Json]:
     """Return a CreateTransformJob that has stylized all rows when it returns."""
 
     def create_transform_job(self: SageMakerModelBackend, **arguments: Json) -> Json:
+        if arguments["transform_job_name"] in self.transform_jobs:
+            raise ResourceInUseException(message="Job name must be unique")
         job = create(self, **arguments)
         assert arguments["model_name"] in self._models
 
@@ -343,6 +369,153 @@ def evaluate_with_tls(get_permission: Callable[..., Json]) -> Callable[..., Json
     return get_permission_with_tls
 
 
+# ---------------------------------------------------------------- lost answers and lag
+
+
+@dataclass(frozen=True)
+class Lag:
+    """What AWS answers while it does not know yet of something new."""
+
+    # The operation that creates it, and its argument that has the name
+    operation: str
+    name: str
+    # The operations that do not know it yet
+    ignorant: tuple[str, ...]
+    code: str
+    message: str
+
+
+LAGS = (
+    Lag(
+        "CreateModel", "ModelName", ("DescribeModel", "CreateEndpointConfig"),
+        "ValidationException", "Could not find model",
+    ),
+    Lag(
+        "CreateEndpointConfig", "EndpointConfigName",
+        ("DescribeEndpointConfig", "CreateEndpoint", "UpdateEndpoint"),
+        "ValidationException", "Could not find endpoint configuration",
+    ),
+    Lag(
+        "CreateTrainingJob", "TrainingJobName", ("DescribeTrainingJob",),
+        "ValidationException", "Requested resource not found.",
+    ),
+    Lag(
+        "CreateTransformJob", "TransformJobName", ("DescribeTransformJob",),
+        "ValidationException", "Could not find requested job with name",
+    ),
+    Lag(
+        "CreateRole", "RoleName", ("GetRole", "PutRolePolicy", "AddRoleToInstanceProfile"),
+        "NoSuchEntity", "The role cannot be found.",
+    ),
+    Lag(
+        "CreateUser", "UserName", ("GetUser", "PutUserPolicy"),
+        "NoSuchEntity", "The user cannot be found.",
+    ),
+    Lag(
+        "CreateInstanceProfile", "InstanceProfileName",
+        ("GetInstanceProfile", "AddRoleToInstanceProfile"),
+        "NoSuchEntity", "The instance profile cannot be found.",
+    ),
+    Lag(
+        "CreateLogGroup", "logGroupName", ("PutRetentionPolicy",),
+        "ResourceNotFoundException", "The specified log group does not exist.",
+    ),
+    Lag(
+        "CreateRepository", "repositoryName", ("DescribeRepositories", "PutLifecyclePolicy"),
+        "RepositoryNotFoundException", "The repository does not exist",
+    ),
+    Lag(
+        "RegisterScalableTarget", "ResourceId", ("PutScalingPolicy",),
+        "ObjectNotFoundException", "No scalable target registered",
+    ),
+    Lag("PutScalingPolicy", "PolicyName", ("DescribeScalingPolicies",), "", ""),
+)  # fmt: skip
+
+
+@dataclass
+class Unseen:
+    """Something new that AWS does not show to the next calls."""
+
+    lag: Lag
+    name: str
+    calls_left: int
+
+
+unseen: list[Unseen] = []
+
+
+class Wire(DomainDispatcherApplication):
+    """The server in front of moto: some answers are lost, and new things are not seen at once."""
+
+    def __call__(self, environ: Json, start_response: Json) -> Json:
+        length = int(environ.get("CONTENT_LENGTH") or 0)
+        body = environ["wsgi.input"].read(length)
+        environ["wsgi.input"] = io.BytesIO(body)
+        operation = find_operation(environ, body)
+        if ignorant := find_lag(operation, body):
+            return answer_ignorant(ignorant, environ, start_response)
+
+        answer = super().__call__(environ, start_response)
+        for new in LAGS:
+            if lag and new.operation == operation:
+                unseen.append(Unseen(new, read_argument(body, new.name), lag))
+        if operation in lost_answers:
+            lost_answers.discard(operation)
+            list(answer)
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+            raise ConnectionAbortedError
+        return answer
+
+
+def find_operation(environ: Json, body: bytes) -> str:
+    """Return the operation that a request asks for, or "" for most of S3's."""
+    if target := environ.get("HTTP_X_AMZ_TARGET"):
+        return str(target).rpartition(".")[2]
+    if "/operation/" in environ["PATH_INFO"]:
+        return str(environ["PATH_INFO"]).rpartition("/")[2]
+    if action := parse_qs(body.decode(errors="replace")).get("Action"):
+        return action[0]
+    is_bucket = environ["PATH_INFO"].strip("/") and environ["PATH_INFO"].count("/") == 1
+    if environ["REQUEST_METHOD"] == "PUT" and is_bucket and not environ["QUERY_STRING"]:
+        return "CreateBucket"
+    return ""
+
+
+def read_argument(body: bytes, name: str) -> str:
+    """Return an argument of a request in JSON or in a form."""
+    if body.startswith(b"{"):
+        return str(json.loads(body)[name])
+    return parse_qs(body.decode())[name][0]
+
+
+def find_lag(operation: str, body: bytes) -> Lag | None:
+    """Return what AWS does not know yet of what the request names, and count the request."""
+    for new in unseen:
+        names_it = new.name.encode() in unquote_to_bytes(body)
+        if new.lag.operation == "PutScalingPolicy":
+            names_it = True
+        if new.calls_left > 0 and operation in new.lag.ignorant and names_it:
+            new.calls_left -= 1
+            return new.lag
+    return None
+
+
+def answer_ignorant(lag: Lag, environ: Json, start_response: Json) -> list[bytes]:
+    status = "400 Bad Request"
+    content_type = "application/x-amz-json-1.1"
+    answer = json.dumps({"__type": lag.code, "message": lag.message})
+    if lag.operation == "PutScalingPolicy":
+        # A list without it
+        status = "200 OK"
+        answer = json.dumps({"ScalingPolicies": []})
+    if "HTTP_X_AMZ_TARGET" not in environ:
+        content_type = "text/xml"
+        error = f"<Error><Code>{lag.code}</Code><Message>{lag.message}</Message></Error>"
+        answer = f"<ErrorResponse>{error}</ErrorResponse>"
+    start_response(status, [("Content-Type", content_type)])
+    return [answer.encode()]
+
+
 # ---------------------------------------------------------------- the account
 
 
@@ -366,6 +539,9 @@ def patched_moto() -> Iterator[None]:
             stack.enter_context(mock.patch.object(owner, name, method, create=True))
 
         replace(FakeBucket, "get_permission", get_permission)
+        stack.enter_context(
+            mock.patch.object(threaded_moto_server, "DomainDispatcherApplication", Wire)
+        )
         replace(FakeEndpointConfig, "validate_instance_type", accept_any_instance_type)
         replace(backend, "create_model", create_model)
         replace(backend, "create_endpoint_config", create_config)
@@ -410,6 +586,10 @@ def environment(url: str) -> dict[str, str]:
 
 def clear(url: str) -> None:
     """Make the account empty."""
+    global lag
+    lag = 0
+    unseen.clear()
+    lost_answers.clear()
     failures.clear()
     asleep.clear()
     transitions.clear()
