@@ -89,6 +89,15 @@ def estimate_endpoint(endpoint: EndpointSettings) -> str:
     )
 
 
+def describe_daily_cost(instance_type: str, count: int) -> str:
+    """Return, for example, "$17.66 a day (ml.g4dn.xlarge)"."""
+    price = PRICES.get(instance_type)
+    if price is None:
+        return f"an unknown sum a day ({instance_type})"
+    times = f"{count} x " if count > 1 else ""
+    return f"${price * count * 24:.2f} a day ({times}{instance_type})"
+
+
 # ---------------------------------------------------------------- trainings
 
 

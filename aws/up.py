@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from aws import alarms, configs, endpoints, identity, logs, models, painters, scaling, trainings
+from aws import alarms, configs, endpoints, identity, logs, models, painters, trainings
 from aws.account import Account
 from aws.bucket import ensure_bucket
 from aws.changes import Changes, apply, apply_in_parallel, run_in_parallel
@@ -10,6 +10,7 @@ from aws.cost import TYPICAL_IMAGE_GIGABYTES, estimate_cost
 from aws.endpoint_settings import EndpointSettings
 from aws.messages import DeployError, output, say
 from aws.registry import Image, find_image
+from aws.sleep import ensure_scaling_or_delete, ensure_sleep, warn_of_sleepless
 from aws.smoke import run_smoke_test
 
 
@@ -21,18 +22,37 @@ def up(
     plan: bool = False,
     training_instance_type: str = trainings.DEFAULT_INSTANCE_TYPE,
 ) -> int:
-    """Run the command up and return its exit code.
+    """Run the command up and return its exit code. However it ends, it names what never sleeps.
 
     `bot_identity` is "user", "role" or None. With `plan` every change is printed and none is made.
     `training_instance_type` is for the painters that the bot trains.
     Raises DeployError if an image is missing, or an endpoint does not work.
     """
+    try:
+        return run(account, settings, image_tag, bot_identity, plan, training_instance_type)
+    finally:
+        warn_of_sleepless(account)
+
+
+def run(
+    account: Account,
+    settings: list[EndpointSettings],
+    image_tag: str | None,
+    bot_identity: str | None,
+    plan: bool,
+    training_instance_type: str,
+) -> int:
+    count = 0
+    if not plan:
+        # First of all, whatever fails later. A plan shows it with the endpoint's other changes.
+        count += apply_in_parallel([ensure_sleep(account, endpoint) for endpoint in settings])
+
     # Before anything is created: without an image there is nothing to deploy.
     images = {}
     for endpoint in settings:
         images[endpoint.name] = require_image(account, endpoint.model, image_tag, plan)
 
-    count = make_changes(account, settings, images, bot_identity, plan)
+    count += make_changes(account, settings, images, bot_identity, plan)
     painters_image = images[account.endpoint_name("cyclegan")]
     count += apply(trainings.ensure_template(account, painters_image, training_instance_type), plan)
     served_model = models.describe_wanted_model(account, "cyclegan", painters_image).name
@@ -105,10 +125,11 @@ def deploy_endpoint(account: Account, settings: EndpointSettings, image: Image) 
     config = configs.describe_wanted_config(account, settings, model.name)
     yield from models.ensure_model(account, model)
     yield from configs.ensure_config(account, config)
-    # The endpoint's update names this alarm.
+    # The endpoint's update names the first alarm. The second one is there before the instance.
     yield from alarms.ensure_faults_alarm(account, settings.name)
+    yield from alarms.ensure_idle_alarm(account, settings)
     yield from endpoints.ensure_endpoint(account, settings, config.name)
-    yield from scaling.ensure_scaling(account, settings)
+    yield from ensure_scaling_or_delete(account, settings)
     yield from configs.remove_configs(account, settings.name, keep=config.name)
     yield from models.remove_models(account, settings.name, keep=model.name)
 
