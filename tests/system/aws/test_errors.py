@@ -30,8 +30,8 @@ def test_a_failed_endpoint_prints_its_reason_and_log_and_the_next_up_fixes_it(
     status = describe_endpoint("cyclegan")["EndpointStatus"]
     assert status == "InService", "the other endpoint was left half done"
 
-    assert deploy("status") == 0
-    assert "stylebot-nst: Failed" in capfd.readouterr().out
+    assert deploy("status") == 1
+    assert "! stylebot-nst: Failed" in capfd.readouterr().out
     fake.failures.clear()
     assert deploy("up") == 0
     assert describe_endpoint("nst")["EndpointStatus"] == "InService"
