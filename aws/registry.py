@@ -11,9 +11,12 @@ from typing import Any
 from aws.account import Account
 from aws.calls import Answer, delete_if_present, find, is_subset, perform
 from aws.changes import Change, Changes
+from aws.messages import DeployError
 from bot import MODELS
 
 IMAGES = (*MODELS, "bot")
+# The only manifest that SageMaker takes. Docker engines with containerd's image store write OCI's.
+MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class Image:
     # With the digest: REGISTRY/REPOSITORY@sha256:...
     uri: str
     gigabytes: float
+    # The media type of its manifest, such as MANIFEST_TYPE
+    manifest_type: str = ""
 
     @property
     def short_name(self) -> str:
@@ -63,6 +68,21 @@ def find_image(account: Account, image: str, tag: str | None) -> Image | None:
     return Image(
         uri=f"{repository['repositoryUri']}@{newest['imageDigest']}",
         gigabytes=newest.get("imageSizeInBytes", 0) / 1e9,
+        manifest_type=newest.get("imageManifestMediaType", ""),
+    )
+
+
+def require_docker_manifest(account: Account, image: str, found: Image) -> None:
+    """Raise DeployError if SageMaker would refuse the image because of its manifest."""
+    if found.manifest_type in ("", MANIFEST_TYPE):
+        return
+    raise DeployError(
+        f"{account.repository_name(image)} has a manifest of the type {found.manifest_type}, which "
+        f"SageMaker refuses: it takes {MANIFEST_TYPE}.\n"
+        "Push it with this version of build.sh, which asks for that type, under another tag: "
+        "./build.sh --push --tag NAME. If that gives the same, turn off the engine's containerd "
+        'image store ({"features": {"containerd-snapshotter": false}} in /etc/docker/daemon.json, '
+        "then restart Docker), and push again."
     )
 
 

@@ -9,7 +9,7 @@ from aws.changes import Changes, apply, apply_in_parallel, run_in_parallel
 from aws.cost import TYPICAL_IMAGE_GIGABYTES, estimate_cost
 from aws.endpoint_settings import EndpointSettings
 from aws.messages import DeployError, output, say
-from aws.registry import Image, find_image
+from aws.registry import Image, find_image, require_docker_manifest
 from aws.sleep import ensure_scaling_or_delete, ensure_sleep, warn_of_sleepless
 from aws.smoke import run_smoke_test
 
@@ -101,9 +101,13 @@ def make_changes(
 
 
 def require_image(account: Account, model: str, tag: str | None, plan: bool) -> Image:
-    """Return the image to run. If it is missing, a plan says so, and anything else fails."""
+    """Return the image to run. If it is missing, a plan says so, and anything else fails.
+
+    Raises DeployError for an image that SageMaker would refuse.
+    """
     image = find_image(account, model, tag)
     if image is not None:
+        require_docker_manifest(account, model, image)
         return image
 
     repository = account.repository_name(model)

@@ -10,6 +10,7 @@ moto 5.2.5 lacks, and this adds:
 - SageMaker's errors: the name exists already, the endpoint is being changed, the instance type of a
   scaling target cannot be changed;
 - instance types newer than moto (ml.g5, ml.g6);
+- a model whose image has no manifest of Docker's is refused;
 - answers that are lost after the change was made (`lost_answers`), and new things that AWS does not
   show at once (`lag`);
 - conditions in bucket policies. Only aws:SecureTransport occurs here; every call counts as TLS.
@@ -62,6 +63,7 @@ ACCOUNT = "123456789012"
 REGION = "eu-west-1"
 BUCKET = f"stylebot-{ACCOUNT}-{REGION}"
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
+OCI_MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 # How many times an endpoint is described before it has its new status
 DESCRIPTIONS_UNTIL_SETTLED = 2
 BUSY = ("Creating", "Updating", "Deleting")
@@ -111,6 +113,25 @@ def refuse_existing(create: Callable[..., Json], kind: str, attribute: str) -> C
         return create(self, *positional, **arguments)
 
     return create_new
+
+
+def refuse_manifests(create: Callable[..., Json]) -> Callable[..., Json]:
+    """Return a CreateModel that takes Docker's manifests only, as SageMaker's does."""
+
+    def create_model(self: SageMakerModelBackend, *positional: Json, **arguments: Json) -> Json:
+        uri = (arguments.get("primary_container") or {}).get("Image", "")
+        for repository in ecr_backends[ACCOUNT][REGION].repositories.values():
+            for image in repository.images:
+                found = uri.endswith(f"/{repository.name}@{image.get_image_digest()}")
+                if found and image.image_manifest_media_type != MANIFEST_TYPE:
+                    raise ValidationError(
+                        message=f"Unsupported manifest media type {image.image_manifest_media_type}"
+                        f" for image {uri}. Ensure that valid manifest media type is used for "
+                        "specified image."
+                    )
+        return create(self, *positional, **arguments)
+
+    return create_model
 
 
 def start_transition(endpoint: FakeEndpoint, status: str, transition: Transition) -> None:
@@ -527,7 +548,7 @@ def accept_any_instance_type(self: FakeEndpointConfig, instance_type: str) -> No
 def patched_moto() -> Iterator[None]:
     """Make moto behave as this module's docstring says."""
     backend = SageMakerModelBackend
-    create_model = refuse_existing(backend.create_model, "model", "_models")
+    create_model = refuse_manifests(refuse_existing(backend.create_model, "model", "_models"))
     create_config = refuse_existing(
         backend.create_endpoint_config, "endpoint_config", "endpoint_configs"
     )
@@ -613,7 +634,13 @@ def let_time_pass(seconds: float) -> None:
         make_older(key, seconds)
 
 
-def push(image: str, tag: str, content: str = "", prefix: str = "stylebot") -> str:
+def push(
+    image: str,
+    tag: str,
+    content: str = "",
+    prefix: str = "stylebot",
+    manifest_type: str = MANIFEST_TYPE,
+) -> str:
     """Put an image into ECR, as `build.sh --push` does, and return its digest.
 
     Images with the same `content`, by default the tag, have the same digest.
@@ -621,7 +648,7 @@ def push(image: str, tag: str, content: str = "", prefix: str = "stylebot") -> s
     config = {"digest": f"sha256:{(content or tag).encode().hex():0>64.64}"}
     manifest = {
         "schemaVersion": 2,
-        "mediaType": MANIFEST_TYPE,
+        "mediaType": manifest_type,
         "config": config,
         "layers": [{**config, "size": 1}],
     }

@@ -98,6 +98,20 @@ def test_missing_images_are_reported_with_the_command_that_pushes_them(
 
 
 @pytest.mark.usefixtures("pushed")
+def test_an_image_with_an_oci_manifest_is_refused_before_anything_is_made(
+    deploy: Deploy, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fake.push("nst", "oci", content="oci", manifest_type=fake.OCI_MANIFEST_TYPE)
+    assert deploy("up") == 1
+    printed = capfd.readouterr().err
+    assert fake.OCI_MANIFEST_TYPE in printed
+    assert "./build.sh --push --tag NAME" in printed
+    assert not boto3.client("s3").list_buckets()["Buckets"]
+    assert deploy("repositories", "oci") == 1
+    assert deploy("up", "--image-tag", "abc") == 0
+
+
+@pytest.mark.usefixtures("pushed")
 def test_a_missing_tag_is_reported(deploy: Deploy, capfd: pytest.CaptureFixture[str]) -> None:
     assert deploy("up", "--image-tag", "nosuch") == 1
     assert "stylebot-nst:nosuch is not in ECR" in capfd.readouterr().err
