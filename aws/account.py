@@ -56,6 +56,15 @@ class Account:
         return f"arn:{self.partition}:iam::{self.id}:role/{self.execution_role}"
 
     @property
+    def boundary(self) -> str:
+        """Name the managed policy that limits what any policy can allow the roles and the user."""
+        return f"{self.prefix}-boundary-{self.region}"
+
+    @property
+    def boundary_arn(self) -> str:
+        return f"arn:{self.partition}:iam::{self.id}:policy/{self.boundary}"
+
+    @property
     def bot_identity(self) -> str:
         """Name the bot's IAM user, role and instance profile."""
         return f"{self.prefix}-bot-{self.region}"
@@ -82,6 +91,7 @@ class Account:
             bucket=self.bucket,
             role=self.execution_role,
             bot=self.bot_identity,
+            boundary=self.boundary,
         )
 
     def is_ours(self, tags: list[dict[str, str]] | None) -> bool:

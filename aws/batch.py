@@ -14,6 +14,7 @@ from aws.account import Account
 from aws.calls import Answer, delete_if_present, find, find_created, perform
 from aws.changes import Change, Changes, apply
 from aws.endpoints import find_endpoint
+from aws.identity import find_policy, find_role, has_boundary, read_boundary
 from aws.messages import DeployError, output, say
 
 CONTENT_TYPES = {
@@ -232,6 +233,7 @@ def grant_access(account: Account, job: BatchJob) -> Changes:
         return
 
     resources = [f"arn:{account.partition}:s3:::{bucket}/*" for bucket in sorted(buckets)]
+    require_within_boundary(account, resources)
     statement = {
         "Effect": "Allow",
         "Action": ["s3:GetObject", "s3:PutObject"],
@@ -248,6 +250,28 @@ def grant_access(account: Account, job: BatchJob) -> Changes:
             PolicyDocument=json.dumps(policy),
         ),
     )
+
+
+def require_within_boundary(account: Account, resources: list[str]) -> None:
+    """Raise DeployError if the permissions boundary lets no role reach these objects."""
+    policy = find_policy(account, account.boundary_arn)
+    role = find_role(account, account.execution_role)
+    if policy is None or role is None or not has_boundary(account, role):
+        return
+    allowed: set[str] = set()
+    for statement in read_boundary(account, policy)["Statement"]:
+        if {"s3:GetObject", "s3:PutObject"} <= set(statement["Action"]):
+            found = statement["Resource"]
+            allowed.update([found] if isinstance(found, str) else found)
+    outside = [resource for resource in resources if resource not in allowed]
+    if outside:
+        raise DeployError(
+            f"The list names other buckets, which the permissions boundary {account.boundary} "
+            f"keeps from SageMaker: {', '.join(outside)}. Copy the pictures to "
+            f"s3://{account.bucket}/batch/, or let an administrator add to the boundary: "
+            '{"Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"], "Resource": '
+            f"{json.dumps(outside)}}}"
+        )
 
 
 def revoke_access(account: Account, job_name: str) -> None:

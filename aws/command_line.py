@@ -153,7 +153,10 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
 
     policy = add_command("policy", "Print an IAM policy with all names filled in.")
-    policy.add_argument("name", choices=("bot", "deployer", "execution"))
+    policy.add_argument(
+        "name",
+        choices=("bot", "bot-image", "boundary", "deployer", "deployer-iam", "execution"),
+    )
     push = add_command(
         "repositories", "For build.sh --push: create the repositories and print what they have."
     )

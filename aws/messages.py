@@ -34,8 +34,8 @@ REMEDIES = {
         "--instance-type or --region."
     ),
     r"AccessDenied|not authorized|UnauthorizedOperation|\(403\)": (
-        "These credentials lack that permission. Ask for the policy that "
-        "`./deploy.py policy deployer` prints."
+        "These credentials lack that permission. Ask for the policies that "
+        "`./deploy.py policy deployer` and `./deploy.py policy deployer-iam` print."
     ),
     r"health check": (
         "The container did not answer /ping with 200 in time. The log lines say why; if they "

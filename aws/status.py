@@ -351,7 +351,8 @@ def check_bucket(account: Account) -> Lines:
 
 
 def check_role(account: Account) -> Lines:
-    return check_drift(identity.ensure_execution_role(account))
+    yield from check_drift(identity.ensure_boundary(account))
+    yield from check_drift(identity.ensure_execution_role(account))
 
 
 def describe_trainings(account: Account) -> Lines:

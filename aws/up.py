@@ -83,6 +83,8 @@ def make_changes(
 
     `images` has the image of each endpoint, by the endpoint's name.
     """
+    # The roles and the user name it.
+    count = apply(identity.ensure_boundary(account), plan)
     # What the endpoints need
     sequences = [ensure_bucket(account), identity.ensure_execution_role(account)]
     if bot_identity == "user":
@@ -91,7 +93,7 @@ def make_changes(
         sequences.append(identity.ensure_bot_role(account))
     for endpoint in settings:
         sequences.append(logs.ensure_log_group(account, endpoint.name))
-    count = apply_in_parallel(sequences, plan)
+    count += apply_in_parallel(sequences, plan)
 
     deployments = []
     for endpoint in settings:

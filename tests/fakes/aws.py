@@ -10,6 +10,7 @@ moto 5.2.5 lacks, and this adds:
 - SageMaker's errors: the name exists already, the endpoint is being changed, the instance type of a
   scaling target cannot be changed;
 - instance types newer than moto (ml.g5, ml.g6);
+- the permissions boundary of a user;
 - a model whose image has no manifest of Docker's is refused;
 - answers that are lost after the change was made (`lost_answers`), and new things that AWS does not
   show at once (`lag`);
@@ -39,6 +40,7 @@ from botocore.exceptions import ClientError
 from moto.applicationautoscaling.models import applicationautoscaling_backends
 from moto.core.responses import ActionResult
 from moto.ecr.models import ecr_backends
+from moto.iam.responses import IamResponse
 from moto.moto_server import threaded_moto_server
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 from moto.s3.models import FakeBucket, s3_backends
@@ -364,6 +366,28 @@ def describe_training_job(self: SageMakerResponse) -> ActionResult:
     return ActionResult(training_jobs.describe(job))
 
 
+# ---------------------------------------------------------------- users
+
+moto_create_user = IamResponse.create_user
+
+
+def create_user(self: IamResponse) -> ActionResult:
+    answer = moto_create_user(self)
+    limit_user(self)
+    return answer
+
+
+def limit_user(self: IamResponse) -> ActionResult:
+    """Keep the permissions boundary that the call names."""
+    user: Json = self.backend.get_user(self._get_param("UserName"))
+    if boundary := self._get_param("PermissionsBoundary"):
+        user.permissions_boundary = {
+            "PermissionsBoundaryType": "PermissionsBoundaryPolicy",
+            "PermissionsBoundaryArn": boundary,
+        }
+    return ActionResult({})
+
+
 # ---------------------------------------------------------------- bucket policies
 
 
@@ -570,6 +594,8 @@ def patched_moto() -> Iterator[None]:
         replace(backend, "describe_endpoint", describe_endpoint)
         replace(backend, "delete_endpoint", delete_endpoint)
         replace(backend, "create_transform_job", create_transform_job)
+        replace(IamResponse, "create_user", create_user)
+        replace(IamResponse, "put_user_permissions_boundary", limit_user)
         # moto has no UpdateEndpoint.
         replace(SageMakerResponse, "update_endpoint", update_endpoint)
         replace(SageMakerResponse, "create_training_job", training_jobs.create_training_job)
@@ -676,6 +702,7 @@ def snapshot() -> dict[str, Json]:
     found: dict[str, Json] = {
         "roles": iam.get_account_authorization_details(Filter=["Role", "User"]),
         "profiles": iam.list_instance_profiles()["InstanceProfiles"],
+        "managed policies": iam.list_policies(Scope="Local")["Policies"],
         "targets": targets["ScalableTargets"],
         "policies": policies["ScalingPolicies"],
         "repositories": boto3.client("ecr").describe_repositories()["repositories"],
