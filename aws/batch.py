@@ -15,6 +15,7 @@ from aws.calls import Answer, delete_if_present, find, find_created, perform
 from aws.changes import Change, Changes, apply
 from aws.endpoints import find_endpoint
 from aws.identity import find_policy, find_role, has_boundary, read_boundary
+from aws.logs import ensure_transform_log_group
 from aws.messages import DeployError, output, say
 
 CONTENT_TYPES = {
@@ -78,6 +79,8 @@ def batch(
     revoke_access_of_ended_jobs(account)
     apply(grant_access(account, job))
     try:
+        # SageMaker would create one that keeps its lines for ever.
+        apply(ensure_transform_log_group(account))
         apply([start_job(account, job)])
         watch_job(account, job)
     finally:

@@ -1,8 +1,9 @@
 """The bucket: private, encrypted, reachable by TLS only, and with objects that expire."""
 
 import json
+from dataclasses import replace
 
-from aws.account import Account
+from aws.account import TAG, Account
 from aws.calls import Answer, delete_if_present, find, is_subset, perform
 from aws.changes import Change, Changes
 from bot import ASYNC_PREFIX, CHATS_PREFIX, JOBS_PREFIX, TRAINING_PREFIX
@@ -16,6 +17,17 @@ DELETE_OBJECTS_LIMIT = 1000
 
 def find_bucket(account: Account) -> Answer | None:
     return find(account.s3.head_bucket, Bucket=account.bucket)
+
+
+def with_kept_tags(account: Account) -> Account:
+    """Return the account with the tags that an earlier `up --tags` gave, if this one gives none."""
+    if set(account.tags) != {TAG}:
+        return account
+    found = find(account.s3.get_bucket_tagging, Bucket=account.bucket)
+    if found is None or not account.is_ours(found["TagSet"]):
+        return account
+    tags = {tag["Key"]: tag["Value"] for tag in found["TagSet"]}
+    return replace(account, tags={**tags, **account.tags})
 
 
 def ensure_bucket(account: Account) -> Changes:

@@ -31,8 +31,9 @@ def describe_wanted_config(
         "VariantName": VARIANT,
         "ModelName": model,
         "InstanceType": settings.instance_type,
-        # SageMaker takes no 0 here; the scaling goes down to 0 later.
-        "InitialInstanceCount": max(1, settings.min_instances),
+        # SageMaker takes no 0 here. The scaling sets the real number, so that another minimum needs
+        # no other configuration.
+        "InitialInstanceCount": 1,
         "ContainerStartupHealthCheckTimeoutInSeconds": STARTUP_SECONDS,
     }
     if settings.instance_type.startswith(GPU_INSTANCES):

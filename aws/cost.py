@@ -38,7 +38,7 @@ HOURS_A_MONTH = 730
 # Assumed seconds for a picture, copying included, on an ml.g4dn.xlarge
 PICTURE_SECONDS = {"nst": 60, "cyclegan": 3}
 # Assumed minutes from zero instances to the first picture, and from the last picture to zero
-START_MINUTES = 5
+START_MINUTES = 8
 STOP_MINUTES = 30
 # What an image takes in ECR, where it is not pushed yet
 TYPICAL_IMAGE_GIGABYTES = 2.7

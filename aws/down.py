@@ -74,6 +74,7 @@ def removal_steps(account: Account) -> list[list[Change]]:
 
     # The instance profile contains the bot's role, so it must go first.
     model_step += identity.remove_instance_profile(account)
+    last_step += logs.remove_transform_log_group(account)
     last_step += identity.remove_execution_role(account)
     last_step += identity.remove_bot_role(account)
     last_step += identity.remove_bot_user(account)

@@ -24,6 +24,11 @@ REMEDIES = {
         "Check the network (proxy, VPN), then run the same command again: it continues where it "
         "stopped."
     ),
+    r"\(LimitExceeded\)": (
+        "A quota of that service in this account is used up: delete what is not needed any more, "
+        "or request a higher one under Service Quotas > AWS Identity and Access Management (IAM), "
+        "or Amazon CloudWatch for alarms."
+    ),
     r"ResourceLimitExceeded|service limit|quota": (
         "Request a higher quota under Service Quotas > Amazon SageMaker ('for endpoint usage', "
         "'for transform job usage', 'for training job usage', 'for spot training job usage'), or "

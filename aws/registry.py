@@ -15,6 +15,10 @@ from aws.messages import DeployError
 from bot import MODELS
 
 IMAGES = (*MODELS, "bot")
+# How many images `up` keeps, besides the one that is used
+KEPT_IMAGES = 10
+# BatchDeleteImage takes no more; the next `up` goes on.
+DELETED_IMAGES_LIMIT = 100
 # The only manifest that SageMaker takes. Docker engines with containerd's image store write OCI's.
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 
@@ -120,7 +124,7 @@ def find_digests(account: Account, image: str, tag: str) -> Digests | None:
 
 
 def ensure_repository(account: Account, image: str) -> Changes:
-    """Yield what is missing to have the repository, with a rule that deletes old images."""
+    """Yield what is missing to have the repository, with a rule that deletes what has no tag."""
     ecr = account.ecr
     name = account.repository_name(image)
     if find_repository(account, image) is None:
@@ -141,7 +145,7 @@ def ensure_repository(account: Account, image: str) -> Changes:
     if found and is_subset(json.loads(wanted), json.loads(found["lifecyclePolicyText"])):
         return
     yield Change(
-        f"keep only the last ten images of {name}",
+        f"delete untagged images of {name} after a day",
         lambda: perform(
             account.clock,
             ecr.put_lifecycle_policy,
@@ -149,6 +153,31 @@ def ensure_repository(account: Account, image: str) -> Changes:
             lifecyclePolicyText=wanted,
         ),
     )
+
+
+def remove_old_images(account: Account, image: str, used: str) -> Changes:
+    """Yield the deletion of tagged images but the last ten and the one with the digest `used`.
+
+    A rule of ECR would not know which image an endpoint needs that has no instance now.
+    """
+    name = account.repository_name(image)
+    pages = account.ecr.get_paginator("describe_images").paginate(
+        repositoryName=name, filter={"tagStatus": "TAGGED"}
+    )
+    found = [details for page in pages for details in page["imageDetails"]]
+    found.sort(key=pushed_at, reverse=True)
+    old = [
+        {"imageDigest": details["imageDigest"]}
+        for details in found[KEPT_IMAGES:]
+        if details["imageDigest"] != used
+    ]
+    if old:
+        yield Change(
+            f"delete {len(old)} old images of {name}",
+            lambda: account.ecr.batch_delete_image(
+                repositoryName=name, imageIds=old[:DELETED_IMAGES_LIMIT]
+            ),
+        )
 
 
 def remove_repository(account: Account, image: str) -> Changes:

@@ -13,7 +13,8 @@ NAMESPACE = "sagemaker"
 DIMENSION = "sagemaker:variant:DesiredInstanceCount"
 # One more instance for every five requests that wait.
 BACKLOG_PER_INSTANCE = 5.0
-# Longer than any request: an instance that is taken away loses the request it works on.
+# Between two scale-ins: it counts from the last one. The first one comes when the backlog has been
+# small for 15 minutes, which is how long AWS's own alarm looks back.
 SCALE_IN_COOLDOWN = INVOCATION_SECONDS + 60
 SCALE_OUT_COOLDOWN = 300
 

@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from aws import alarms, identity, logs
 from aws.account import Account
-from aws.bucket import ensure_bucket, find_bucket
+from aws.bucket import ensure_bucket, find_bucket, with_kept_tags
 from aws.calls import Answer
 from aws.changes import Change
 from aws.cost import describe_daily_cost
@@ -347,7 +347,7 @@ def check_shared(account: Account) -> list[Line]:
 
 
 def check_bucket(account: Account) -> Lines:
-    return check_drift(ensure_bucket(account))
+    return check_drift(ensure_bucket(with_kept_tags(account)))
 
 
 def check_role(account: Account) -> Lines:

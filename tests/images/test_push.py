@@ -168,7 +168,7 @@ def test_a_push_creates_the_repositories_and_prints_the_digests(
         policy = client.get_lifecycle_policy(repositoryName=name)["lifecyclePolicyText"]
         selections = [rule["selection"] for rule in json.loads(policy)["rules"]]
         kept = [(selection["tagStatus"], selection["countNumber"]) for selection in selections]
-        assert kept == [("untagged", 1), ("any", 10)]
+        assert kept == [("untagged", 1)]
 
 
 @pytest.mark.usefixtures("pushed")

@@ -46,6 +46,13 @@ def test_errors_of_aws_come_with_what_to_do(code: str) -> None:
     assert len(lines) == 2
 
 
+def test_a_quota_of_iam_gets_no_advice_about_sagemaker() -> None:
+    details = {"Code": "LimitExceeded", "Message": "Cannot exceed quota for RolesPerAccount: 1000"}
+    text = explain_error(ClientError({"Error": details}, "CreateRole"))
+    assert "IAM" in text
+    assert "SageMaker" not in text
+
+
 def test_an_unknown_error_is_named() -> None:
     assert explain_error(KeyError("Tags")) == "KeyError: 'Tags'"
 
@@ -229,7 +236,7 @@ def test_the_estimate_has_a_date_and_the_price_of_each_endpoint() -> None:
     assert "Estimate of 2026-01-02" in text
     assert "$0.50 a month for the images" in text
     assert "art-nst: $0.736 an hour and instance; $0.0123 a picture of 60 s" in text
-    assert "$0.44 a single one" in text
+    assert "$0.48 a single one" in text
     assert "art-cyclegan: $0.736 an hour and instance, $537 a month always on" in text
     assert "art-other: the price of ml.p5.48xlarge is not known here" in text
 

@@ -162,6 +162,18 @@ def test_a_batch_opens_other_buckets_only_while_it_runs(
 
 
 @pytest.mark.usefixtures("up")
+def test_the_log_of_batches_expires_and_goes_with_down(deploy: Deploy) -> None:
+    logs = boto3.client("logs")
+    source = put_list("list.csv", "https://example.com/a.jpg\n")
+    name = "/aws/sagemaker/TransformJobs"
+    assert deploy("batch", "--input", source, "--style", "vintage") == 0
+    [group] = logs.describe_log_groups(logGroupNamePrefix=name)["logGroups"]
+    assert group["retentionInDays"] == 30
+    assert deploy("down", "--yes") == 0
+    assert logs.describe_log_groups(logGroupNamePrefix=name)["logGroups"] == []
+
+
+@pytest.mark.usefixtures("up")
 def test_a_killed_batch_leaves_no_open_bucket_behind_for_long(deploy: Deploy) -> None:
     statement = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::photos/*"}
     policy = {"Version": "2012-10-17", "Statement": [statement]}

@@ -84,7 +84,7 @@ def test_a_test_picture_that_never_comes_back_is_reported(
 ) -> None:
     fake.asleep.add("stylebot-cyclegan")
     assert deploy("up") == 1
-    expected = "stylebot-cyclegan is up, but gave no result for the test picture in 15 minutes"
+    expected = "stylebot-cyclegan is up, but gave no result for the test picture in 25 minutes"
     assert expected in capfd.readouterr().err
 
 
@@ -185,6 +185,7 @@ def test_wrong_settings_are_reported(
     [
         ["up", "--concurrency", "gan=1"],
         ["up", "--prefix", "A_b"],
+        ["up", "--prefix", "a--b"],
         ["up", "--tags", "art"],
         ["destroy"],
     ],

@@ -454,6 +454,45 @@ def test_a_pair_that_no_longer_sleeps_needs_no_alarm_and_gets_it_back(deploy: De
 
 
 @pytest.mark.usefixtures("pushed")
+def test_another_minimum_of_instances_needs_no_other_configuration(
+    deploy: Deploy, wire: Wire
+) -> None:
+    assert deploy("up") == 0
+    wire.calls.clear()
+    assert deploy("up", "--min-instances", "2") == 0
+    assert "sagemaker:UpdateEndpoint" not in wire.calls
+    assert "sagemaker:CreateEndpointConfig" not in wire.calls
+
+
+@pytest.mark.usefixtures("pushed")
+def test_tags_are_kept_until_others_are_given(deploy: Deploy, wire: Wire) -> None:
+    assert deploy("up", "--tags", "team=paint") == 0
+    before = fake.snapshot()
+    wire.calls.clear()
+    assert deploy("up") == 0
+    assert "s3:PutBucketTagging" not in wire.calls
+    assert fake.snapshot() == before
+    assert deploy("up", "--tags", "team=other") == 0
+    tags = boto3.client("s3").get_bucket_tagging(Bucket=BUCKET)["TagSet"]
+    assert {"Key": "team", "Value": "other"} in tags
+
+
+@pytest.mark.usefixtures("pushed")
+def test_old_images_are_deleted_but_never_the_one_that_is_used(deploy: Deploy) -> None:
+    for number in range(11):
+        fake.push("nst", f"new{number}", content=f"new{number}")
+    assert deploy("up", "--image-tag", "abc") == 0
+
+    def tags_left() -> list[str]:
+        found = boto3.client("ecr").describe_images(repositoryName="stylebot-nst")
+        return sorted(tag for image in found["imageDetails"] for tag in image["imageTags"])
+
+    newest = [f"new{number}" for number in range(1, 11)]
+    assert tags_left() == sorted(["abc", *newest])
+    assert deploy("up", "--image-tag", "abc", "--plan") == 0
+
+
+@pytest.mark.usefixtures("pushed")
 def test_a_new_image_is_taken_without_downtime_and_the_old_model_goes(
     deploy: Deploy, wire: Wire
 ) -> None:
