@@ -41,6 +41,7 @@ class Account:
     sagemaker_runtime: Client
     scaling: Client
     cloudwatch: Client
+    quotas: Client
 
     @property
     def bucket(self) -> str:
@@ -137,6 +138,7 @@ def open_account(
         sagemaker_runtime=client("sagemaker-runtime"),
         scaling=client("application-autoscaling"),
         cloudwatch=client("cloudwatch"),
+        quotas=client("service-quotas"),
     )
 
 

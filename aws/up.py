@@ -4,12 +4,13 @@ from functools import partial
 
 from aws import alarms, configs, endpoints, identity, logs, models, painters, trainings
 from aws.account import Account
-from aws.bucket import ensure_bucket
+from aws.bucket import ensure_bucket, with_kept_tags
 from aws.changes import Changes, apply, apply_in_parallel, run_in_parallel
 from aws.cost import TYPICAL_IMAGE_GIGABYTES, estimate_cost
 from aws.endpoint_settings import EndpointSettings
 from aws.messages import DeployError, output, say
-from aws.registry import Image, find_image, require_docker_manifest
+from aws.quotas import Need, check_quotas, describe_needs, request_quotas
+from aws.registry import Image, find_image, remove_old_images, require_docker_manifest
 from aws.sleep import ensure_scaling_or_delete, ensure_sleep, warn_of_sleepless
 from aws.smoke import run_smoke_test
 
@@ -21,17 +22,30 @@ def up(
     bot_identity: str | None = None,
     plan: bool = False,
     training_instance_type: str = trainings.DEFAULT_INSTANCE_TYPE,
+    request_quota: bool = False,
 ) -> int:
     """Run the command up and return its exit code. However it ends, it names what never sleeps.
 
     `bot_identity` is "user", "role" or None. With `plan` every change is printed and none is made.
-    `training_instance_type` is for the painters that the bot trains.
+    `training_instance_type` is for the painters that the bot trains. With `request_quota` AWS is
+    asked for the quotas that are needed, and nothing else is done.
     Raises DeployError if an image is missing, or an endpoint does not work.
     """
+    if request_quota:
+        return request(account, describe_needs(account, settings, training_instance_type), plan)
     try:
         return run(account, settings, image_tag, bot_identity, plan, training_instance_type)
     finally:
         warn_of_sleepless(account)
+
+
+def request(account: Account, needs: list[Need], plan: bool) -> int:
+    """Request the quotas that are too small, and return the exit code."""
+    if not apply(request_quotas(account, needs), plan):
+        say("The quotas are large enough.")
+    elif not plan:
+        say("AWS answers by e-mail, within minutes or some days. Then run up without this option.")
+    return 0
 
 
 def run(
@@ -42,6 +56,7 @@ def run(
     plan: bool,
     training_instance_type: str,
 ) -> int:
+    account = with_kept_tags(account)
     count = 0
     if not plan:
         # First of all, whatever fails later. A plan shows it with the endpoint's other changes.
@@ -52,6 +67,7 @@ def run(
     for endpoint in settings:
         images[endpoint.name] = require_image(account, endpoint.model, image_tag, plan)
 
+    check_quotas(account, describe_needs(account, settings, training_instance_type), plan)
     count += make_changes(account, settings, images, bot_identity, plan)
     painters_image = images[account.endpoint_name("cyclegan")]
     count += apply(trainings.ensure_template(account, painters_image, training_instance_type), plan)
@@ -138,6 +154,10 @@ def deploy_endpoint(account: Account, settings: EndpointSettings, image: Image) 
     yield from ensure_scaling_or_delete(account, settings)
     yield from configs.remove_configs(account, settings.name, keep=config.name)
     yield from models.remove_models(account, settings.name, keep=model.name)
+    if image.manifest_type:
+        # Otherwise it is not pushed yet.
+        used = image.uri.partition("@")[2]
+        yield from remove_old_images(account, settings.model, used)
 
 
 def print_environment(

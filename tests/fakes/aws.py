@@ -11,6 +11,7 @@ moto 5.2.5 lacks, and this adds:
   scaling target cannot be changed;
 - instance types newer than moto (ml.g5, ml.g6);
 - the permissions boundary of a user;
+- the quotas of SageMaker, and requests for more (`quotas`, `requested_quotas`);
 - a model whose image has no manifest of Docker's is refused;
 - answers that are lost after the change was made (`lost_answers`), and new things that AWS does not
   show at once (`lag`);
@@ -44,7 +45,11 @@ from moto.iam.responses import IamResponse
 from moto.moto_server import threaded_moto_server
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 from moto.s3.models import FakeBucket, s3_backends
-from moto.sagemaker.exceptions import ResourceInUseException, ValidationError
+from moto.sagemaker.exceptions import (
+    ResourceInUseException,
+    SagemakerClientError,
+    ValidationError,
+)
 from moto.sagemaker.models import (
     FakeEndpoint,
     FakeEndpointConfig,
@@ -54,6 +59,7 @@ from moto.sagemaker.models import (
 from moto.sagemaker.responses import SageMakerResponse
 from moto.sagemakerruntime.responses import SageMakerRuntimeResponse
 from moto.server import ThreadedMotoServer
+from moto.servicequotas.responses import ServiceQuotasResponse
 
 from tests.fakes import training_jobs
 from tests.fakes.sagemaker import Answer, Invocation, Request, work_on
@@ -69,6 +75,16 @@ OCI_MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 # How many times an endpoint is described before it has its new status
 DESCRIPTIONS_UNTIL_SETTLED = 2
 BUSY = ("Creating", "Updating", "Deleting")
+
+
+class ResourceLimitExceeded(SagemakerClientError):  # noqa: N818 - AWS's name
+    code = "ResourceLimitExceeded"
+
+
+DEFAULT_QUOTA = 10
+QUOTA_TYPES = ("ml.g4dn.xlarge", "ml.g5.xlarge", "ml.g6.xlarge", "ml.c5.4xlarge")
+QUOTA_USAGES = ("endpoint usage", "spot training job usage", "training job usage")
+QUOTA_PAGE = 5
 
 
 @dataclass
@@ -90,6 +106,10 @@ class Transition:
 failures: dict[str, str] = {}
 asleep: set[str] = set()
 
+# What a test sets: quotas by name, such as "ml.g4dn.xlarge for endpoint usage". Others are 10.
+quotas: dict[str, float] = {}
+# What was requested, by name
+requested_quotas: dict[str, float] = {}
 # The operations whose next answer is lost: AWS does what it was asked, and the connection breaks.
 lost_answers: set[str] = set()
 # To how many calls AWS does not show yet what was created or changed.
@@ -149,10 +169,30 @@ def succeed_or_fail(name: str, previous_config: str | None = None) -> Transition
 
 
 def create_endpoint(self: SageMakerModelBackend, **arguments: Json) -> FakeEndpoint:
+    refuse_beyond_quota(self, arguments["endpoint_config_name"])
     create = refuse_existing(moto_create_endpoint, "endpoint", "endpoints")
     endpoint: FakeEndpoint = create(self, **arguments)
     start_transition(endpoint, "Creating", succeed_or_fail(endpoint.endpoint_name))
     return endpoint
+
+
+def refuse_beyond_quota(backend: SageMakerModelBackend, config: str) -> None:
+    """Refuse an endpoint if the account may not run another instance of its type."""
+
+    def instance_type(name: str) -> str:
+        found: str = backend.endpoint_configs[name].production_variants[0]["InstanceType"]
+        return found
+
+    wanted = instance_type(config)
+    running = [item.endpoint_config_name for item in backend.endpoints.values()]
+    count = sum(instance_type(name) == wanted for name in running if name)
+    limit = quotas.get(f"{wanted} for endpoint usage", DEFAULT_QUOTA)
+    if count + 1 > limit:
+        raise ResourceLimitExceeded(
+            message=f"The account-level service limit '{wanted} for endpoint usage' is {limit} "
+            f"Instances, with current utilization of {count} Instances and a request delta of 1 "
+            "Instances."
+        )
 
 
 def describe_endpoint(self: SageMakerModelBackend, endpoint_name: str) -> Json:
@@ -364,6 +404,37 @@ def describe_training_job(self: SageMakerResponse) -> ActionResult:
     job = training_jobs.find(self.sagemaker_backend, json.loads(self.body)["TrainingJobName"])
     training_jobs.advance(job, storage)
     return ActionResult(training_jobs.describe(job))
+
+
+# ---------------------------------------------------------------- quotas
+
+
+def quota_names() -> list[str]:
+    """Return the names of all quotas; a quota's code is its place in this list."""
+    return [f"{kind} for {usage}" for usage in QUOTA_USAGES for kind in QUOTA_TYPES]
+
+
+def list_quotas(self: ServiceQuotasResponse) -> str:
+    """Answer ListServiceQuotas and ListAWSDefaultServiceQuotas, some at a time."""
+    start = int(json.loads(self.body).get("NextToken") or 0)
+    page = []
+    for number, name in enumerate(quota_names()[start : start + QUOTA_PAGE], start):
+        value = quotas.get(name, DEFAULT_QUOTA)
+        page.append({"QuotaName": name, "QuotaCode": f"L-{number:08}", "Value": value})
+    answer: Json = {"Quotas": page}
+    if start + QUOTA_PAGE < len(quota_names()):
+        answer["NextToken"] = str(start + QUOTA_PAGE)
+    return json.dumps(answer)
+
+
+def request_quota(self: ServiceQuotasResponse) -> Json:
+    asked = json.loads(self.body)
+    name = quota_names()[int(asked["QuotaCode"].removeprefix("L-"))]
+    if name in requested_quotas:
+        error = {"__type": "ResourceAlreadyExistsException", "message": "Only one open request"}
+        return 400, {"status": 400}, json.dumps(error)
+    requested_quotas[name] = asked["DesiredValue"]
+    return json.dumps({"RequestedQuota": {"Status": "PENDING"}})
 
 
 # ---------------------------------------------------------------- users
@@ -594,6 +665,9 @@ def patched_moto() -> Iterator[None]:
         replace(backend, "describe_endpoint", describe_endpoint)
         replace(backend, "delete_endpoint", delete_endpoint)
         replace(backend, "create_transform_job", create_transform_job)
+        replace(ServiceQuotasResponse, "list_service_quotas", list_quotas)
+        replace(ServiceQuotasResponse, "list_aws_default_service_quotas", list_quotas)
+        replace(ServiceQuotasResponse, "request_service_quota_increase", request_quota)
         replace(IamResponse, "create_user", create_user)
         replace(IamResponse, "put_user_permissions_boundary", limit_user)
         # moto has no UpdateEndpoint.
@@ -637,6 +711,8 @@ def clear(url: str) -> None:
     lag = 0
     unseen.clear()
     lost_answers.clear()
+    quotas.clear()
+    requested_quotas.clear()
     failures.clear()
     asleep.clear()
     transitions.clear()

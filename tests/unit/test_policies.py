@@ -48,6 +48,8 @@ WITHOUT_RESOURCE = {
     "sagemaker:ListEndpointConfigs",
     "sagemaker:ListModels",
     "sagemaker:ListTrainingJobs",
+    "servicequotas:ListAWSDefaultServiceQuotas",
+    "servicequotas:ListServiceQuotas",
 }
 # In characters, without white space
 MANAGED_POLICY_SIZE = 6144
@@ -118,6 +120,8 @@ def test_every_resource_is_of_this_deployment(name: str) -> None:
     service_wide = (
         # AWS chooses the ids of scalable targets.
         f"arn:aws:application-autoscaling:{REGION}:{ACCOUNT}:scalable-target/*",
+        # AWS chooses the codes of quotas.
+        f"arn:aws:servicequotas:{REGION}:{ACCOUNT}:sagemaker/*",
         # Alarms can only be listed all together.
         f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:*",
         # All transform jobs of an account share one log group, and so do all training jobs.
