@@ -66,7 +66,11 @@ def find_quotas(account: Account, names: Iterable[str]) -> dict[str, Quota]:
     for operation in ("list_service_quotas", "list_aws_default_service_quotas"):
         if wanted <= set(found):
             break
-        for page in account.quotas.get_paginator(operation).paginate(ServiceCode=SERVICE):
+        # SageMaker has some thousands of quotas.
+        pages = account.quotas.get_paginator(operation).paginate(
+            ServiceCode=SERVICE, PaginationConfig={"PageSize": 100}
+        )
+        for page in pages:
             for quota in page["Quotas"]:
                 name = quota["QuotaName"]
                 if name in wanted and name not in found:

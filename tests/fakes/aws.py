@@ -858,7 +858,10 @@ def answer_or_error(call: Callable[..., Json], **arguments: Json) -> Json:
         return type(error).__name__
 
 
-RANDOM_KEYS = r"(?i)(role|user|instanceprofile)id|.*(time|date|timestamp|metadata|created)$|creat.*"
+RANDOM_KEYS = (
+    r"(?i)(role|user|instanceprofile|policy)id"
+    r"|.*(time|date|timestamp|metadata|created)$|creat.*"
+)
 RANDOM_TEXT = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?<=scalable-target/)\w+"
 
 
