@@ -78,8 +78,9 @@ fi
 build=()
 while IFS= read -r docker; do
   if "$docker" buildx version >/dev/null 2>&1; then
-    # A provenance attestation would make a manifest list of the image, which SageMaker refuses.
-    build=("$docker" buildx build --provenance=false --load)
+    # SageMaker takes Docker's manifest only: no manifest list, which a provenance attestation would make of the image,
+    # and no OCI manifest, which engines with containerd's image store write unless told otherwise.
+    build=("$docker" buildx build --provenance=false --output "type=docker,oci-mediatypes=false")
     break
   fi
   if [[ $("$docker" --version) =~ version\ (1[89]|2[0-2])\. ]]; then
@@ -221,5 +222,8 @@ while read -r name address digest configuration; do
   fi
   digests+="$address:$tag  $digest"$'\n'
 done <<<"$repositories"
+# ECR says what was really pushed: SageMaker refuses some manifests.
+./deploy.py repositories "${aws_options[@]}" "$tag" >/dev/null ||
+  fail "The images are in ECR, but SageMaker would refuse them; the lines above say why."
 printf '%s' "$digests"
 echo "Next: ./deploy.py up ${aws_options[*]}"

@@ -42,10 +42,27 @@ def has_packages() -> bool:
 def restart_in_venv() -> None:
     """Install the packages into .venv, which is created if it does not exist, and restart there."""
     if not VENV_PYTHON.exists():
-        subprocess.run([sys.executable, "-m", "venv", ROOT / ".venv"], check=True)
+        run_or_exit(
+            [sys.executable, "-m", "venv", str(ROOT / ".venv")],
+            "To fix this in Debian and Ubuntu, run: sudo apt-get install python3-venv.",
+        )
     pip = [str(VENV_PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, *PACKAGES], check=True, stdout=sys.stderr)
+    run_or_exit(
+        [*pip, *PACKAGES],
+        "Check the network (proxy, VPN) and pip's settings, then run the same command again.",
+    )
     os.execv(VENV_PYTHON, [str(VENV_PYTHON), *sys.argv])
+
+
+def run_or_exit(command: list[str], remedy: str) -> None:
+    """Run a command; if it fails, print what to do and exit."""
+    try:
+        subprocess.run(command, check=True, stdout=sys.stderr)
+    except (OSError, subprocess.CalledProcessError):
+        sys.exit(
+            "deploy.py: boto3 is missing, and it could not be installed into .venv; the lines "
+            f"above say why.\n{remedy}"
+        )
 
 
 def main() -> int:

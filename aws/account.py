@@ -41,6 +41,7 @@ class Account:
     sagemaker_runtime: Client
     scaling: Client
     cloudwatch: Client
+    quotas: Client
 
     @property
     def bucket(self) -> str:
@@ -54,6 +55,15 @@ class Account:
     @property
     def execution_role_arn(self) -> str:
         return f"arn:{self.partition}:iam::{self.id}:role/{self.execution_role}"
+
+    @property
+    def boundary(self) -> str:
+        """Name the managed policy that limits what any policy can allow the roles and the user."""
+        return f"{self.prefix}-boundary-{self.region}"
+
+    @property
+    def boundary_arn(self) -> str:
+        return f"arn:{self.partition}:iam::{self.id}:policy/{self.boundary}"
 
     @property
     def bot_identity(self) -> str:
@@ -82,6 +92,7 @@ class Account:
             bucket=self.bucket,
             role=self.execution_role,
             bot=self.bot_identity,
+            boundary=self.boundary,
         )
 
     def is_ours(self, tags: list[dict[str, str]] | None) -> bool:
@@ -127,6 +138,7 @@ def open_account(
         sagemaker_runtime=client("sagemaker-runtime"),
         scaling=client("application-autoscaling"),
         cloudwatch=client("cloudwatch"),
+        quotas=client("service-quotas"),
     )
 
 

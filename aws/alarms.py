@@ -1,9 +1,22 @@
-"""An endpoint's CloudWatch alarms: one rolls back an update, one starts the first instance."""
+"""An endpoint's CloudWatch alarms.
+
+One rolls back an update, one starts the first instance, and one tells that an instance has been on
+for hours without work.
+"""
+
+from collections.abc import Callable
 
 from aws.account import Account
-from aws.calls import Answer, is_subset
+from aws.calls import Answer, delete_if_present, find_created, is_subset, perform
 from aws.changes import Change, Changes
-from aws.endpoint_settings import VARIANT
+from aws.endpoint_settings import GPU_INSTANCES, VARIANT, EndpointSettings
+from aws.messages import DeployError
+
+# An instance that is on for so long without work is told by an alarm.
+IDLE_HOURS = 3
+# Below these the instance only answers /ping. SageMaker counts 100 % for each CPU core.
+IDLE_GPU_PERCENT = 1.0
+IDLE_CPU_PERCENT = 25.0
 
 
 def faults_alarm_name(endpoint: str) -> str:
@@ -12,6 +25,10 @@ def faults_alarm_name(endpoint: str) -> str:
 
 def wake_alarm_name(endpoint: str) -> str:
     return f"{endpoint}-wake"
+
+
+def idle_alarm_name(endpoint: str) -> str:
+    return f"{endpoint}-idle"
 
 
 def find_alarms(account: Account, names: list[str]) -> list[Answer]:
@@ -42,13 +59,53 @@ def ensure_faults_alarm(account: Account, endpoint: str) -> Changes:
     yield from ensure_alarm(account, alarm)
 
 
-def ensure_wake_alarm(account: Account, endpoint: str, policy_arn: str) -> Changes:
+def ensure_idle_alarm(account: Account, settings: EndpointSettings) -> Changes:
+    """Yield what is missing to have the alarm on an instance without work.
+
+    SageMaker writes the metrics of instances only while there are some. An instance without work
+    stops within the first hour; where it does not, the scaling is missing or broken. Endpoints that
+    never sleep need no such alarm.
+    """
+    name = settings.name
+    if settings.min_instances > 0:
+        yield from remove_alarms(account, [idle_alarm_name(name)])
+        return
+
+    metric = "CPUUtilization"
+    threshold = IDLE_CPU_PERCENT
+    if settings.instance_type.startswith(GPU_INSTANCES):
+        metric = "GPUUtilization"
+        threshold = IDLE_GPU_PERCENT
+    alarm = {
+        "AlarmName": idle_alarm_name(name),
+        "AlarmDescription": f"{name} has an instance, and no work for {IDLE_HOURS} hours. "
+        "./deploy.py status says what it costs; ./deploy.py up sets its scaling again.",
+        "Namespace": "/aws/sagemaker/Endpoints",
+        "MetricName": metric,
+        "Dimensions": [
+            {"Name": "EndpointName", "Value": name},
+            {"Name": "VariantName", "Value": VARIANT},
+        ],
+        "Statistic": "Maximum",
+        "Period": 3600,
+        "EvaluationPeriods": IDLE_HOURS,
+        "DatapointsToAlarm": IDLE_HOURS,
+        "Threshold": threshold,
+        "ComparisonOperator": "LessThanThreshold",
+        "TreatMissingData": "notBreaching",
+    }
+    yield from ensure_alarm(account, alarm)
+
+
+def ensure_wake_alarm(
+    account: Account, endpoint: str, find_policy: Callable[[], Answer | None]
+) -> Changes:
     """Yield what is missing to have the alarm that starts the first instance.
 
     It goes off when requests have waited for two minutes and no instance runs, and then runs the
-    scaling policy with that ARN.
+    scaling policy that `find_policy` returns.
     """
-    alarm = {
+    alarm: Answer = {
         "AlarmName": wake_alarm_name(endpoint),
         "Namespace": "AWS/SageMaker",
         "MetricName": "HasBacklogWithoutCapacity",
@@ -60,26 +117,45 @@ def ensure_wake_alarm(account: Account, endpoint: str, policy_arn: str) -> Chang
         "Threshold": 1.0,
         "ComparisonOperator": "GreaterThanOrEqualToThreshold",
         "TreatMissingData": "missing",
-        "AlarmActions": [policy_arn],
     }
-    yield from ensure_alarm(account, alarm)
+    policy = find_policy() or {}
+    if is_set(account, {**alarm, "AlarmActions": [policy.get("PolicyARN")]}):
+        return
+
+    def put() -> None:
+        policy = find_created(account.clock, find_policy)
+        if policy is None:
+            raise DeployError(
+                f"AWS does not show the scaling policy of {endpoint}, which was created a moment "
+                "ago. Run up again."
+            )
+        put_alarm(account, {**alarm, "AlarmActions": [policy["PolicyARN"]]})
+
+    yield Change(describe_alarm(alarm), put)
 
 
 def ensure_alarm(account: Account, alarm: Answer) -> Changes:
     """Yield the creation or the update of an alarm, given as the arguments of PutMetricAlarm."""
-    name = alarm["AlarmName"]
-    found = find_alarms(account, [name])
-    if found and is_subset(alarm, found[0]):
-        return
+    if not is_set(account, alarm):
+        yield Change(describe_alarm(alarm), lambda: put_alarm(account, alarm))
 
+
+def is_set(account: Account, alarm: Answer) -> bool:
+    """Return whether the alarm exists with these arguments of PutMetricAlarm."""
+    found = find_alarms(account, [alarm["AlarmName"]])
+    return bool(found and is_subset(alarm, found[0]))
+
+
+def describe_alarm(alarm: Answer) -> str:
+    return f"set the alarm {alarm['AlarmName']} on {alarm['MetricName']}"
+
+
+def put_alarm(account: Account, alarm: Answer) -> None:
     tags = {}
-    if not found:
+    if not find_alarms(account, [alarm["AlarmName"]]):
         # CloudWatch takes tags only when it creates the alarm.
         tags = {"Tags": account.tag_list}
-    yield Change(
-        f"set the alarm {name} on {alarm['MetricName']}",
-        lambda: account.cloudwatch.put_metric_alarm(**alarm, **tags),
-    )
+    perform(account.clock, account.cloudwatch.put_metric_alarm, **alarm, **tags)
 
 
 def remove_wake_alarm(account: Account, endpoint: str) -> Changes:
@@ -89,7 +165,8 @@ def remove_wake_alarm(account: Account, endpoint: str) -> Changes:
 
 def remove_all_alarms(account: Account, endpoint: str) -> Changes:
     """Yield the deletion of each alarm of the endpoint."""
-    yield from remove_alarms(account, [wake_alarm_name(endpoint), faults_alarm_name(endpoint)])
+    names = [wake_alarm_name(endpoint), faults_alarm_name(endpoint), idle_alarm_name(endpoint)]
+    yield from remove_alarms(account, names)
 
 
 def remove_alarms(account: Account, names: list[str]) -> Changes:
@@ -104,5 +181,7 @@ def remove_alarms(account: Account, names: list[str]) -> Changes:
 def removal(account: Account, name: str) -> Change:
     return Change(
         f"delete the alarm {name}",
-        lambda: account.cloudwatch.delete_alarms(AlarmNames=[name]),
+        lambda: delete_if_present(
+            account.clock, account.cloudwatch.delete_alarms, AlarmNames=[name]
+        ),
     )

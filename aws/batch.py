@@ -11,10 +11,11 @@ from datetime import datetime, timezone
 from pathlib import PurePosixPath
 
 from aws.account import Account
-from aws.calls import Answer, delete_if_present, find
+from aws.calls import Answer, delete_if_present, find, find_created, perform
 from aws.changes import Change, Changes, apply
 from aws.endpoints import find_endpoint
-from aws.identity import retry_until_role_is_known
+from aws.identity import find_policy, find_role, has_boundary, read_boundary
+from aws.logs import ensure_transform_log_group
 from aws.messages import DeployError, output, say
 
 CONTENT_TYPES = {
@@ -78,6 +79,8 @@ def batch(
     revoke_access_of_ended_jobs(account)
     apply(grant_access(account, job))
     try:
+        # SageMaker would create one that keeps its lines for ever.
+        apply(ensure_transform_log_group(account))
         apply([start_job(account, job)])
         watch_job(account, job)
     finally:
@@ -233,6 +236,7 @@ def grant_access(account: Account, job: BatchJob) -> Changes:
         return
 
     resources = [f"arn:{account.partition}:s3:::{bucket}/*" for bucket in sorted(buckets)]
+    require_within_boundary(account, resources)
     statement = {
         "Effect": "Allow",
         "Action": ["s3:GetObject", "s3:PutObject"],
@@ -241,7 +245,9 @@ def grant_access(account: Account, job: BatchJob) -> Changes:
     policy = {"Version": "2012-10-17", "Statement": [statement]}
     yield Change(
         f"give the execution role access to {', '.join(resources)} while the job runs",
-        lambda: account.iam.put_role_policy(
+        lambda: perform(
+            account.clock,
+            account.iam.put_role_policy,
             RoleName=account.execution_role,
             PolicyName=job.name,
             PolicyDocument=json.dumps(policy),
@@ -249,9 +255,34 @@ def grant_access(account: Account, job: BatchJob) -> Changes:
     )
 
 
+def require_within_boundary(account: Account, resources: list[str]) -> None:
+    """Raise DeployError if the permissions boundary lets no role reach these objects."""
+    policy = find_policy(account, account.boundary_arn)
+    role = find_role(account, account.execution_role)
+    if policy is None or role is None or not has_boundary(account, role):
+        return
+    allowed: set[str] = set()
+    for statement in read_boundary(account, policy)["Statement"]:
+        if {"s3:GetObject", "s3:PutObject"} <= set(statement["Action"]):
+            found = statement["Resource"]
+            allowed.update([found] if isinstance(found, str) else found)
+    outside = [resource for resource in resources if resource not in allowed]
+    if outside:
+        raise DeployError(
+            f"The list names other buckets, which the permissions boundary {account.boundary} "
+            f"keeps from SageMaker: {', '.join(outside)}. Copy the pictures to "
+            f"s3://{account.bucket}/batch/, or let an administrator add to the boundary: "
+            '{"Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"], "Resource": '
+            f"{json.dumps(outside)}}}"
+        )
+
+
 def revoke_access(account: Account, job_name: str) -> None:
     delete_if_present(
-        account.iam.delete_role_policy, RoleName=account.execution_role, PolicyName=job_name
+        account.clock,
+        account.iam.delete_role_policy,
+        RoleName=account.execution_role,
+        PolicyName=job_name,
     )
 
 
@@ -261,7 +292,7 @@ def revoke_access_of_ended_jobs(account: Account) -> None:
     for name in policies:
         if not re.fullmatch(rf"{re.escape(account.prefix)}-\w+-\d{{8}}-\d{{6}}", name):
             continue
-        job = find(account.sagemaker.describe_transform_job, TransformJobName=name)
+        job = find_transform_job(account, name)
         if job is None or job["TransformJobStatus"] not in RUNNING:
             revoke_access(account, name)
 
@@ -292,10 +323,12 @@ def start_job(account: Account, job: BatchJob) -> Change:
     }
     return Change(
         f"start the batch {job.name} on an {job.instance_type}",
-        lambda: retry_until_role_is_known(
-            account.clock, lambda: account.sagemaker.create_transform_job(**arguments)
-        ),
+        lambda: perform(account.clock, account.sagemaker.create_transform_job, **arguments),
     )
+
+
+def find_transform_job(account: Account, name: str) -> Answer | None:
+    return find(account.sagemaker.describe_transform_job, TransformJobName=name)
 
 
 def watch_job(account: Account, job: BatchJob) -> None:
@@ -304,7 +337,9 @@ def watch_job(account: Account, job: BatchJob) -> None:
     start = clock.monotonic()
     last_line = ""
     while True:
-        description = account.sagemaker.describe_transform_job(TransformJobName=job.name)
+        description = find_created(clock, lambda: find_transform_job(account, job.name))
+        if description is None:
+            raise DeployError(f"SageMaker does not know the batch {job.name}. Run it again.")
         state = description["TransformJobStatus"]
         done = count_results(account, job)
         line = f"{job.name}: {state}, {done} of {len(job.rows)} pictures in {job.results_url}/"

@@ -1,9 +1,10 @@
 """The bucket: private, encrypted, reachable by TLS only, and with objects that expire."""
 
 import json
+from dataclasses import replace
 
-from aws.account import Account
-from aws.calls import Answer, delete_if_present, find, is_subset
+from aws.account import TAG, Account
+from aws.calls import Answer, delete_if_present, find, is_subset, perform
 from aws.changes import Change, Changes
 from bot import (
     ASYNC_PREFIX,
@@ -33,6 +34,17 @@ def find_bucket(account: Account) -> Answer | None:
     return find(account.s3.head_bucket, Bucket=account.bucket)
 
 
+def with_kept_tags(account: Account) -> Account:
+    """Return the account with the tags that an earlier `up --tags` gave, if this one gives none."""
+    if set(account.tags) != {TAG}:
+        return account
+    found = find(account.s3.get_bucket_tagging, Bucket=account.bucket)
+    if found is None or not account.is_ours(found["TagSet"]):
+        return account
+    tags = {tag["Key"]: tag["Value"] for tag in found["TagSet"]}
+    return replace(account, tags={**tags, **account.tags})
+
+
 def ensure_bucket(account: Account) -> Changes:
     """Yield what is missing to have the bucket with all its settings."""
     s3 = account.s3
@@ -44,7 +56,12 @@ def ensure_bucket(account: Account) -> Changes:
             configuration["LocationConstraint"] = account.region
         yield Change(
             f"create the bucket {bucket}",
-            lambda: s3.create_bucket(Bucket=bucket, CreateBucketConfiguration=configuration),
+            lambda: perform(
+                account.clock,
+                s3.create_bucket,
+                Bucket=bucket,
+                CreateBucketConfiguration=configuration,
+            ),
         )
 
     yield from ensure_tags(account)
@@ -62,7 +79,9 @@ def ensure_tags(account: Account) -> Changes:
         return
     yield Change(
         f"tag the bucket {account.bucket}",
-        lambda: s3.put_bucket_tagging(Bucket=account.bucket, Tagging=wanted),
+        lambda: perform(
+            account.clock, s3.put_bucket_tagging, Bucket=account.bucket, Tagging=wanted
+        ),
     )
 
 
@@ -79,8 +98,11 @@ def ensure_no_public_access(account: Account) -> Changes:
         return
     yield Change(
         f"block public access to the bucket {account.bucket}",
-        lambda: s3.put_public_access_block(
-            Bucket=account.bucket, PublicAccessBlockConfiguration=wanted
+        lambda: perform(
+            account.clock,
+            s3.put_public_access_block,
+            Bucket=account.bucket,
+            PublicAccessBlockConfiguration=wanted,
         ),
     )
 
@@ -93,8 +115,11 @@ def ensure_encryption(account: Account) -> Changes:
         return
     yield Change(
         f"encrypt the bucket {account.bucket}",
-        lambda: s3.put_bucket_encryption(
-            Bucket=account.bucket, ServerSideEncryptionConfiguration=wanted
+        lambda: perform(
+            account.clock,
+            s3.put_bucket_encryption,
+            Bucket=account.bucket,
+            ServerSideEncryptionConfiguration=wanted,
         ),
     )
 
@@ -107,8 +132,11 @@ def ensure_expiration(account: Account) -> Changes:
         return
     yield Change(
         f"let old objects in the bucket {account.bucket} expire",
-        lambda: s3.put_bucket_lifecycle_configuration(
-            Bucket=account.bucket, LifecycleConfiguration=wanted
+        lambda: perform(
+            account.clock,
+            s3.put_bucket_lifecycle_configuration,
+            Bucket=account.bucket,
+            LifecycleConfiguration=wanted,
         ),
     )
 
@@ -131,7 +159,7 @@ def ensure_tls_only(account: Account) -> Changes:
         return
     yield Change(
         f"deny requests to the bucket {account.bucket} without TLS",
-        lambda: s3.put_bucket_policy(Bucket=account.bucket, Policy=wanted),
+        lambda: perform(account.clock, s3.put_bucket_policy, Bucket=account.bucket, Policy=wanted),
     )
 
 
@@ -151,7 +179,7 @@ def delete_bucket(account: Account) -> None:
     pages = account.s3.get_paginator("list_objects_v2").paginate(Bucket=account.bucket)
     for page in pages:
         delete_objects(account, [item["Key"] for item in page.get("Contents", [])])
-    delete_if_present(account.s3.delete_bucket, Bucket=account.bucket)
+    delete_if_present(account.clock, account.s3.delete_bucket, Bucket=account.bucket)
 
 
 def delete_objects(account: Account, keys: list[str]) -> None:

@@ -64,6 +64,7 @@ def run_command(
             options.bot,
             options.plan,
             options.training_instance_type,
+            options.request_quota,
         )
     if options.command == "down":
         return down(account, options.purge, options.yes)
@@ -153,7 +154,10 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
 
     policy = add_command("policy", "Print an IAM policy with all names filled in.")
-    policy.add_argument("name", choices=("bot", "deployer", "execution"))
+    policy.add_argument(
+        "name",
+        choices=("bot", "bot-image", "boundary", "deployer", "deployer-iam", "execution"),
+    )
     push = add_command(
         "repositories", "For build.sh --push: create the repositories and print what they have."
     )
@@ -199,6 +203,11 @@ def add_up_arguments(parser: argparse.ArgumentParser) -> None:
         "--training-instance-type",
         default=DEFAULT_TRAINING_INSTANCE_TYPE,
         help="what new painters are trained on (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--request-quota",
+        action="store_true",
+        help="only request the quotas that are needed, where those of the account are smaller",
     )
     parser.add_argument("--image-tag", help="the tag of the images; default: the newest image")
     parser.add_argument(
@@ -313,9 +322,10 @@ def parse_tags(text: str) -> dict[str, str]:
 
 
 def parse_prefix(text: str) -> str:
-    if not re.fullmatch(r"[a-z][a-z0-9-]{0,18}[a-z0-9]", text):
+    # ECR takes no two hyphens in a row.
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", text) or not 2 <= len(text) <= 20:
         raise argparse.ArgumentTypeError(
-            "use 2 to 20 lower case letters, digits and hyphens, beginning with a letter"
+            "use 2 to 20 lower case letters, digits and single hyphens, beginning with a letter"
         )
     return text
 

@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 
 from aws.account import Account
-from aws.calls import Answer, delete_if_present, find
+from aws.calls import Answer, delete_if_present, find, perform
 from aws.changes import Change, Changes
-from aws.endpoint_settings import VARIANT, EndpointSettings
+from aws.endpoint_settings import GPU_INSTANCES, VARIANT, EndpointSettings
 from aws.models import find_sagemaker_tags, has_hashed_name, name_after_contents
 from bot import FAILURE_PREFIX, OUTPUT_PREFIX
 
-GPU_INSTANCES = ("ml.g", "ml.p")
 # How long a container may take to answer /ping: it loads PyTorch and its weights first.
 STARTUP_SECONDS = 600
 
@@ -32,8 +31,9 @@ def describe_wanted_config(
         "VariantName": VARIANT,
         "ModelName": model,
         "InstanceType": settings.instance_type,
-        # SageMaker takes no 0 here; the scaling goes down to 0 later.
-        "InitialInstanceCount": max(1, settings.min_instances),
+        # SageMaker takes no 0 here. The scaling sets the real number, so that another minimum needs
+        # no other configuration.
+        "InitialInstanceCount": 1,
         "ContainerStartupHealthCheckTimeoutInSeconds": STARTUP_SECONDS,
     }
     if settings.instance_type.startswith(GPU_INSTANCES):
@@ -63,8 +63,12 @@ def ensure_config(account: Account, config: EndpointConfig) -> Changes:
     yield Change(
         f"create the endpoint configuration {config.name} "
         f"({settings.instance_type}, concurrency {settings.concurrency})",
-        lambda: account.sagemaker.create_endpoint_config(
-            EndpointConfigName=config.name, **config.contents, Tags=account.tag_list
+        lambda: perform(
+            account.clock,
+            account.sagemaker.create_endpoint_config,
+            EndpointConfigName=config.name,
+            **config.contents,
+            Tags=account.tag_list,
         ),
     )
 
@@ -86,5 +90,7 @@ def removal(account: Account, name: str) -> Change:
     sagemaker = account.sagemaker
     return Change(
         f"delete the endpoint configuration {name}",
-        lambda: delete_if_present(sagemaker.delete_endpoint_config, EndpointConfigName=name),
+        lambda: delete_if_present(
+            account.clock, sagemaker.delete_endpoint_config, EndpointConfigName=name
+        ),
     )

@@ -38,7 +38,7 @@ HOURS_A_MONTH = 730
 # Assumed seconds for a picture, copying included, on an ml.g4dn.xlarge
 PICTURE_SECONDS = {"nst": 60, "cyclegan": 3}
 # Assumed minutes from zero instances to the first picture, and from the last picture to zero
-START_MINUTES = 5
+START_MINUTES = 8
 STOP_MINUTES = 30
 # What an image takes in ECR, where it is not pushed yet
 TYPICAL_IMAGE_GIGABYTES = 2.7
@@ -87,6 +87,15 @@ def estimate_endpoint(endpoint: EndpointSettings) -> str:
         f"${busy_price:.4f} a picture of {seconds} s in a busy hour, "
         f"${single_price:.2f} a single one"
     )
+
+
+def describe_daily_cost(instance_type: str, count: int) -> str:
+    """Return, for example, "$17.66 a day (ml.g4dn.xlarge)"."""
+    price = PRICES.get(instance_type)
+    if price is None:
+        return f"an unknown sum a day ({instance_type})"
+    times = f"{count} x " if count > 1 else ""
+    return f"${price * count * 24:.2f} a day ({times}{instance_type})"
 
 
 # ---------------------------------------------------------------- trainings

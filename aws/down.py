@@ -74,10 +74,13 @@ def removal_steps(account: Account) -> list[list[Change]]:
 
     # The instance profile contains the bot's role, so it must go first.
     model_step += identity.remove_instance_profile(account)
+    last_step += logs.remove_transform_log_group(account)
     last_step += identity.remove_execution_role(account)
     last_step += identity.remove_bot_role(account)
     last_step += identity.remove_bot_user(account)
-    return [training_step, scaling_step, endpoint_step, config_step, model_step, last_step]
+    boundary_step = [*identity.remove_boundary(account)]
+    steps = [training_step, scaling_step, endpoint_step, config_step, model_step]
+    return [*steps, last_step, boundary_step]
 
 
 def purge_step(account: Account) -> list[Change]:

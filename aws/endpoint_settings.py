@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 # The name of the only production variant of each endpoint.
 VARIANT = "AllTraffic"
+# What the names of instance types with a GPU begin with
+GPU_INSTANCES = ("ml.g", "ml.p")
 
 
 def endpoint_name(prefix: str, model: str) -> str:

@@ -1,15 +1,17 @@
 """SageMaker endpoints: created, updated without downtime, deleted, and waited for."""
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from aws.account import Account
 from aws.alarms import faults_alarm_name
-from aws.calls import Answer, delete_if_present, find
-from aws.changes import Change, Changes
+from aws.calls import LAG_POLL_SECONDS, LAG_SECONDS, Answer, delete_if_present, find, perform
+from aws.changes import Change, Changes, apply
 from aws.configs import find_config
 from aws.endpoint_settings import EndpointSettings
 from aws.logs import last_log_lines
-from aws.messages import DeployError, find_remedy, say
+from aws.messages import DeployError, explain_error, find_remedy, say
 from aws.models import find_sagemaker_tags
-from aws.scaling import remove_scaling
+from aws.scaling import ensure_scaling, remove_scaling
 from bot import INVOCATION_SECONDS
 
 POLL_SECONDS = 15.0
@@ -34,12 +36,9 @@ def ensure_endpoint(account: Account, settings: EndpointSettings, config: str) -
     """
     name = settings.name
     endpoint = find_endpoint(account, name)
-    if endpoint and endpoint["EndpointStatus"] in BUSY:
+    if endpoint and is_busy(endpoint):
         # A run that was interrupted may have left it so.
-        yield Change(
-            f"wait for the endpoint {name}, which is {endpoint['EndpointStatus']}",
-            lambda: wait_until_settled(account, name),
-        )
+        yield waiting(account, endpoint)
         endpoint = find_endpoint(account, name)
 
     if endpoint and endpoint["EndpointStatus"] in BROKEN:
@@ -61,7 +60,15 @@ def ensure_endpoint(account: Account, settings: EndpointSettings, config: str) -
         yield from remove_scaling(account, name)
     yield Change(
         f"update the endpoint {name} to {config}, without downtime",
-        lambda: update_endpoint(account, name, config),
+        lambda: update_or_restore_scaling(account, settings, config),
+    )
+
+
+def waiting(account: Account, endpoint: Answer) -> Change:
+    name = endpoint["EndpointName"]
+    return Change(
+        f"wait for the endpoint {name}, which is {endpoint['EndpointStatus']}",
+        lambda: wait_until_settled(account, name),
     )
 
 
@@ -76,10 +83,26 @@ def uses_other_instance_type(
 
 
 def create_endpoint(account: Account, name: str, config: str) -> None:
-    account.sagemaker.create_endpoint(
-        EndpointName=name, EndpointConfigName=config, Tags=account.tag_list
+    perform(
+        account.clock,
+        account.sagemaker.create_endpoint,
+        EndpointName=name,
+        EndpointConfigName=config,
+        Tags=account.tag_list,
     )
     wait_until_in_service(account, name, config)
+
+
+def update_or_restore_scaling(account: Account, settings: EndpointSettings, config: str) -> None:
+    """Update the endpoint; if that fails, let it scale again, so that its instances stop."""
+    try:
+        update_endpoint(account, settings.name, config)
+    except (DeployError, BotoCoreError, ClientError):
+        try:
+            apply(ensure_scaling(account, settings))
+        except (BotoCoreError, ClientError) as error:
+            say(f"The scaling of {settings.name} was not set: {explain_error(error)}")
+        raise
 
 
 def update_endpoint(account: Account, name: str, config: str) -> None:
@@ -96,7 +119,9 @@ def update_endpoint(account: Account, name: str, config: str) -> None:
         },
         "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": faults_alarm_name(name)}]},
     }
-    account.sagemaker.update_endpoint(
+    perform(
+        account.clock,
+        account.sagemaker.update_endpoint,
         EndpointName=name,
         EndpointConfigName=config,
         DeploymentConfig=deployment,
@@ -143,13 +168,32 @@ def describe_wait(name: str, status: str, seconds: int) -> str:
 
 
 def wait_until_in_service(account: Account, name: str, config: str) -> None:
-    """Wait for the endpoint. Raises DeployError if it does not run with that configuration then."""
-    endpoint = wait_until_settled(account, name)
+    """Wait for the endpoint, which was created or updated a moment ago.
+
+    For a minute, AWS may show no endpoint, or the one before the update.
+    Raises DeployError if it does not run with that configuration in the end.
+    """
+    clock = account.clock
+    deadline = clock.monotonic() + LAG_SECONDS
+    while True:
+        endpoint = wait_until_settled(account, name)
+        if endpoint and is_in_service(endpoint) and endpoint["EndpointConfigName"] == config:
+            return
+        if clock.monotonic() >= deadline:
+            break
+        clock.sleep(LAG_POLL_SECONDS)
+
     if endpoint is None:
         raise DeployError(f"The endpoint {name} was deleted meanwhile. Run up again.")
-    if endpoint["EndpointStatus"] == "InService" and endpoint["EndpointConfigName"] == config:
-        return
     raise DeployError(explain_failure(account, name, endpoint))
+
+
+def is_busy(endpoint: Answer) -> bool:
+    return endpoint["EndpointStatus"] in BUSY
+
+
+def is_in_service(endpoint: Answer) -> bool:
+    return bool(endpoint["EndpointStatus"] == "InService")
 
 
 def explain_failure(account: Account, name: str, endpoint: Answer) -> str:
@@ -182,8 +226,15 @@ def remove_endpoint(account: Account, name: str) -> Changes:
 
 
 def delete_endpoint(account: Account, name: str) -> None:
-    """Delete the endpoint and wait until it is gone."""
+    """Delete the endpoint and wait until it is gone. Raises DeployError if it does not go."""
+    clock = account.clock
     # SageMaker refuses to delete an endpoint that it is creating or updating.
-    wait_until_settled(account, name)
-    delete_if_present(account.sagemaker.delete_endpoint, EndpointName=name)
-    wait_until_settled(account, name)
+    endpoint = wait_until_settled(account, name)
+    deadline = clock.monotonic() + LAG_SECONDS
+    while endpoint is not None:
+        delete_if_present(clock, account.sagemaker.delete_endpoint, EndpointName=name)
+        # For a moment, AWS may show it as it was.
+        clock.sleep(LAG_POLL_SECONDS)
+        endpoint = wait_until_settled(account, name)
+        if endpoint is not None and clock.monotonic() >= deadline:
+            raise DeployError(explain_failure(account, name, endpoint))

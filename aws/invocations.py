@@ -8,8 +8,8 @@ from aws.calls import Answer, find
 from aws.messages import DeployError
 from bot import INVOCATION_SECONDS
 
-# An endpoint at zero instances takes two to five minutes until its first answer.
-ANSWER_SECONDS = 900
+# An endpoint at zero instances takes 5 to 10 minutes until its first answer, by public reports.
+ANSWER_SECONDS = 1500
 POLL_SECONDS = 3.0
 
 

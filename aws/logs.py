@@ -4,11 +4,13 @@ import time
 from datetime import datetime
 
 from aws.account import TAG, Account
-from aws.calls import Answer, delete_if_present, find, is_subset
+from aws.calls import Answer, delete_if_present, find, is_subset, perform
 from aws.changes import Change, Changes
 
 RETENTION_DAYS = 30
 DAY_SECONDS = 86400
+# All batch transform jobs of an account write here.
+TRANSFORM_GROUP = "/aws/sagemaker/TransformJobs"
 
 
 def log_group_name(endpoint: str) -> str:
@@ -16,8 +18,7 @@ def log_group_name(endpoint: str) -> str:
     return f"/aws/sagemaker/Endpoints/{endpoint}"
 
 
-def find_log_group(account: Account, endpoint: str) -> Answer | None:
-    name = log_group_name(endpoint)
+def find_log_group(account: Account, name: str) -> Answer | None:
     # The call looks for a prefix, so it may find others too.
     groups: list[Answer] = account.logs.describe_log_groups(logGroupNamePrefix=name)["logGroups"]
     for group in groups:
@@ -31,35 +32,64 @@ def ensure_log_group(account: Account, endpoint: str) -> Changes:
 
     It must exist before the endpoint: SageMaker would create one that keeps its lines for ever.
     """
+    yield from ensure_group(account, log_group_name(endpoint))
+
+
+def ensure_transform_log_group(account: Account) -> Changes:
+    """Yield the creation of the log group that all batch transform jobs of the account share.
+
+    If it exists already, it is not ours, and its lines are kept as its owner wants.
+    """
+    if find_log_group(account, TRANSFORM_GROUP) is None or is_our_group(account, TRANSFORM_GROUP):
+        yield from ensure_group(account, TRANSFORM_GROUP)
+
+
+def ensure_group(account: Account, name: str) -> Changes:
     logs = account.logs
-    name = log_group_name(endpoint)
-    group = find_log_group(account, endpoint)
+    group = find_log_group(account, name)
     if group is None:
         yield Change(
             f"create the log group {name}",
-            lambda: logs.create_log_group(logGroupName=name, tags=account.tags),
+            lambda: perform(
+                account.clock, logs.create_log_group, logGroupName=name, tags=account.tags
+            ),
         )
     if not is_subset({"retentionInDays": RETENTION_DAYS}, group):
         yield Change(
-            f"keep the log of {endpoint} for {RETENTION_DAYS} days",
-            lambda: logs.put_retention_policy(logGroupName=name, retentionInDays=RETENTION_DAYS),
+            f"keep the lines of {name} for {RETENTION_DAYS} days",
+            lambda: perform(
+                account.clock,
+                logs.put_retention_policy,
+                logGroupName=name,
+                retentionInDays=RETENTION_DAYS,
+            ),
         )
 
 
 def remove_log_group(account: Account, endpoint: str) -> Changes:
-    """Yield the deletion of the log group, if `up` created it."""
-    logs = account.logs
-    name = log_group_name(endpoint)
-    if find_log_group(account, endpoint) is None:
-        return
-    arn = f"arn:{account.partition}:logs:{account.region}:{account.id}:log-group:{name}"
-    tags = logs.list_tags_for_resource(resourceArn=arn)["tags"]
-    if tags.get(TAG) != account.prefix:
+    """Yield the deletion of the endpoint's log group, if `up` created it."""
+    yield from remove_group(account, log_group_name(endpoint))
+
+
+def remove_transform_log_group(account: Account) -> Changes:
+    """Yield the deletion of the log group of batches, if `batch` created it."""
+    yield from remove_group(account, TRANSFORM_GROUP)
+
+
+def remove_group(account: Account, name: str) -> Changes:
+    """Yield the deletion of a log group, if `up` or `batch` created it."""
+    if find_log_group(account, name) is None or not is_our_group(account, name):
         return
     yield Change(
         f"delete the log group {name}",
-        lambda: delete_if_present(logs.delete_log_group, logGroupName=name),
+        lambda: delete_if_present(account.clock, account.logs.delete_log_group, logGroupName=name),
     )
+
+
+def is_our_group(account: Account, name: str) -> bool:
+    arn = f"arn:{account.partition}:logs:{account.region}:{account.id}:log-group:{name}"
+    tags = account.logs.list_tags_for_resource(resourceArn=arn)["tags"]
+    return bool(tags.get(TAG) == account.prefix)
 
 
 def last_log_lines(account: Account, endpoint: str, count: int = 10) -> list[str]:

@@ -24,6 +24,11 @@ REMEDIES = {
         "Check the network (proxy, VPN), then run the same command again: it continues where it "
         "stopped."
     ),
+    r"\(LimitExceeded\)": (
+        "A quota of that service in this account is used up: delete what is not needed any more, "
+        "or request a higher one under Service Quotas > AWS Identity and Access Management (IAM), "
+        "or Amazon CloudWatch for alarms."
+    ),
     r"ResourceLimitExceeded|service limit|quota": (
         "Request a higher quota under Service Quotas > Amazon SageMaker ('for endpoint usage', "
         "'for transform job usage', 'for training job usage', 'for spot training job usage'), or "
@@ -34,8 +39,8 @@ REMEDIES = {
         "--instance-type or --region."
     ),
     r"AccessDenied|not authorized|UnauthorizedOperation|\(403\)": (
-        "These credentials lack that permission. Ask for the policy that "
-        "`./deploy.py policy deployer` prints."
+        "These credentials lack that permission. Ask for the policies that "
+        "`./deploy.py policy deployer` and `./deploy.py policy deployer-iam` print."
     ),
     r"health check": (
         "The container did not answer /ping with 200 in time. The log lines say why; if they "

@@ -10,9 +10,8 @@ import re
 from dataclasses import dataclass
 
 from aws.account import Account
-from aws.calls import Answer, delete_if_present, find
+from aws.calls import Answer, delete_if_present, find, perform
 from aws.changes import Change, Changes
-from aws.identity import retry_until_role_is_known
 from aws.registry import Image
 from bot import MODELS_PREFIX
 
@@ -62,15 +61,12 @@ def ensure_model(account: Account, model: Model) -> Changes:
         return
     yield Change(
         f"create the model {model.name} of the image {model.image.short_name}",
-        lambda: create_model(account, model),
-    )
-
-
-def create_model(account: Account, model: Model) -> None:
-    retry_until_role_is_known(
-        account.clock,
-        lambda: account.sagemaker.create_model(
-            ModelName=model.name, **model.contents, Tags=account.tag_list
+        lambda: perform(
+            account.clock,
+            account.sagemaker.create_model,
+            ModelName=model.name,
+            **model.contents,
+            Tags=account.tag_list,
         ),
     )
 
@@ -90,7 +86,7 @@ def remove_models(account: Account, endpoint: str, keep: str = "") -> Changes:
 def removal(account: Account, name: str) -> Change:
     return Change(
         f"delete the model {name}",
-        lambda: delete_if_present(account.sagemaker.delete_model, ModelName=name),
+        lambda: delete_if_present(account.clock, account.sagemaker.delete_model, ModelName=name),
     )
 
 

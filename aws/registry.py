@@ -9,11 +9,18 @@ from datetime import datetime
 from typing import Any
 
 from aws.account import Account
-from aws.calls import Answer, delete_if_present, find, is_subset
+from aws.calls import Answer, delete_if_present, find, is_subset, perform
 from aws.changes import Change, Changes
+from aws.messages import DeployError
 from bot import MODELS
 
 IMAGES = (*MODELS, "bot")
+# How many images `up` keeps, besides the one that is used
+KEPT_IMAGES = 10
+# BatchDeleteImage takes no more; the next `up` goes on.
+DELETED_IMAGES_LIMIT = 100
+# The only manifest that SageMaker takes. Docker engines with containerd's image store write OCI's.
+MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,8 @@ class Image:
     # With the digest: REGISTRY/REPOSITORY@sha256:...
     uri: str
     gigabytes: float
+    # The media type of its manifest, such as MANIFEST_TYPE
+    manifest_type: str = ""
 
     @property
     def short_name(self) -> str:
@@ -63,6 +72,21 @@ def find_image(account: Account, image: str, tag: str | None) -> Image | None:
     return Image(
         uri=f"{repository['repositoryUri']}@{newest['imageDigest']}",
         gigabytes=newest.get("imageSizeInBytes", 0) / 1e9,
+        manifest_type=newest.get("imageManifestMediaType", ""),
+    )
+
+
+def require_docker_manifest(account: Account, image: str, found: Image) -> None:
+    """Raise DeployError if SageMaker would refuse the image because of its manifest."""
+    if found.manifest_type in ("", MANIFEST_TYPE):
+        return
+    raise DeployError(
+        f"{account.repository_name(image)} has a manifest of the type {found.manifest_type}, which "
+        f"SageMaker refuses: it takes {MANIFEST_TYPE}.\n"
+        "Push it with this version of build.sh, which asks for that type, under another tag: "
+        "./build.sh --push --tag NAME. If that gives the same, turn off the engine's containerd "
+        'image store ({"features": {"containerd-snapshotter": false}} in /etc/docker/daemon.json, '
+        "then restart Docker), and push again."
     )
 
 
@@ -100,13 +124,15 @@ def find_digests(account: Account, image: str, tag: str) -> Digests | None:
 
 
 def ensure_repository(account: Account, image: str) -> Changes:
-    """Yield what is missing to have the repository, with a rule that deletes old images."""
+    """Yield what is missing to have the repository, with a rule that deletes what has no tag."""
     ecr = account.ecr
     name = account.repository_name(image)
     if find_repository(account, image) is None:
         yield Change(
             f"create the repository {name}",
-            lambda: ecr.create_repository(
+            lambda: perform(
+                account.clock,
+                ecr.create_repository,
                 repositoryName=name,
                 imageScanningConfiguration={"scanOnPush": True},
                 imageTagMutability="IMMUTABLE",
@@ -119,9 +145,39 @@ def ensure_repository(account: Account, image: str) -> Changes:
     if found and is_subset(json.loads(wanted), json.loads(found["lifecyclePolicyText"])):
         return
     yield Change(
-        f"keep only the last ten images of {name}",
-        lambda: ecr.put_lifecycle_policy(repositoryName=name, lifecyclePolicyText=wanted),
+        f"delete untagged images of {name} after a day",
+        lambda: perform(
+            account.clock,
+            ecr.put_lifecycle_policy,
+            repositoryName=name,
+            lifecyclePolicyText=wanted,
+        ),
     )
+
+
+def remove_old_images(account: Account, image: str, used: str) -> Changes:
+    """Yield the deletion of tagged images but the last ten and the one with the digest `used`.
+
+    A rule of ECR would not know which image an endpoint needs that has no instance now.
+    """
+    name = account.repository_name(image)
+    pages = account.ecr.get_paginator("describe_images").paginate(
+        repositoryName=name, filter={"tagStatus": "TAGGED"}
+    )
+    found = [details for page in pages for details in page["imageDetails"]]
+    found.sort(key=pushed_at, reverse=True)
+    old = [
+        {"imageDigest": details["imageDigest"]}
+        for details in found[KEPT_IMAGES:]
+        if details["imageDigest"] != used
+    ]
+    if old:
+        yield Change(
+            f"delete {len(old)} old images of {name}",
+            lambda: account.ecr.batch_delete_image(
+                repositoryName=name, imageIds=old[:DELETED_IMAGES_LIMIT]
+            ),
+        )
 
 
 def remove_repository(account: Account, image: str) -> Changes:
@@ -136,7 +192,9 @@ def remove_repository(account: Account, image: str) -> Changes:
         return
     yield Change(
         f"delete the repository {name} with all its images",
-        lambda: delete_if_present(ecr.delete_repository, repositoryName=name, force=True),
+        lambda: delete_if_present(
+            account.clock, ecr.delete_repository, repositoryName=name, force=True
+        ),
     )
 
 

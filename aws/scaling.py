@@ -1,8 +1,10 @@
 """Application Auto Scaling: from zero instances, with the backlog, and back to zero."""
 
+from functools import partial
+
 from aws.account import Account
 from aws.alarms import ensure_wake_alarm, remove_wake_alarm
-from aws.calls import Answer, delete_if_present, is_subset
+from aws.calls import Answer, delete_if_present, is_subset, perform
 from aws.changes import Change, Changes
 from aws.endpoint_settings import VARIANT, EndpointSettings
 from bot import INVOCATION_SECONDS
@@ -11,7 +13,8 @@ NAMESPACE = "sagemaker"
 DIMENSION = "sagemaker:variant:DesiredInstanceCount"
 # One more instance for every five requests that wait.
 BACKLOG_PER_INSTANCE = 5.0
-# Longer than any request: an instance that is taken away loses the request it works on.
+# Between two scale-ins: it counts from the last one. The first one comes when the backlog has been
+# small for 15 minutes, which is how long AWS's own alarm looks back.
 SCALE_IN_COOLDOWN = INVOCATION_SECONDS + 60
 SCALE_OUT_COOLDOWN = 300
 
@@ -50,10 +53,21 @@ def find_scalable_target(account: Account, endpoint: str) -> Answer | None:
     return targets[0]
 
 
+def find_wake_policy(account: Account, endpoint: str) -> Answer | None:
+    return find_policies(account, endpoint).get(wake_policy_name(endpoint))
+
+
 def find_policies(account: Account, endpoint: str) -> dict[str, Answer]:
     """Return the endpoint's scaling policies by name."""
     found = account.scaling.describe_scaling_policies(**scalable_target(endpoint))
     return {policy["PolicyName"]: policy for policy in found["ScalingPolicies"]}
+
+
+def can_sleep(account: Account, endpoint: str) -> bool:
+    """Return whether the endpoint scales: something stops an instance that has no work."""
+    if find_scalable_target(account, endpoint) is None:
+        return False
+    return backlog_policy_name(endpoint) in find_policies(account, endpoint)
 
 
 # ---------------------------------------------------------------- ensure
@@ -71,8 +85,9 @@ def ensure_scaling(account: Account, settings: EndpointSettings) -> Changes:
     # The backlog policy divides by the number of instances, so it sees no backlog while there are
     # none. Another policy, run by an alarm, starts the first instance.
     yield from ensure_wake_policy(account, settings.name)
-    policy = find_policies(account, settings.name).get(wake_policy_name(settings.name), {})
-    yield from ensure_wake_alarm(account, settings.name, policy.get("PolicyARN", ""))
+    yield from ensure_wake_alarm(
+        account, settings.name, partial(find_wake_policy, account, settings.name)
+    )
 
 
 def ensure_scalable_target(account: Account, settings: EndpointSettings) -> Changes:
@@ -82,8 +97,11 @@ def ensure_scalable_target(account: Account, settings: EndpointSettings) -> Chan
     yield Change(
         f"scale {settings.name} from {settings.min_instances} to {settings.max_instances} "
         "instances",
-        lambda: account.scaling.register_scalable_target(
-            **scalable_target(settings.name), **limits
+        lambda: perform(
+            account.clock,
+            account.scaling.register_scalable_target,
+            **scalable_target(settings.name),
+            **limits,
         ),
     )
 
@@ -107,7 +125,9 @@ def ensure_backlog_policy(account: Account, endpoint: str) -> Changes:
         return
     yield Change(
         f"set the scaling policy {name}",
-        lambda: account.scaling.put_scaling_policy(
+        lambda: perform(
+            account.clock,
+            account.scaling.put_scaling_policy,
             **scalable_target(endpoint),
             PolicyName=name,
             PolicyType="TargetTrackingScaling",
@@ -130,7 +150,9 @@ def ensure_wake_policy(account: Account, endpoint: str) -> Changes:
         return
     yield Change(
         f"set the scaling policy {name}",
-        lambda: account.scaling.put_scaling_policy(
+        lambda: perform(
+            account.clock,
+            account.scaling.put_scaling_policy,
             **scalable_target(endpoint),
             PolicyName=name,
             PolicyType="StepScaling",
@@ -163,10 +185,15 @@ def delete_scaling(account: Account, endpoint: str) -> None:
     """Delete the policies, then the registration: AWS does not list a policy without it."""
     for name in find_policies(account, endpoint):
         delete_policy(account, endpoint, name)
-    delete_if_present(account.scaling.deregister_scalable_target, **scalable_target(endpoint))
+    delete_if_present(
+        account.clock, account.scaling.deregister_scalable_target, **scalable_target(endpoint)
+    )
 
 
 def delete_policy(account: Account, endpoint: str, name: str) -> None:
     delete_if_present(
-        account.scaling.delete_scaling_policy, **scalable_target(endpoint), PolicyName=name
+        account.clock,
+        account.scaling.delete_scaling_policy,
+        **scalable_target(endpoint),
+        PolicyName=name,
     )

@@ -22,7 +22,7 @@ def run_smoke_test(account: Account, settings: EndpointSettings) -> None:
     upload_pictures(account, folder)
     say(
         f"{settings.name}: sending a test picture; if the endpoint is at zero instances, it takes "
-        "some minutes to start one"
+        "5 to 10 minutes to start one"
     )
 
     start = account.clock.monotonic()

@@ -1,58 +1,140 @@
-"""The command status: each endpoint, the trainings that are running, and the painters."""
+"""The command status: a health check of the endpoints, and what else there is.
 
+Each check stands by itself: a call that AWS does not permit costs one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from functools import partial
 
+from botocore.exceptions import BotoCoreError, ClientError
+
+from aws import alarms, identity, logs
 from aws.account import Account
-from aws.bucket import find_bucket
+from aws.bucket import ensure_bucket, find_bucket, with_kept_tags
 from aws.calls import Answer
-from aws.endpoints import find_endpoint
-from aws.logs import last_errors
+from aws.changes import Change
+from aws.cost import describe_daily_cost
+from aws.endpoint_settings import VARIANT, EndpointSettings
+from aws.endpoints import find_endpoint, is_in_service
 from aws.messages import output
 from aws.painters import list_painters
 from aws.registry import find_image_details
-from aws.scaling import find_scalable_target
+from aws.scaling import ensure_scaling, find_scalable_target
+from aws.sleep import describe_sleepless
 from aws.trainings import describe_state, list_running_jobs, read_progress
 from bot import MODELS
 
 BACKLOG_MINUTES = 10
+# A request that waits longer than waking and the longest picture take has been forgotten.
+OLDEST_REQUEST_SECONDS = 1800
+DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the report."""
+
+    text: str
+    is_wrong: bool = False
+
+
+Lines = Iterable[Line]
 
 
 def status(account: Account) -> int:
-    """Print the state of both endpoints, trainings and painters. Return the exit code."""
-    for model in MODELS:
-        output("\n  ".join(describe_status(account, model)))
-    if find_bucket(account) is not None:
-        output("\n  ".join(["trainings:", *describe_trainings(account)]))
-        output("\n  ".join(["painters:", *describe_painters(account)]))
+    """Print the state of the deployment. Return the exit code: 1 if something is wrong."""
+    sections = [check_endpoint(account, model) for model in MODELS]
+    sections.append(check_shared(account))
+    sections.append([Line("trainings:"), *run_check("trainings", describe_trainings, account)])
+    sections.append([Line("painters:"), *run_check("painters", describe_painters, account)])
+
+    wrong = 0
+    for lines in sections:
+        output("\n  ".join(describe_line(line) for line in lines))
+        wrong += sum(line.is_wrong for line in lines)
+    if wrong:
+        output(f"{wrong} of these lines say what is wrong: they begin with !")
+        return 1
+    output("Nothing is wrong.")
     return 0
 
 
-def describe_status(account: Account, model: str) -> list[str]:
+def describe_line(line: Line) -> str:
+    if line.is_wrong:
+        return f"! {line.text}"
+    return line.text
+
+
+def run_check(name: str, check: Callable[..., Lines], *arguments: object) -> list[Line]:
+    """Return the lines of a check, or one line that says why it could not be made."""
+    try:
+        return list(check(*arguments))
+    except (ClientError, BotoCoreError) as error:
+        message = " ".join(str(error).split())
+        return [Line(f"{name}: not known: {message}", is_wrong=True)]
+
+
+def check_drift(changes: Iterable[Change]) -> Lines:
+    """Return a line for each change that `up` would make."""
+    for change in changes:
+        yield Line(f"differs from what up has set; up would {change.words}", is_wrong=True)
+
+
+# ---------------------------------------------------------------- endpoints
+
+
+def check_endpoint(account: Account, model: str) -> list[Line]:
     """Return the lines about the endpoint of one model."""
     name = account.endpoint_name(model)
-    endpoint = find_endpoint(account, name)
+    try:
+        endpoint = find_endpoint(account, name)
+    except (ClientError, BotoCoreError) as error:
+        return [Line(f"{name}: not known: {error}", is_wrong=True)]
     if endpoint is None:
-        return [f"{name}: does not exist. ./deploy.py up creates it."]
+        return [Line(f"{name}: does not exist. ./deploy.py up creates it.", is_wrong=True)]
 
-    sagemaker = account.sagemaker
-    config = sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
-    variant = config["ProductionVariants"][0]
-    sagemaker_model = sagemaker.describe_model(ModelName=variant["ModelName"])
-
+    config = run_check("configuration", describe_config, account, endpoint)
     lines = [
-        f"{name}: {endpoint['EndpointStatus']}, {describe_instances(endpoint)} "
-        f"({describe_limits(account, name)}) of {variant['InstanceType']}"
+        Line(
+            f"{name}: {endpoint['EndpointStatus']}, {describe_instances(endpoint)}",
+            is_wrong=endpoint["EndpointStatus"] in ("Failed", "OutOfService"),
+        ),
+        *config,
     ]
     if reason := endpoint.get("FailureReason"):
-        lines.append(f"reason: {reason}")
-    lines.append(f"backlog: {describe_backlog(account, name)}")
-    uri = sagemaker_model["PrimaryContainer"]["Image"]
-    lines.append(f"image: {describe_image(account, model, uri)}")
+        lines.append(Line(f"reason: {reason}"))
+    checks = {
+        "sleep": check_sleep,
+        "alarms": check_alarms,
+        "settings": check_settings,
+        "backlog": check_backlog,
+        "waking": describe_waking,
+        "faults": check_faults,
+        "image": check_image,
+        "last errors": describe_errors,
+    }
+    for label, check in checks.items():
+        lines += run_check(label, check, account, model, endpoint)
+    return lines
 
-    errors = last_errors(account, name)
-    if not errors:
-        return [*lines, "last errors: none in the log of the last 24 hours"]
-    return [*lines, "last errors:", *errors]
+
+def describe_config(account: Account, endpoint: Answer) -> Lines:
+    variant = find_variant(account, endpoint)
+    limits = describe_limits(account, endpoint["EndpointName"])
+    yield Line(f"instances: {variant['InstanceType']}, {limits}")
+
+
+def find_variant(account: Account, endpoint: Answer) -> Answer:
+    """Return the production variant in the endpoint's configuration."""
+    config = account.sagemaker.describe_endpoint_config(
+        EndpointConfigName=endpoint["EndpointConfigName"]
+    )
+    variant: Answer = config["ProductionVariants"][0]
+    return variant
 
 
 def describe_instances(endpoint: Answer) -> str:
@@ -78,54 +160,218 @@ def describe_limits(account: Account, endpoint: str) -> str:
     return f"{target['MinCapacity']} to {target['MaxCapacity']}"
 
 
-def describe_backlog(account: Account, endpoint: str) -> str:
+def check_sleep(account: Account, model: str, endpoint: Answer) -> Lines:
+    if warning := describe_sleepless(account, endpoint):
+        yield Line(warning, is_wrong=True)
+
+
+def check_alarms(account: Account, model: str, endpoint: Answer) -> Lines:
+    """Return a line for each alarm that has gone off. Missing ones differ from the settings."""
+    name = endpoint["EndpointName"]
+    meanings = {
+        alarms.idle_alarm_name(name): f"an instance has had no work for {alarms.IDLE_HOURS} hours",
+        alarms.faults_alarm_name(name): "the model answers with errors of its own",
+    }
+    for alarm in alarms.find_alarms(account, list(meanings)):
+        if alarm["StateValue"] != "ALARM":
+            continue
+        text = f"{meanings[alarm['AlarmName']]}: the alarm {alarm['AlarmName']} has gone off"
+        if alarm["AlarmName"] == alarms.idle_alarm_name(name):
+            instance_type = find_variant(account, endpoint)["InstanceType"]
+            text += f"; it costs {describe_daily_cost(instance_type, 1)}"
+        yield Line(text, is_wrong=True)
+
+
+def check_settings(account: Account, model: str, endpoint: Answer) -> Lines:
+    """Compare alarms, scaling and log with what `up` sets. Options of `up` are read from AWS."""
+    name = endpoint["EndpointName"]
+    target = find_scalable_target(account, name)
+    if target is None or not is_in_service(endpoint):
+        return
+    settings = EndpointSettings(
+        model=model,
+        name=name,
+        instance_type=find_variant(account, endpoint)["InstanceType"],
+        min_instances=target["MinCapacity"],
+        max_instances=target["MaxCapacity"],
+        # These are not compared.
+        concurrency=1,
+        ami="",
+    )
+    yield from check_drift(ensure_scaling(account, settings))
+    yield from check_drift(alarms.ensure_idle_alarm(account, settings))
+    yield from check_drift(alarms.ensure_faults_alarm(account, name))
+    yield from check_drift(logs.ensure_log_group(account, name))
+
+
+# ---------------------------------------------------------------- metrics
+
+
+def read_metric(
+    account: Account,
+    endpoint: str,
+    metric: str,
+    statistic: str,
+    back: timedelta,
+    period: int = 60,
+    variant: str = "",
+) -> list[tuple[datetime, float]]:
+    """Return the times and values of a metric of SageMaker, the oldest first."""
     now = datetime.now(timezone.utc)
+    dimensions = [{"Name": "EndpointName", "Value": endpoint}]
+    if variant:
+        dimensions.append({"Name": "VariantName", "Value": variant})
     points = account.cloudwatch.get_metric_statistics(
         Namespace="AWS/SageMaker",
-        MetricName="ApproximateBacklogSize",
-        Dimensions=[{"Name": "EndpointName", "Value": endpoint}],
-        StartTime=now - timedelta(minutes=BACKLOG_MINUTES),
+        MetricName=metric,
+        Dimensions=dimensions,
+        StartTime=now - back,
         EndTime=now,
-        Period=60,
-        Statistics=["Maximum"],
+        Period=period,
+        Statistics=[statistic],
     )["Datapoints"]
+    return sorted((point["Timestamp"], point[statistic]) for point in points)
+
+
+def check_backlog(account: Account, model: str, endpoint: Answer) -> Lines:
+    read = partial(read_metric, account, endpoint["EndpointName"], statistic="Maximum")
+    back = timedelta(minutes=BACKLOG_MINUTES)
+    points = read(metric="ApproximateBacklogSize", back=back)
     if not points:
-        return f"no data in the last {BACKLOG_MINUTES} minutes"
-    newest = max(points, key=lambda point: point["Timestamp"])
-    return f"{newest['Maximum']:.0f} pictures"
+        yield Line(f"backlog: no data in the last {BACKLOG_MINUTES} minutes")
+    else:
+        yield Line(f"backlog: {points[-1][1]:.0f} pictures")
+
+    ages = read(metric="ApproximateAgeOfOldestRequest", back=back)
+    if ages and ages[-1][1] > OLDEST_REQUEST_SECONDS:
+        yield Line(
+            f"a picture has waited for {ages[-1][1] / 60:.0f} minutes: nobody works on it",
+            is_wrong=True,
+        )
 
 
-def describe_image(account: Account, model: str, uri: str) -> str:
+def describe_waking(account: Account, model: str, endpoint: Answer) -> Lines:
+    """Return how long requests have waited for a first instance, by CloudWatch."""
+    points = read_metric(
+        account, endpoint["EndpointName"], "HasBacklogWithoutCapacity", "Maximum", DAY
+    )
+    waits = measure_waits(points)
+    if waits:
+        yield Line(
+            f"waking: {len(waits)} times in the last 24 hours, {max(waits)} minutes at most, "
+            f"{sum(waits) / len(waits):.0f} on average"
+        )
+
+
+def measure_waits(points: list[tuple[datetime, float]]) -> list[int]:
+    """Return the lengths in minutes of the runs of ones in a metric with a point each minute."""
+    waits: list[int] = []
+    last: datetime | None = None
+    for time, value in points:
+        if value < 1:
+            last = None
+            continue
+        if last is not None and time - last <= timedelta(minutes=1):
+            waits[-1] += 1
+        else:
+            waits.append(1)
+        last = time
+    return waits
+
+
+def check_faults(account: Account, model: str, endpoint: Answer) -> Lines:
+    """Return a line if the model answered with errors of its own, not of a picture."""
+    points = read_metric(
+        account,
+        endpoint["EndpointName"],
+        "Invocation5XXErrors",
+        "Sum",
+        DAY,
+        period=3600,
+        variant=VARIANT,
+    )
+    count = sum(value for _, value in points)
+    if count:
+        yield Line(
+            f"{count:.0f} answers in the last 24 hours were errors of the model (5xx)",
+            is_wrong=True,
+        )
+
+
+# ---------------------------------------------------------------- image and log
+
+
+def check_image(account: Account, model: str, endpoint: Answer) -> Lines:
     """Return the image's tags, age and digest."""
-    digest = uri.partition("@")[2]
+    name = find_variant(account, endpoint)["ModelName"]
+    described = account.sagemaker.describe_model(ModelName=name)
+    digest = described["PrimaryContainer"]["Image"].partition("@")[2]
     short_digest = digest[:19]
     image = find_image_details(account, model, digest)
     if image is None:
-        return f"{short_digest}, which is no longer in ECR: ./build.sh --push, then ./deploy.py up"
+        yield Line(
+            f"image: {short_digest}, which is no longer in ECR: no instance can start. "
+            "./build.sh --push, then ./deploy.py up",
+            is_wrong=True,
+        )
+        return
 
     tags = ", ".join(image.get("imageTags", ["without a tag"]))
     age = datetime.now(timezone.utc) - image["imagePushedAt"]
     pushed = "today"
     if age.days:
         pushed = f"{age.days} days ago"
-    return f"{tags}, pushed {pushed}, {short_digest}"
+    yield Line(f"image: {tags}, pushed {pushed}, {short_digest}")
 
 
-def describe_trainings(account: Account) -> list[str]:
+def describe_errors(account: Account, model: str, endpoint: Answer) -> Lines:
+    errors = logs.last_errors(account, endpoint["EndpointName"])
+    if not errors:
+        yield Line("last errors: none in the log of the last 24 hours")
+        return
+    yield Line("last errors:")
+    for error in errors:
+        yield Line(error)
+
+
+# ---------------------------------------------------------------- what both endpoints share
+
+
+def check_shared(account: Account) -> list[Line]:
+    """Return the lines about the bucket and the role of the endpoints."""
+    lines = run_check("bucket", check_bucket, account)
+    lines += run_check("role", check_role, account)
+    if not lines:
+        lines = [Line("as up has set them")]
+    return [Line(f"bucket {account.bucket}, role {account.execution_role}:"), *lines]
+
+
+def check_bucket(account: Account) -> Lines:
+    return check_drift(ensure_bucket(with_kept_tags(account)))
+
+
+def check_role(account: Account) -> Lines:
+    yield from check_drift(identity.ensure_boundary(account))
+    yield from check_drift(identity.ensure_execution_role(account))
+
+
+def describe_trainings(account: Account) -> Lines:
     """Return a line for each training that is running."""
-    lines = []
-    for job in list_running_jobs(account):
+    jobs = list_running_jobs(account)
+    for job in jobs:
         state = describe_state(job, read_progress(account, job))
-        lines.append(f"{job['TrainingJobName']}: {state}")
-    return lines or ["none is running"]
+        yield Line(f"{job['TrainingJobName']}: {state}")
+    if not jobs:
+        yield Line("none is running")
 
 
-def describe_painters(account: Account) -> list[str]:
+def describe_painters(account: Account) -> Lines:
     """Return a line for each painter in the bucket."""
-    lines = []
-    for painter in list_painters(account):
+    painters = []
+    if find_bucket(account) is not None:
+        painters = list_painters(account)
+    for painter in painters:
         megabytes = painter.bytes / 1e6
-        lines.append(
-            f"{painter.name}: {megabytes:.1f} MB, of {painter.modified:%Y-%m-%d %H:%M} UTC"
-        )
-    return lines or ["none but those of the image"]
+        yield Line(f"{painter.name}: {megabytes:.1f} MB, of {painter.modified:%Y-%m-%d %H:%M} UTC")
+    if not painters:
+        yield Line("none but those of the image")

@@ -16,11 +16,11 @@ from botocore.exceptions import ClientError
 from aws import painters, training_files, trainings
 from aws.account import Account
 from aws.bucket import find_bucket
-from aws.calls import Answer
+from aws.calls import Answer, find_created, perform
 from aws.changes import Change, apply
 from aws.cost import estimate_training
 from aws.follow import command, explain_how_to_follow, follow, is_trained_by
-from aws.identity import find_role, retry_until_role_is_known
+from aws.identity import find_role
 from aws.messages import DeployError, say
 from aws.registry import find_image_details
 from aws.training_files import InputFile
@@ -213,20 +213,15 @@ def start_job(account: Account, arguments: Answer) -> Change:
 
 def create_job(account: Account, arguments: Answer) -> None:
     """Create the job. Raises DeployError, naming the quota, if the account may not run it."""
-
-    def create() -> None:
-        account.sagemaker.create_training_job(**arguments)
-
     try:
-        retry_until_role_is_known(account.clock, create)
+        # A job of that name is for the same: the same command runs twice, or an answer was lost.
+        perform(account.clock, account.sagemaker.create_training_job, **arguments)
     except ClientError as error:
-        code = error.response["Error"]["Code"]
-        # The same command runs twice, and the other one was quicker.
-        if code == "ResourceInUse":
-            return
-        if code != "ResourceLimitExceeded":
+        if error.response["Error"]["Code"] != "ResourceLimitExceeded":
             raise
         raise DeployError(explain_quota(error, arguments)) from error
+    name = arguments["TrainingJobName"]
+    find_created(account.clock, lambda: trainings.find_training_job(account, name))
 
 
 def explain_quota(error: ClientError, arguments: Answer) -> str:

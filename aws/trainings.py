@@ -310,7 +310,7 @@ def stop_training_job(account: Account, name: str) -> None:
     if job is None:
         return
     if job["TrainingJobStatus"] == "InProgress":
-        delete_if_present(account.sagemaker.stop_training_job, TrainingJobName=name)
+        delete_if_present(account.clock, account.sagemaker.stop_training_job, TrainingJobName=name)
     deadline = account.clock.monotonic() + STOP_SECONDS
     while account.clock.monotonic() < deadline:
         job = find_training_job(account, name)

@@ -2,14 +2,16 @@
 
 from functools import partial
 
-from aws import alarms, configs, endpoints, identity, logs, models, painters, scaling, trainings
+from aws import alarms, configs, endpoints, identity, logs, models, painters, trainings
 from aws.account import Account
-from aws.bucket import ensure_bucket
+from aws.bucket import ensure_bucket, with_kept_tags
 from aws.changes import Changes, apply, apply_in_parallel, run_in_parallel
 from aws.cost import TYPICAL_IMAGE_GIGABYTES, estimate_cost
 from aws.endpoint_settings import EndpointSettings
 from aws.messages import DeployError, output, say
-from aws.registry import Image, find_image
+from aws.quotas import Need, check_quotas, describe_needs, request_quotas
+from aws.registry import Image, find_image, remove_old_images, require_docker_manifest
+from aws.sleep import ensure_scaling_or_delete, ensure_sleep, warn_of_sleepless
 from aws.smoke import run_smoke_test
 
 
@@ -20,19 +22,53 @@ def up(
     bot_identity: str | None = None,
     plan: bool = False,
     training_instance_type: str = trainings.DEFAULT_INSTANCE_TYPE,
+    request_quota: bool = False,
 ) -> int:
-    """Run the command up and return its exit code.
+    """Run the command up and return its exit code. However it ends, it names what never sleeps.
 
     `bot_identity` is "user", "role" or None. With `plan` every change is printed and none is made.
-    `training_instance_type` is for the painters that the bot trains.
+    `training_instance_type` is for the painters that the bot trains. With `request_quota` AWS is
+    asked for the quotas that are needed, and nothing else is done.
     Raises DeployError if an image is missing, or an endpoint does not work.
     """
+    if request_quota:
+        return request(account, describe_needs(account, settings, training_instance_type), plan)
+    try:
+        return run(account, settings, image_tag, bot_identity, plan, training_instance_type)
+    finally:
+        warn_of_sleepless(account)
+
+
+def request(account: Account, needs: list[Need], plan: bool) -> int:
+    """Request the quotas that are too small, and return the exit code."""
+    if not apply(request_quotas(account, needs), plan):
+        say("The quotas are large enough.")
+    elif not plan:
+        say("AWS answers by e-mail, within minutes or some days. Then run up without this option.")
+    return 0
+
+
+def run(
+    account: Account,
+    settings: list[EndpointSettings],
+    image_tag: str | None,
+    bot_identity: str | None,
+    plan: bool,
+    training_instance_type: str,
+) -> int:
+    account = with_kept_tags(account)
+    count = 0
+    if not plan:
+        # First of all, whatever fails later. A plan shows it with the endpoint's other changes.
+        count += apply_in_parallel([ensure_sleep(account, endpoint) for endpoint in settings])
+
     # Before anything is created: without an image there is nothing to deploy.
     images = {}
     for endpoint in settings:
         images[endpoint.name] = require_image(account, endpoint.model, image_tag, plan)
 
-    count = make_changes(account, settings, images, bot_identity, plan)
+    check_quotas(account, describe_needs(account, settings, training_instance_type), plan)
+    count += make_changes(account, settings, images, bot_identity, plan)
     painters_image = images[account.endpoint_name("cyclegan")]
     count += apply(trainings.ensure_template(account, painters_image, training_instance_type), plan)
     served_model = models.describe_wanted_model(account, "cyclegan", painters_image).name
@@ -63,6 +99,8 @@ def make_changes(
 
     `images` has the image of each endpoint, by the endpoint's name.
     """
+    # The roles and the user name it.
+    count = apply(identity.ensure_boundary(account), plan)
     # What the endpoints need
     sequences = [ensure_bucket(account), identity.ensure_execution_role(account)]
     if bot_identity == "user":
@@ -71,7 +109,7 @@ def make_changes(
         sequences.append(identity.ensure_bot_role(account))
     for endpoint in settings:
         sequences.append(logs.ensure_log_group(account, endpoint.name))
-    count = apply_in_parallel(sequences, plan)
+    count += apply_in_parallel(sequences, plan)
 
     deployments = []
     for endpoint in settings:
@@ -81,9 +119,13 @@ def make_changes(
 
 
 def require_image(account: Account, model: str, tag: str | None, plan: bool) -> Image:
-    """Return the image to run. If it is missing, a plan says so, and anything else fails."""
+    """Return the image to run. If it is missing, a plan says so, and anything else fails.
+
+    Raises DeployError for an image that SageMaker would refuse.
+    """
     image = find_image(account, model, tag)
     if image is not None:
+        require_docker_manifest(account, model, image)
         return image
 
     repository = account.repository_name(model)
@@ -105,12 +147,17 @@ def deploy_endpoint(account: Account, settings: EndpointSettings, image: Image) 
     config = configs.describe_wanted_config(account, settings, model.name)
     yield from models.ensure_model(account, model)
     yield from configs.ensure_config(account, config)
-    # The endpoint's update names this alarm.
+    # The endpoint's update names the first alarm. The second one is there before the instance.
     yield from alarms.ensure_faults_alarm(account, settings.name)
+    yield from alarms.ensure_idle_alarm(account, settings)
     yield from endpoints.ensure_endpoint(account, settings, config.name)
-    yield from scaling.ensure_scaling(account, settings)
+    yield from ensure_scaling_or_delete(account, settings)
     yield from configs.remove_configs(account, settings.name, keep=config.name)
     yield from models.remove_models(account, settings.name, keep=model.name)
+    if image.manifest_type:
+        # Otherwise it is not pushed yet.
+        used = image.uri.partition("@")[2]
+        yield from remove_old_images(account, settings.model, used)
 
 
 def print_environment(

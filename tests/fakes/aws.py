@@ -10,6 +10,11 @@ moto 5.2.5 lacks, and this adds:
 - SageMaker's errors: the name exists already, the endpoint is being changed, the instance type of a
   scaling target cannot be changed;
 - instance types newer than moto (ml.g5, ml.g6);
+- the permissions boundary of a user;
+- the quotas of SageMaker, and requests for more (`quotas`, `requested_quotas`);
+- a model whose image has no manifest of Docker's is refused;
+- answers that are lost after the change was made (`lost_answers`), and new things that AWS does not
+  show at once (`lag`);
 - conditions in bucket policies. Only aws:SecureTransport occurs here; every call counts as TLS.
 """
 
@@ -19,14 +24,16 @@ import json
 import logging
 import os
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from unittest import mock
+from urllib.parse import parse_qs, unquote_to_bytes
 
 import boto3
 import requests
@@ -34,8 +41,15 @@ from botocore.exceptions import ClientError
 from moto.applicationautoscaling.models import applicationautoscaling_backends
 from moto.core.responses import ActionResult
 from moto.ecr.models import ecr_backends
+from moto.iam.responses import IamResponse
+from moto.moto_server import threaded_moto_server
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 from moto.s3.models import FakeBucket, s3_backends
-from moto.sagemaker.exceptions import ValidationError
+from moto.sagemaker.exceptions import (
+    ResourceInUseException,
+    SagemakerClientError,
+    ValidationError,
+)
 from moto.sagemaker.models import (
     FakeEndpoint,
     FakeEndpointConfig,
@@ -45,6 +59,7 @@ from moto.sagemaker.models import (
 from moto.sagemaker.responses import SageMakerResponse
 from moto.sagemakerruntime.responses import SageMakerRuntimeResponse
 from moto.server import ThreadedMotoServer
+from moto.servicequotas.responses import ServiceQuotasResponse
 
 from tests.fakes import training_jobs
 from tests.fakes.sagemaker import Answer, Invocation, Request, work_on
@@ -56,9 +71,20 @@ ACCOUNT = "123456789012"
 REGION = "eu-west-1"
 BUCKET = f"stylebot-{ACCOUNT}-{REGION}"
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
+OCI_MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 # How many times an endpoint is described before it has its new status
 DESCRIPTIONS_UNTIL_SETTLED = 2
 BUSY = ("Creating", "Updating", "Deleting")
+
+
+class ResourceLimitExceeded(SagemakerClientError):  # noqa: N818 - AWS's name
+    code = "ResourceLimitExceeded"
+
+
+DEFAULT_QUOTA = 10
+QUOTA_TYPES = ("ml.g4dn.xlarge", "ml.g5.xlarge", "ml.g6.xlarge", "ml.c5.4xlarge")
+QUOTA_USAGES = ("endpoint usage", "spot training job usage", "training job usage")
+QUOTA_PAGE = 5
 
 
 @dataclass
@@ -71,11 +97,23 @@ class Transition:
     # The configuration before an update, to which a failure returns
     previous_config: str | None = None
     descriptions_left: int = DESCRIPTIONS_UNTIL_SETTLED
+    # How many descriptions do not show it yet, and what they show: None for no endpoint
+    unseen: int = field(default_factory=lambda: lag)
+    before: Json = None
 
 
 # What a test may set: why an endpoint will fail, and which endpoints only accept requests.
 failures: dict[str, str] = {}
 asleep: set[str] = set()
+
+# What a test sets: quotas by name, such as "ml.g4dn.xlarge for endpoint usage". Others are 10.
+quotas: dict[str, float] = {}
+# What was requested, by name
+requested_quotas: dict[str, float] = {}
+# The operations whose next answer is lost: AWS does what it was asked, and the connection breaks.
+lost_answers: set[str] = set()
+# To how many calls AWS does not show yet what was created or changed.
+lag = 0
 
 transitions: dict[str, Transition] = {}
 failure_reasons: dict[str, str] = {}
@@ -99,6 +137,25 @@ def refuse_existing(create: Callable[..., Json], kind: str, attribute: str) -> C
     return create_new
 
 
+def refuse_manifests(create: Callable[..., Json]) -> Callable[..., Json]:
+    """Return a CreateModel that takes Docker's manifests only, as SageMaker's does."""
+
+    def create_model(self: SageMakerModelBackend, *positional: Json, **arguments: Json) -> Json:
+        uri = (arguments.get("primary_container") or {}).get("Image", "")
+        for repository in ecr_backends[ACCOUNT][REGION].repositories.values():
+            for image in repository.images:
+                found = uri.endswith(f"/{repository.name}@{image.get_image_digest()}")
+                if found and image.image_manifest_media_type != MANIFEST_TYPE:
+                    raise ValidationError(
+                        message=f"Unsupported manifest media type {image.image_manifest_media_type}"
+                        f" for image {uri}. Ensure that valid manifest media type is used for "
+                        "specified image."
+                    )
+        return create(self, *positional, **arguments)
+
+    return create_model
+
+
 def start_transition(endpoint: FakeEndpoint, status: str, transition: Transition) -> None:
     endpoint.endpoint_status = status
     transitions[endpoint.endpoint_name] = transition
@@ -112,16 +169,41 @@ def succeed_or_fail(name: str, previous_config: str | None = None) -> Transition
 
 
 def create_endpoint(self: SageMakerModelBackend, **arguments: Json) -> FakeEndpoint:
+    refuse_beyond_quota(self, arguments["endpoint_config_name"])
     create = refuse_existing(moto_create_endpoint, "endpoint", "endpoints")
     endpoint: FakeEndpoint = create(self, **arguments)
     start_transition(endpoint, "Creating", succeed_or_fail(endpoint.endpoint_name))
     return endpoint
 
 
+def refuse_beyond_quota(backend: SageMakerModelBackend, config: str) -> None:
+    """Refuse an endpoint if the account may not run another instance of its type."""
+
+    def instance_type(name: str) -> str:
+        found: str = backend.endpoint_configs[name].production_variants[0]["InstanceType"]
+        return found
+
+    wanted = instance_type(config)
+    running = [item.endpoint_config_name for item in backend.endpoints.values()]
+    count = sum(instance_type(name) == wanted for name in running if name)
+    limit = quotas.get(f"{wanted} for endpoint usage", DEFAULT_QUOTA)
+    if count + 1 > limit:
+        raise ResourceLimitExceeded(
+            message=f"The account-level service limit '{wanted} for endpoint usage' is {limit} "
+            f"Instances, with current utilization of {count} Instances and a request delta of 1 "
+            "Instances."
+        )
+
+
 def describe_endpoint(self: SageMakerModelBackend, endpoint_name: str) -> Json:
     endpoint = self.endpoints.get(endpoint_name)
     transition = transitions.get(endpoint_name)
     if endpoint and transition:
+        if transition.unseen > 0:
+            transition.unseen -= 1
+            if transition.before is None:
+                raise ValidationError(message=f'Could not find endpoint "{endpoint_name}".')
+            return transition.before
         transition.descriptions_left -= 1
         if transition.descriptions_left < 0:
             end_transition(self, endpoint, transition)
@@ -157,7 +239,8 @@ def delete_endpoint(self: SageMakerModelBackend, endpoint_name: str) -> None:
         raise ValidationError(message=f'Could not find endpoint "{endpoint_name}".')
     if endpoint.endpoint_status in BUSY:
         raise ValidationError(message=f"Cannot update in-progress endpoint {endpoint_name}")
-    start_transition(endpoint, "Deleting", Transition("Deleted"))
+    before = moto_describe_endpoint(self, endpoint_name)
+    start_transition(endpoint, "Deleting", Transition("Deleted", before=before))
 
 
 def update_endpoint(self: SageMakerResponse) -> ActionResult:
@@ -165,8 +248,10 @@ def update_endpoint(self: SageMakerResponse) -> ActionResult:
     asked = json.loads(self.body)
     name = asked["EndpointName"]
     endpoint = backend.endpoints.get(name)
-    if endpoint is None or endpoint.endpoint_status != "InService":
-        raise ValidationError(message=f"Cannot update endpoint {name}: it is not in service")
+    if endpoint is None:
+        raise ValidationError(message=f'Could not find endpoint "{name}".')
+    if endpoint.endpoint_status in BUSY:
+        raise ValidationError(message=f'Cannot update in-progress endpoint "{endpoint.arn}".')
 
     old_config = backend.endpoint_configs[endpoint.endpoint_config_name]
     new_config = backend.endpoint_configs[asked["EndpointConfigName"]]
@@ -178,8 +263,10 @@ def update_endpoint(self: SageMakerResponse) -> ActionResult:
         )
     assert asked["RetainAllVariantProperties"], "an update resets the number of instances"
 
+    before = moto_describe_endpoint(backend, name)
     endpoint.endpoint_config_name = new_config.endpoint_config_name
     transition = succeed_or_fail(name, previous_config=old_config.endpoint_config_name)
+    transition.before = before
     start_transition(endpoint, "Updating", transition)
     return ActionResult({"EndpointArn": endpoint.arn})
 
@@ -282,6 +369,8 @@ def finish_transform_job(create: Callable[..., Json]) -> Callable[..., Json]:
     """Return a CreateTransformJob that has stylized all rows when it returns."""
 
     def create_transform_job(self: SageMakerModelBackend, **arguments: Json) -> Json:
+        if arguments["transform_job_name"] in self.transform_jobs:
+            raise ResourceInUseException(message="Job name must be unique")
         job = create(self, **arguments)
         assert arguments["model_name"] in self._models
 
@@ -317,6 +406,59 @@ def describe_training_job(self: SageMakerResponse) -> ActionResult:
     return ActionResult(training_jobs.describe(job))
 
 
+# ---------------------------------------------------------------- quotas
+
+
+def quota_names() -> list[str]:
+    """Return the names of all quotas; a quota's code is its place in this list."""
+    return [f"{kind} for {usage}" for usage in QUOTA_USAGES for kind in QUOTA_TYPES]
+
+
+def list_quotas(self: ServiceQuotasResponse) -> str:
+    """Answer ListServiceQuotas and ListAWSDefaultServiceQuotas, some at a time."""
+    start = int(json.loads(self.body).get("NextToken") or 0)
+    page = []
+    for number, name in enumerate(quota_names()[start : start + QUOTA_PAGE], start):
+        value = quotas.get(name, DEFAULT_QUOTA)
+        page.append({"QuotaName": name, "QuotaCode": f"L-{number:08}", "Value": value})
+    answer: Json = {"Quotas": page}
+    if start + QUOTA_PAGE < len(quota_names()):
+        answer["NextToken"] = str(start + QUOTA_PAGE)
+    return json.dumps(answer)
+
+
+def request_quota(self: ServiceQuotasResponse) -> Json:
+    asked = json.loads(self.body)
+    name = quota_names()[int(asked["QuotaCode"].removeprefix("L-"))]
+    if name in requested_quotas:
+        error = {"__type": "ResourceAlreadyExistsException", "message": "Only one open request"}
+        return 400, {"status": 400}, json.dumps(error)
+    requested_quotas[name] = asked["DesiredValue"]
+    return json.dumps({"RequestedQuota": {"Status": "PENDING"}})
+
+
+# ---------------------------------------------------------------- users
+
+moto_create_user = IamResponse.create_user
+
+
+def create_user(self: IamResponse) -> ActionResult:
+    answer = moto_create_user(self)
+    limit_user(self)
+    return answer
+
+
+def limit_user(self: IamResponse) -> ActionResult:
+    """Keep the permissions boundary that the call names."""
+    user: Json = self.backend.get_user(self._get_param("UserName"))
+    if boundary := self._get_param("PermissionsBoundary"):
+        user.permissions_boundary = {
+            "PermissionsBoundaryType": "PermissionsBoundaryPolicy",
+            "PermissionsBoundaryArn": boundary,
+        }
+    return ActionResult({})
+
+
 # ---------------------------------------------------------------- bucket policies
 
 
@@ -343,6 +485,153 @@ def evaluate_with_tls(get_permission: Callable[..., Json]) -> Callable[..., Json
     return get_permission_with_tls
 
 
+# ---------------------------------------------------------------- lost answers and lag
+
+
+@dataclass(frozen=True)
+class Lag:
+    """What AWS answers while it does not know yet of something new."""
+
+    # The operation that creates it, and its argument that has the name
+    operation: str
+    name: str
+    # The operations that do not know it yet
+    ignorant: tuple[str, ...]
+    code: str
+    message: str
+
+
+LAGS = (
+    Lag(
+        "CreateModel", "ModelName", ("DescribeModel", "CreateEndpointConfig"),
+        "ValidationException", "Could not find model",
+    ),
+    Lag(
+        "CreateEndpointConfig", "EndpointConfigName",
+        ("DescribeEndpointConfig", "CreateEndpoint", "UpdateEndpoint"),
+        "ValidationException", "Could not find endpoint configuration",
+    ),
+    Lag(
+        "CreateTrainingJob", "TrainingJobName", ("DescribeTrainingJob",),
+        "ValidationException", "Requested resource not found.",
+    ),
+    Lag(
+        "CreateTransformJob", "TransformJobName", ("DescribeTransformJob",),
+        "ValidationException", "Could not find requested job with name",
+    ),
+    Lag(
+        "CreateRole", "RoleName", ("GetRole", "PutRolePolicy", "AddRoleToInstanceProfile"),
+        "NoSuchEntity", "The role cannot be found.",
+    ),
+    Lag(
+        "CreateUser", "UserName", ("GetUser", "PutUserPolicy"),
+        "NoSuchEntity", "The user cannot be found.",
+    ),
+    Lag(
+        "CreateInstanceProfile", "InstanceProfileName",
+        ("GetInstanceProfile", "AddRoleToInstanceProfile"),
+        "NoSuchEntity", "The instance profile cannot be found.",
+    ),
+    Lag(
+        "CreateLogGroup", "logGroupName", ("PutRetentionPolicy",),
+        "ResourceNotFoundException", "The specified log group does not exist.",
+    ),
+    Lag(
+        "CreateRepository", "repositoryName", ("DescribeRepositories", "PutLifecyclePolicy"),
+        "RepositoryNotFoundException", "The repository does not exist",
+    ),
+    Lag(
+        "RegisterScalableTarget", "ResourceId", ("PutScalingPolicy",),
+        "ObjectNotFoundException", "No scalable target registered",
+    ),
+    Lag("PutScalingPolicy", "PolicyName", ("DescribeScalingPolicies",), "", ""),
+)  # fmt: skip
+
+
+@dataclass
+class Unseen:
+    """Something new that AWS does not show to the next calls."""
+
+    lag: Lag
+    name: str
+    calls_left: int
+
+
+unseen: list[Unseen] = []
+
+
+class Wire(DomainDispatcherApplication):
+    """The server in front of moto: some answers are lost, and new things are not seen at once."""
+
+    def __call__(self, environ: Json, start_response: Json) -> Json:
+        length = int(environ.get("CONTENT_LENGTH") or 0)
+        body = environ["wsgi.input"].read(length)
+        environ["wsgi.input"] = io.BytesIO(body)
+        operation = find_operation(environ, body)
+        if ignorant := find_lag(operation, body):
+            return answer_ignorant(ignorant, environ, start_response)
+
+        answer = super().__call__(environ, start_response)
+        for new in LAGS:
+            if lag and new.operation == operation:
+                unseen.append(Unseen(new, read_argument(body, new.name), lag))
+        if operation in lost_answers:
+            lost_answers.discard(operation)
+            list(answer)
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+            raise ConnectionAbortedError
+        return answer
+
+
+def find_operation(environ: Json, body: bytes) -> str:
+    """Return the operation that a request asks for, or "" for most of S3's."""
+    if target := environ.get("HTTP_X_AMZ_TARGET"):
+        return str(target).rpartition(".")[2]
+    if "/operation/" in environ["PATH_INFO"]:
+        return str(environ["PATH_INFO"]).rpartition("/")[2]
+    if action := parse_qs(body.decode(errors="replace")).get("Action"):
+        return action[0]
+    is_bucket = environ["PATH_INFO"].strip("/") and environ["PATH_INFO"].count("/") == 1
+    if environ["REQUEST_METHOD"] == "PUT" and is_bucket and not environ["QUERY_STRING"]:
+        return "CreateBucket"
+    return ""
+
+
+def read_argument(body: bytes, name: str) -> str:
+    """Return an argument of a request in JSON or in a form."""
+    if body.startswith(b"{"):
+        return str(json.loads(body)[name])
+    return parse_qs(body.decode())[name][0]
+
+
+def find_lag(operation: str, body: bytes) -> Lag | None:
+    """Return what AWS does not know yet of what the request names, and count the request."""
+    for new in unseen:
+        names_it = new.name.encode() in unquote_to_bytes(body)
+        if new.lag.operation == "PutScalingPolicy":
+            names_it = True
+        if new.calls_left > 0 and operation in new.lag.ignorant and names_it:
+            new.calls_left -= 1
+            return new.lag
+    return None
+
+
+def answer_ignorant(lag: Lag, environ: Json, start_response: Json) -> list[bytes]:
+    status = "400 Bad Request"
+    content_type = "application/x-amz-json-1.1"
+    answer = json.dumps({"__type": lag.code, "message": lag.message})
+    if lag.operation == "PutScalingPolicy":
+        # A list without it
+        status = "200 OK"
+        answer = json.dumps({"ScalingPolicies": []})
+    if "HTTP_X_AMZ_TARGET" not in environ:
+        content_type = "text/xml"
+        error = f"<Error><Code>{lag.code}</Code><Message>{lag.message}</Message></Error>"
+        answer = f"<ErrorResponse>{error}</ErrorResponse>"
+    start_response(status, [("Content-Type", content_type)])
+    return [answer.encode()]
+
+
 # ---------------------------------------------------------------- the account
 
 
@@ -354,7 +643,7 @@ def accept_any_instance_type(self: FakeEndpointConfig, instance_type: str) -> No
 def patched_moto() -> Iterator[None]:
     """Make moto behave as this module's docstring says."""
     backend = SageMakerModelBackend
-    create_model = refuse_existing(backend.create_model, "model", "_models")
+    create_model = refuse_manifests(refuse_existing(backend.create_model, "model", "_models"))
     create_config = refuse_existing(
         backend.create_endpoint_config, "endpoint_config", "endpoint_configs"
     )
@@ -366,6 +655,9 @@ def patched_moto() -> Iterator[None]:
             stack.enter_context(mock.patch.object(owner, name, method, create=True))
 
         replace(FakeBucket, "get_permission", get_permission)
+        stack.enter_context(
+            mock.patch.object(threaded_moto_server, "DomainDispatcherApplication", Wire)
+        )
         replace(FakeEndpointConfig, "validate_instance_type", accept_any_instance_type)
         replace(backend, "create_model", create_model)
         replace(backend, "create_endpoint_config", create_config)
@@ -373,6 +665,11 @@ def patched_moto() -> Iterator[None]:
         replace(backend, "describe_endpoint", describe_endpoint)
         replace(backend, "delete_endpoint", delete_endpoint)
         replace(backend, "create_transform_job", create_transform_job)
+        replace(ServiceQuotasResponse, "list_service_quotas", list_quotas)
+        replace(ServiceQuotasResponse, "list_aws_default_service_quotas", list_quotas)
+        replace(ServiceQuotasResponse, "request_service_quota_increase", request_quota)
+        replace(IamResponse, "create_user", create_user)
+        replace(IamResponse, "put_user_permissions_boundary", limit_user)
         # moto has no UpdateEndpoint.
         replace(SageMakerResponse, "update_endpoint", update_endpoint)
         replace(SageMakerResponse, "create_training_job", training_jobs.create_training_job)
@@ -410,6 +707,12 @@ def environment(url: str) -> dict[str, str]:
 
 def clear(url: str) -> None:
     """Make the account empty."""
+    global lag
+    lag = 0
+    unseen.clear()
+    lost_answers.clear()
+    quotas.clear()
+    requested_quotas.clear()
     failures.clear()
     asleep.clear()
     transitions.clear()
@@ -433,7 +736,13 @@ def let_time_pass(seconds: float) -> None:
         make_older(key, seconds)
 
 
-def push(image: str, tag: str, content: str = "", prefix: str = "stylebot") -> str:
+def push(
+    image: str,
+    tag: str,
+    content: str = "",
+    prefix: str = "stylebot",
+    manifest_type: str = MANIFEST_TYPE,
+) -> str:
     """Put an image into ECR, as `build.sh --push` does, and return its digest.
 
     Images with the same `content`, by default the tag, have the same digest.
@@ -441,7 +750,7 @@ def push(image: str, tag: str, content: str = "", prefix: str = "stylebot") -> s
     config = {"digest": f"sha256:{(content or tag).encode().hex():0>64.64}"}
     manifest = {
         "schemaVersion": 2,
-        "mediaType": MANIFEST_TYPE,
+        "mediaType": manifest_type,
         "config": config,
         "layers": [{**config, "size": 1}],
     }
@@ -469,6 +778,7 @@ def snapshot() -> dict[str, Json]:
     found: dict[str, Json] = {
         "roles": iam.get_account_authorization_details(Filter=["Role", "User"]),
         "profiles": iam.list_instance_profiles()["InstanceProfiles"],
+        "managed policies": iam.list_policies(Scope="Local")["Policies"],
         "targets": targets["ScalableTargets"],
         "policies": policies["ScalingPolicies"],
         "repositories": boto3.client("ecr").describe_repositories()["repositories"],
@@ -548,7 +858,10 @@ def answer_or_error(call: Callable[..., Json], **arguments: Json) -> Json:
         return type(error).__name__
 
 
-RANDOM_KEYS = r"(?i)(role|user|instanceprofile)id|.*(time|date|timestamp|metadata|created)$|creat.*"
+RANDOM_KEYS = (
+    r"(?i)(role|user|instanceprofile|policy)id"
+    r"|.*(time|date|timestamp|metadata|created)$|creat.*"
+)
 RANDOM_TEXT = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?<=scalable-target/)\w+"
 
 

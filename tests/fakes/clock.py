@@ -5,21 +5,16 @@ import threading
 from aws.clock import Clock
 
 
-class Ticks:
-    """Seconds that pass only while somebody sleeps."""
+class Ticks(threading.local):
+    """Seconds that pass only while somebody sleeps; each thread has its own."""
 
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        # Guarded by lock
-        self.seconds = 0.0
+    seconds = 0.0
 
     def monotonic(self) -> float:
-        with self.lock:
-            return self.seconds
+        return self.seconds
 
     def sleep(self, seconds: float) -> None:
-        with self.lock:
-            self.seconds += seconds
+        self.seconds += seconds
 
 
 def fake_clock() -> Clock:

@@ -1,6 +1,7 @@
 """The policy documents with the names of the tests' deployment, filled in apart from aws/."""
 
 import json
+from fnmatch import fnmatchcase
 from string import Template
 from typing import Any
 
@@ -16,6 +17,7 @@ NAMES = {
     "bucket": BUCKET,
     "role": f"stylebot-execution-{REGION}",
     "bot": f"stylebot-bot-{REGION}",
+    "boundary": f"stylebot-boundary-{REGION}",
 }
 Statement = dict[str, Any]
 
@@ -36,6 +38,45 @@ def as_list(value: str | list[str]) -> list[str]:
     if isinstance(value, str):
         return [value]
     return list(value)
+
+
+def is_allowed(
+    names: list[str], action: str, resource: str, context: dict[str, str] | None = None
+) -> bool:
+    """Return whether policies, of Allow statements only, allow an action, as IAM evaluates them.
+
+    `context` has the values of condition keys.
+    """
+    for name in names:
+        for statement in read_statements(name):
+            assert statement["Effect"] == "Allow"
+            if (
+                action in as_list(statement["Action"])
+                and any(fnmatchcase(resource, item) for item in as_list(statement["Resource"]))
+                and meets_conditions(statement.get("Condition", {}), context or {})
+            ):
+                return True
+    return False
+
+
+def meets_conditions(condition: dict[str, Any], context: dict[str, str]) -> bool:
+    """Return whether all conditions are met. A key that the request does not have meets none."""
+    for operator, keys in condition.items():
+        assert operator in ("StringEquals", "StringLike"), operator
+        for key, values in keys.items():
+            value = context.get(key)
+            if value is None or not any(fnmatchcase(value, item) for item in as_list(values)):
+                return False
+    return True
+
+
+def example_request(statement: Statement) -> tuple[list[str], dict[str, str]]:
+    """Return resources and a context that a statement allows."""
+    context = {}
+    for keys in statement.get("Condition", {}).values():
+        for key, values in keys.items():
+            context[key] = as_list(values)[0].replace("*", "x")
+    return [item.replace("*", "x") for item in as_list(statement["Resource"])], context
 
 
 def allowed_actions(name: str) -> set[str]:

@@ -16,7 +16,7 @@ import boto3
 import requests
 from moto.ecr.models import ecr_backends
 
-from tests.fakes.aws import ACCOUNT, MANIFEST_TYPE, REGION
+from tests.fakes.aws import ACCOUNT, MANIFEST_TYPE, OCI_MANIFEST_TYPE, REGION
 from tests.fakes.servers import wait_until
 
 HOST = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
@@ -46,13 +46,33 @@ class Registry:
             timeout=10,
             auth=("AWS", PASSWORD),
             verify=str(self.certificate),
-            headers={"Accept": MANIFEST_TYPE},
+            headers={"Accept": f"{MANIFEST_TYPE}, {OCI_MANIFEST_TYPE}"},
         )
         answer.raise_for_status()
         return answer
 
     def digest(self, repository: str, tag: str) -> str:
         return self.get(f"{repository}/manifests/{tag}").headers["Docker-Content-Digest"]
+
+    def push_again_as_oci(self, repository: str, tag: str, new_tag: str) -> None:
+        """Push an image as an engine with containerd's image store does by default.
+
+        The layers and the configuration are the same; only the media types differ.
+        """
+        manifest = self.get(f"{repository}/manifests/{tag}").json()
+        manifest["mediaType"] = OCI_MANIFEST_TYPE
+        manifest["config"]["mediaType"] = "application/vnd.oci.image.config.v1+json"
+        for layer in manifest["layers"]:
+            layer["mediaType"] = "application/vnd.oci.image.layer.v1.tar+gzip"
+        answer = requests.put(
+            f"https://{HOST}/v2/{repository}/manifests/{new_tag}",
+            json=manifest,
+            timeout=10,
+            auth=("AWS", PASSWORD),
+            verify=str(self.certificate),
+            headers={"Content-Type": OCI_MANIFEST_TYPE},
+        )
+        answer.raise_for_status()
 
     def copy_images_to_ecr(self) -> None:
         """Make moto know what was pushed, as ECR itself does."""

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -167,7 +168,7 @@ def test_a_push_creates_the_repositories_and_prints_the_digests(
         policy = client.get_lifecycle_policy(repositoryName=name)["lifecyclePolicyText"]
         selections = [rule["selection"] for rule in json.loads(policy)["rules"]]
         kept = [(selection["tagStatus"], selection["countNumber"]) for selection in selections]
-        assert kept == [("untagged", 1), ("any", 10)]
+        assert kept == [("untagged", 1)]
 
 
 @pytest.mark.usefixtures("pushed")
@@ -219,6 +220,27 @@ def test_what_was_pushed_is_what_runs(account: dict[str, str], ecr: Registry) ->
     for name in ("nst", "cyclegan"):
         digest = ecr.digest(f"stylebot-{name}", TAG)
         assert f"of the image stylebot-{name}@{digest[:19]}" in planned.stdout
+
+
+@pytest.mark.usefixtures("pushed")
+def test_docker_pushes_the_manifest_that_sagemaker_takes(
+    account: dict[str, str], ecr: Registry
+) -> None:
+    client = boto3.client("ecr")
+    for name in NAMES:
+        [details] = client.describe_images(
+            repositoryName=f"stylebot-{name}", imageIds=[{"imageTag": TAG}]
+        )["imageDetails"]
+        assert details["imageManifestMediaType"] == aws.MANIFEST_TYPE
+
+    # An engine with another default
+    ecr.push_again_as_oci("stylebot-nst", TAG, "oci")
+    ecr.copy_images_to_ecr()
+    command = ["./deploy.py", "up", "--plan", "--image-tag", "oci"]
+    refused = subprocess.run(command, cwd=ROOT, env=account, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert aws.OCI_MANIFEST_TYPE in refused.stderr
+    assert "containerd-snapshotter" in refused.stderr
 
 
 @pytest.mark.usefixtures("pushed")
@@ -378,6 +400,35 @@ def test_push_names_the_missing_permission(stand_in: Bench, denying_aws: str) ->
     assert "not authorized to perform: ecr:DescribeRepositories" in done.stderr
     assert "./deploy.py policy deployer" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+ENGINE_WITH_OCI = """#!/bin/bash
+if [ "$1" = push ]; then
+  exec {python} -c '
+import boto3, json, sys
+repository, tag = sys.argv[1].rpartition("/")[2].split(":")
+digest = "sha256:" + 64 * "0"
+part = dict(digest=digest, size=1)
+manifest = dict(schemaVersion=2, mediaType="{type}", config=part, layers=[part])
+text = json.dumps(manifest)
+boto3.client("ecr").put_image(repositoryName=repository, imageManifest=text, imageTag=tag)
+' "$2"
+fi
+exec {folder}/docker-stand-in "$@"
+"""
+
+
+def test_an_engine_that_pushes_oci_manifests_is_told_at_once(stand_in: Bench) -> None:
+    (stand_in.folder / "docker").rename(stand_in.folder / "docker-stand-in")
+    script = ENGINE_WITH_OCI.format(
+        python=sys.executable, folder=stand_in.folder, type=aws.OCI_MANIFEST_TYPE
+    )
+    stand_in.command("docker", script)
+    done = stand_in.build("--push", "--tag", "v1")
+    assert done.returncode == 1
+    assert f"stylebot-nst has a manifest of the type {aws.OCI_MANIFEST_TYPE}" in done.stderr
+    assert "./build.sh --push --tag NAME" in done.stderr
+    assert "Next:" not in done.stdout
 
 
 LOGIN_ERROR = f"Docker could not log in to {HOST}: Error: dial tcp: no route to host"

@@ -7,12 +7,11 @@ import pytest
 from botocore.exceptions import ClientError
 
 from aws.batch import Row, read_csv, read_json_lines
-from aws.calls import find, is_subset
+from aws.calls import find, is_subset, perform
 from aws.changes import Change, apply, run_in_parallel
 from aws.cost import estimate_cost
 from aws.endpoint_settings import EndpointSettings
 from aws.endpoints import describe_wait
-from aws.identity import retry_until_role_is_known
 from aws.messages import DeployError, explain_error
 from aws.registry import Image
 from aws.status import describe_instances
@@ -45,6 +44,13 @@ def test_errors_of_aws_come_with_what_to_do(code: str) -> None:
     lines = explain_error(error).splitlines()
     assert code in lines[0]
     assert len(lines) == 2
+
+
+def test_a_quota_of_iam_gets_no_advice_about_sagemaker() -> None:
+    details = {"Code": "LimitExceeded", "Message": "Cannot exceed quota for RolesPerAccount: 1000"}
+    text = explain_error(ClientError({"Error": details}, "CreateRole"))
+    assert "IAM" in text
+    assert "SageMaker" not in text
 
 
 def test_an_unknown_error_is_named() -> None:
@@ -142,7 +148,7 @@ def test_a_role_that_is_not_known_yet_is_waited_for() -> None:
         "Could not assume role arn:aws:iam::1:role/r.",
         "The role has no permission to pull the image.",
     )
-    retry_until_role_is_known(clock, call)
+    perform(clock, call)
     assert clock.monotonic() == 10
 
 
@@ -150,18 +156,51 @@ def test_a_role_that_stays_unknown_is_an_error_after_a_minute() -> None:
     clock = fake_clock()
     call = failing_calls(*["Could not assume role arn:aws:iam::1:role/r."] * 100)
     with pytest.raises(ClientError, match="Could not assume role"):
-        retry_until_role_is_known(clock, call)
+        perform(clock, call)
     assert 60 <= clock.monotonic() <= 70
 
 
 @pytest.mark.parametrize(
-    "message", ["not authorized to perform iam:PassRole on the role r", "The image is missing."]
+    "message",
+    [
+        "not authorized to perform iam:PassRole on the role r",
+        "User u is not authorized to perform: sagemaker:CreateModel because no role allows it",
+        "The image is missing.",
+    ],
 )
 def test_other_errors_are_not_waited_for(message: str) -> None:
     clock = fake_clock()
     with pytest.raises(ClientError):
-        retry_until_role_is_known(clock, failing_calls(message))
+        perform(clock, failing_calls(message))
     assert clock.monotonic() == 0
+
+
+@pytest.mark.parametrize(
+    ("operation", "code", "message"),
+    [
+        ("CreateRole", "EntityAlreadyExists", "Role with name r already exists."),
+        ("CreateBucket", "BucketAlreadyOwnedByYou", ""),
+        ("CreateEndpoint", "ValidationException", 'Cannot create already existing endpoint "e".'),
+        ("UpdateEndpoint", "ValidationException", 'Cannot update in-progress endpoint "e".'),
+        ("CreateTrainingJob", "ResourceInUse", "Job name must be unique"),
+        ("AddRoleToInstanceProfile", "LimitExceeded", "Cannot exceed quota"),
+    ],
+)
+def test_what_a_lost_answer_has_made_already_is_success(
+    operation: str, code: str, message: str
+) -> None:
+    def call() -> None:
+        raise ClientError({"Error": {"Code": code, "Message": message}}, operation)
+
+    assert perform(fake_clock(), call) == {}
+
+
+def test_a_bucket_of_somebody_else_is_an_error() -> None:
+    def call() -> None:
+        raise ClientError({"Error": {"Code": "BucketAlreadyExists"}}, "CreateBucket")
+
+    with pytest.raises(ClientError):
+        perform(fake_clock(), call)
 
 
 def test_a_wait_is_described_with_its_time() -> None:
@@ -197,7 +236,7 @@ def test_the_estimate_has_a_date_and_the_price_of_each_endpoint() -> None:
     assert "Estimate of 2026-01-02" in text
     assert "$0.50 a month for the images" in text
     assert "art-nst: $0.736 an hour and instance; $0.0123 a picture of 60 s" in text
-    assert "$0.44 a single one" in text
+    assert "$0.48 a single one" in text
     assert "art-cyclegan: $0.736 an hour and instance, $537 a month always on" in text
     assert "art-other: the price of ml.p5.48xlarge is not known here" in text
 

@@ -44,6 +44,28 @@ def test_without_boto3_it_installs_the_packages_and_restarts_in_venv(
     assert restarted == [[str(python), "./deploy.py", "status"]]
 
 
+def test_a_bootstrap_that_fails_says_what_to_do(tmp_path: Path) -> None:
+    """Run in an empty folder by a Python without boto3, whose pip finds no index."""
+    for name in ("deploy.py", "locks/bot.txt"):
+        target = tmp_path / name
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes((deploy.ROOT / name).read_bytes())
+    done = subprocess.run(
+        [sys.executable, "-S", str(tmp_path / "deploy.py"), "status"],
+        env={
+            "PATH": os.environ["PATH"],
+            "PIP_INDEX_URL": "http://127.0.0.1:9/",
+            "PIP_RETRIES": "0",
+            "PIP_CONFIG_FILE": os.devnull,
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "could not be installed into .venv" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_boto3_that_is_too_old_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     import boto3
 

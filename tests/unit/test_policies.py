@@ -22,6 +22,8 @@ from tests.fakes.policies import (
     FOLDER,
     allowed_actions,
     as_list,
+    example_request,
+    is_allowed,
     read_document,
     read_statements,
 )
@@ -48,6 +50,8 @@ WITHOUT_RESOURCE = {
     "sagemaker:ListEndpointConfigs",
     "sagemaker:ListModels",
     "sagemaker:ListTrainingJobs",
+    "servicequotas:ListAWSDefaultServiceQuotas",
+    "servicequotas:ListServiceQuotas",
 }
 # In characters, without white space
 MANAGED_POLICY_SIZE = 6144
@@ -59,7 +63,17 @@ def find_issues(policy: dict[str, object]) -> set[str]:
 
 
 def test_no_policy_is_forgotten() -> None:
-    expected = {"bot", "bot-trust", "bucket", "deployer", "execution", "trust"}
+    expected = {
+        "bot",
+        "bot-image",
+        "bot-trust",
+        "boundary",
+        "bucket",
+        "deployer",
+        "deployer-iam",
+        "execution",
+        "trust",
+    }
     assert set(POLICIES) == expected
 
 
@@ -73,6 +87,9 @@ def test_the_linter_has_nothing_to_say(name: str) -> None:
         for statement in policy["Statement"]:
             statement["Resource"] = "*"
         expected = {"RESOURCE_STAR"}
+    if name == "deployer-iam":
+        # IAM compares iam:PermissionsBoundary as a string, as its documentation does.
+        expected = {"MISMATCHED_TYPE_BUT_USABLE"}
     assert find_issues(policy) <= expected
 
 
@@ -98,11 +115,15 @@ def test_nothing_is_allowed_by_wildcard(name: str) -> None:
             assert set(actions) <= WITHOUT_RESOURCE, f"{sid} is not limited to a resource"
 
 
-@pytest.mark.parametrize("name", ["bot", "deployer", "execution"])
+@pytest.mark.parametrize(
+    "name", ["bot", "bot-image", "boundary", "deployer", "deployer-iam", "execution"]
+)
 def test_every_resource_is_of_this_deployment(name: str) -> None:
     service_wide = (
         # AWS chooses the ids of scalable targets.
         f"arn:aws:application-autoscaling:{REGION}:{ACCOUNT}:scalable-target/*",
+        # AWS chooses the codes of quotas.
+        f"arn:aws:servicequotas:{REGION}:{ACCOUNT}:sagemaker/*",
         # Alarms can only be listed all together.
         f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:*",
         # All transform jobs of an account share one log group, and so do all training jobs.
@@ -118,7 +139,10 @@ def test_every_resource_is_of_this_deployment(name: str) -> None:
             assert ours or resource == "*" or resource in service_wide, resource
 
 
-@pytest.mark.parametrize(("name", "count"), [("deployer", 2), ("bot", 1), ("execution", 0)])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("deployer", 0), ("deployer-iam", 2), ("bot", 1), ("boundary", 1), ("execution", 0)],
+)
 def test_a_role_is_passed_to_its_service_only(name: str, count: int) -> None:
     passing = []
     for statement in read_statements(name):
@@ -169,6 +193,103 @@ def test_the_containers_may_read_and_write_models_and_trainings() -> None:
     assert resources_of("execution", "s3:PutObject") == objects_below(*prefixes)
     assert resources_of("execution", "s3:DeleteObject") == set()
     assert resources_of("execution", "s3:ListBucket") == {f"arn:aws:s3:::{BUCKET}"}
+
+
+# ---------------------------------------------------------------- the permissions boundary
+
+IAM = f"arn:aws:iam::{ACCOUNT}"
+BOUNDARY = f"{IAM}:policy/stylebot-boundary-{REGION}"
+ROLE = f"{IAM}:role/stylebot-execution-{REGION}"
+BOT_ROLE = f"{IAM}:role/stylebot-bot-{REGION}"
+BOT_USER = f"{IAM}:user/stylebot-bot-{REGION}"
+WITHIN = {"iam:PermissionsBoundary": BOUNDARY}
+ADMINISTRATOR = {"iam:PermissionsBoundary": "arn:aws:iam::aws:policy/AdministratorAccess"}
+DEPLOYER = ["deployer", "deployer-iam"]
+
+
+@pytest.mark.parametrize(
+    ("action", "resource", "context"),
+    [
+        # Give a role or the user more than the boundary allows
+        ("iam:CreateRole", ROLE, {}),
+        ("iam:CreateRole", BOT_ROLE, ADMINISTRATOR),
+        ("iam:PutRolePolicy", ROLE, {}),
+        ("iam:PutRolePolicy", BOT_ROLE, ADMINISTRATOR),
+        ("iam:PutRolePermissionsBoundary", ROLE, ADMINISTRATOR),
+        ("iam:DeleteRolePermissionsBoundary", ROLE, WITHIN),
+        ("iam:AttachRolePolicy", ROLE, WITHIN),
+        ("iam:CreateUser", BOT_USER, {}),
+        ("iam:PutUserPolicy", BOT_USER, {}),
+        ("iam:PutUserPolicy", BOT_USER, ADMINISTRATOR),
+        ("iam:PutUserPermissionsBoundary", BOT_USER, ADMINISTRATOR),
+        ("iam:DeleteUserPermissionsBoundary", BOT_USER, WITHIN),
+        ("iam:AttachUserPolicy", BOT_USER, WITHIN),
+        # Write the boundary
+        ("iam:CreatePolicy", BOUNDARY, {}),
+        ("iam:CreatePolicyVersion", BOUNDARY, {}),
+        ("iam:SetDefaultPolicyVersion", BOUNDARY, {}),
+        # Use what others have
+        ("iam:PassRole", f"{IAM}:role/admin", {"iam:PassedToService": "sagemaker.amazonaws.com"}),
+        ("iam:PassRole", ROLE, {"iam:PassedToService": "lambda.amazonaws.com"}),
+        ("iam:UpdateAssumeRolePolicy", f"{IAM}:role/admin", WITHIN),
+        ("iam:PutRolePolicy", f"{IAM}:role/admin", WITHIN),
+        ("iam:CreateAccessKey", f"{IAM}:user/admin", WITHIN),
+        ("iam:CreateLoginProfile", BOT_USER, WITHIN),
+        ("sts:AssumeRole", f"{IAM}:role/admin", {}),
+    ],
+)
+def test_the_deployer_cannot_become_an_administrator(
+    action: str, resource: str, context: dict[str, str]
+) -> None:
+    assert not is_allowed(DEPLOYER, action, resource, context)
+
+
+@pytest.mark.parametrize(
+    ("action", "resource"),
+    [
+        ("iam:CreateRole", ROLE),
+        ("iam:PutRolePolicy", BOT_ROLE),
+        ("iam:PutRolePermissionsBoundary", ROLE),
+        ("iam:CreateUser", BOT_USER),
+        ("iam:PutUserPolicy", BOT_USER),
+    ],
+)
+def test_the_deployer_can_make_roles_and_the_user_within_the_boundary(
+    action: str, resource: str
+) -> None:
+    assert is_allowed(DEPLOYER, action, resource, WITHIN)
+
+
+def test_the_boundary_gives_no_way_out() -> None:
+    """Only S3, ECR, logs, metrics and SageMaker; of IAM only to pass one role to SageMaker."""
+    actions = allowed_actions("boundary")
+    services = {action.partition(":")[0] for action in actions}
+    assert services == {"s3", "ecr", "logs", "cloudwatch", "sagemaker", "iam"}
+    assert {action for action in actions if action.startswith("iam:")} == {"iam:PassRole"}
+    assert not {action for action in actions if action.startswith("s3:") and "Policy" in action}
+
+
+@pytest.mark.parametrize("name", ["bot", "bot-image", "execution"])
+def test_the_boundary_allows_what_the_roles_do(name: str) -> None:
+    for statement in read_statements(name):
+        resources, context = example_request(statement)
+        for action in as_list(statement["Action"]):
+            for resource in resources:
+                assert is_allowed(["boundary"], action, resource, context), (action, resource)
+
+
+def test_the_bots_role_may_pull_its_image_only() -> None:
+    repository = f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/stylebot-bot"
+    for action in ("BatchGetImage", "GetDownloadUrlForLayer", "BatchCheckLayerAvailability"):
+        assert resources_of("bot-image", f"ecr:{action}") == {repository}
+    assert "ecr:GetAuthorizationToken" in allowed_actions("bot-image")
+
+
+def test_the_bots_policy_fits_into_a_user_whatever_the_names() -> None:
+    """A user's own policies may have 2048 characters, in all."""
+    text = json.dumps(read_document("bot"), separators=(",", ":"))
+    longest = text.replace("stylebot", "a" * 20).replace(REGION, "ap-southeast-2")
+    assert len(longest) <= 2048
 
 
 @pytest.mark.parametrize("name", POLICIES)

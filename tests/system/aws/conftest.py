@@ -34,9 +34,11 @@ def wire(url: str, session: boto3.Session, monkeypatch: pytest.MonkeyPatch) -> I
 
     wire = Wire()
     session.events.register("before-call", wire.before_call)
+    session.events.register("before-send", wire.before_send)
     session.events.register("after-call", wire.after_call)
     yield wire
     session.events.unregister("before-call", wire.before_call)
+    session.events.unregister("before-send", wire.before_send)
     session.events.unregister("after-call", wire.after_call)
 
 

@@ -1,12 +1,14 @@
 """What the tests of ./deploy.py share."""
 
 import contextlib
+import json
 import threading
 import time
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import boto3
+from botocore.awsrequest import AWSResponse
 
 from aws.registry import IMAGES
 from tests.fakes import aws as fake
@@ -30,6 +32,20 @@ class KilledError(BaseException):
     """Stands for SIGKILL: nothing catches it."""
 
 
+class Refusal(AWSResponse):  # type: ignore[misc]  # it has no types
+    """What AWS answers in JSON to a call that is not permitted."""
+
+    def __init__(self, operation: str) -> None:
+        super().__init__("", 400, {}, None)
+        error = {"__type": "AccessDeniedException", "message": refusal(operation)}
+        self._content = json.dumps(error).encode()
+
+
+def refusal(operation: str) -> str:
+    user = f"arn:aws:iam::{fake.ACCOUNT}:user/me"
+    return f"User: {user} is not authorized to perform: {operation}"
+
+
 @dataclass
 class Wire:
     """Sees every call that boto3 makes, and can make calls fail.
@@ -40,7 +56,10 @@ class Wire:
     # In order, as in "s3:PutObject"
     calls: list[str] = field(default_factory=list)
     kill_after: int | None = None
-    # The operation that AWS does not permit
+    # The operation before which the program is killed
+    kill_at: str | None = None
+    # The operation that AWS does not permit: it is not made, or only its answer is replaced
+    denied_before: str | None = None
     denied_operation: str | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
     # How many changes were made. Guarded by lock
@@ -48,7 +67,18 @@ class Wire:
 
     def before_call(self, model: Json, **_: Json) -> None:
         self.die_if_killed()
+        if model.name == self.kill_at:
+            # No other thread goes on either.
+            self.kill_after = 0
+            raise KilledError
         self.calls.append(f"{model.service_model.service_name}:{model.name}")
+
+    def before_send(self, event_name: str, **_: Json) -> AWSResponse | None:
+        """Answer in the place of AWS if the call is not permitted."""
+        operation = event_name.rpartition(".")[2]
+        if operation != self.denied_before:
+            return None
+        return Refusal(operation)
 
     def after_call(self, http_response: Json, parsed: Json, model: Json, **_: Json) -> None:
         if is_change(model.name):
@@ -56,10 +86,8 @@ class Wire:
                 self.changes_made += 1
         self.die_if_killed()
         if model.name == self.denied_operation:
-            user = f"arn:aws:iam::{fake.ACCOUNT}:user/me"
-            message = f"User: {user} is not authorized to perform: {model.name}"
             http_response.status_code = 400
-            parsed["Error"] = {"Code": "AccessDeniedException", "Message": message}
+            parsed["Error"] = {"Code": "AccessDeniedException", "Message": refusal(model.name)}
 
     def die_if_killed(self) -> None:
         if self.kill_after is not None and self.changes_made >= self.kill_after:

@@ -116,9 +116,24 @@ def test_a_batch_of_json_lines_takes_any_pictures_style(
     assert len(list_keys(f"batch/{name}/results/")) == 2
 
 
+def open_boundary(bucket: str) -> None:
+    """Let the roles reach another bucket, as an administrator does."""
+    iam = boto3.client("iam")
+    arn = f"arn:aws:iam::{fake.ACCOUNT}:policy/stylebot-boundary-{fake.REGION}"
+    version = iam.get_policy_version(PolicyArn=arn, VersionId="v1")["PolicyVersion"]
+    statement = {
+        "Effect": "Allow",
+        "Action": ["s3:GetObject", "s3:PutObject"],
+        "Resource": [f"arn:aws:s3:::{bucket}/*"],
+    }
+    document = version["Document"]
+    document["Statement"].append(statement)
+    iam.create_policy_version(PolicyArn=arn, PolicyDocument=json.dumps(document), SetAsDefault=True)
+
+
 @pytest.mark.usefixtures("up")
 def test_a_batch_opens_other_buckets_only_while_it_runs(
-    deploy: Deploy, monkeypatch: pytest.MonkeyPatch
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     create_photos_bucket()
     iam = boto3.client("iam")
@@ -133,12 +148,29 @@ def test_a_batch_opens_other_buckets_only_while_it_runs(
 
     monkeypatch.setattr(batch, "watch_job", watch_and_look)
     options = ["--input", "s3://photos/list.csv", "--output", "s3://photos/out"]
+    capfd.readouterr()
+    assert deploy("batch", *options, "--style", "vintage") == 1
+    assert "the permissions boundary stylebot-boundary" in capfd.readouterr().err
+    assert statements == [], "a job was started"
+    open_boundary("photos")
     assert deploy("batch", *options, "--style", "vintage") == 0
     assert statements[0]["Resource"] == ["arn:aws:s3:::photos/*"]
     assert set(statements[0]["Action"]) == {"s3:GetObject", "s3:PutObject"}
     found = boto3.client("s3").list_objects_v2(Bucket="photos", Prefix="out/")
     assert found["KeyCount"] == 1
     assert list_execution_policies() == ["execution"]
+
+
+@pytest.mark.usefixtures("up")
+def test_the_log_of_batches_expires_and_goes_with_down(deploy: Deploy) -> None:
+    logs = boto3.client("logs")
+    source = put_list("list.csv", "https://example.com/a.jpg\n")
+    name = "/aws/sagemaker/TransformJobs"
+    assert deploy("batch", "--input", source, "--style", "vintage") == 0
+    [group] = logs.describe_log_groups(logGroupNamePrefix=name)["logGroups"]
+    assert group["retentionInDays"] == 30
+    assert deploy("down", "--yes") == 0
+    assert logs.describe_log_groups(logGroupNamePrefix=name)["logGroups"] == []
 
 
 @pytest.mark.usefixtures("up")

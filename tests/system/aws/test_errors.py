@@ -30,8 +30,8 @@ def test_a_failed_endpoint_prints_its_reason_and_log_and_the_next_up_fixes_it(
     status = describe_endpoint("cyclegan")["EndpointStatus"]
     assert status == "InService", "the other endpoint was left half done"
 
-    assert deploy("status") == 0
-    assert "stylebot-nst: Failed" in capfd.readouterr().out
+    assert deploy("status") == 1
+    assert "! stylebot-nst: Failed" in capfd.readouterr().out
     fake.failures.clear()
     assert deploy("up") == 0
     assert describe_endpoint("nst")["EndpointStatus"] == "InService"
@@ -84,7 +84,7 @@ def test_a_test_picture_that_never_comes_back_is_reported(
 ) -> None:
     fake.asleep.add("stylebot-cyclegan")
     assert deploy("up") == 1
-    expected = "stylebot-cyclegan is up, but gave no result for the test picture in 15 minutes"
+    expected = "stylebot-cyclegan is up, but gave no result for the test picture in 25 minutes"
     assert expected in capfd.readouterr().err
 
 
@@ -95,6 +95,20 @@ def test_missing_images_are_reported_with_the_command_that_pushes_them(
     assert f"./build.sh --push --region {fake.REGION}" in capfd.readouterr().err
     buckets = boto3.client("s3").list_buckets()["Buckets"]
     assert not buckets, "something was created before the images were looked for"
+
+
+@pytest.mark.usefixtures("pushed")
+def test_an_image_with_an_oci_manifest_is_refused_before_anything_is_made(
+    deploy: Deploy, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fake.push("nst", "oci", content="oci", manifest_type=fake.OCI_MANIFEST_TYPE)
+    assert deploy("up") == 1
+    printed = capfd.readouterr().err
+    assert fake.OCI_MANIFEST_TYPE in printed
+    assert "./build.sh --push --tag NAME" in printed
+    assert not boto3.client("s3").list_buckets()["Buckets"]
+    assert deploy("repositories", "oci") == 1
+    assert deploy("up", "--image-tag", "abc") == 0
 
 
 @pytest.mark.usefixtures("pushed")
@@ -171,6 +185,7 @@ def test_wrong_settings_are_reported(
     [
         ["up", "--concurrency", "gan=1"],
         ["up", "--prefix", "A_b"],
+        ["up", "--prefix", "a--b"],
         ["up", "--tags", "art"],
         ["destroy"],
     ],

@@ -37,6 +37,9 @@ def test_the_deployers_policy_allows_every_call_that_is_made(
     assert deploy("up", "--bot", "user") == 0
     assert deploy("up", "--bot", "role") == 0
     assert deploy("login-password") == 0
+    fake.quotas["ml.g6.xlarge for endpoint usage"] = 0
+    arguments = ["--instance-type", "ml.g6.xlarge", "--request-quota"]
+    assert deploy("up", *arguments) == 0
     fake.push("nst", "def")
     assert deploy("up", "--instance-type", "ml.g5.xlarge", "--min-instances", "1") == 0
     put_list("list.csv", "https://example.com/a.jpg\n")
@@ -54,7 +57,8 @@ def test_the_deployers_policy_allows_every_call_that_is_made(
     assert deploy("repositories", "abc") == 0
     assert deploy("down", "--purge", "--yes") == 0
 
-    allowed = allowed_actions("deployer")
+    # The boundary is an administrator's.
+    allowed = allowed_actions("deployer") | allowed_actions("deployer-iam") | {"iam:CreatePolicy"}
     for call in sorted(set(wire.calls) - {NEEDS_NO_PERMISSION}):
         assert action(call) in allowed, f"{call} is made, but not allowed"
 
@@ -64,6 +68,8 @@ def action(call: str) -> str:
     service, operation = call.split(":")
     if service == "sagemaker-runtime":
         service = "sagemaker"
+    if service == "service-quotas":
+        service = "servicequotas"
     if service == "s3":
         operation = S3_ACTIONS.get(operation, operation)
     return f"{service}:{operation}"

@@ -163,6 +163,56 @@ def test_the_bots_role_is_created_on_request(
     assert [role["RoleName"] for role in profile["Roles"]] == [BOT_IDENTITY]
 
 
+@pytest.mark.usefixtures("pushed")
+def test_roles_and_user_are_within_the_boundary_also_those_of_older_versions(
+    deploy: Deploy, wire: Wire, capfd: pytest.CaptureFixture[str]
+) -> None:
+    iam = boto3.client("iam")
+    boundary = f"arn:aws:iam::{fake.ACCOUNT}:policy/stylebot-boundary-{fake.REGION}"
+    role = f"stylebot-execution-{fake.REGION}"
+    iam.create_role(RoleName=role, AssumeRolePolicyDocument="{}")
+    iam.create_user(UserName=BOT_IDENTITY)
+    assert deploy("up", "--bot", "user") == 0
+    limit = {
+        "PermissionsBoundaryType": "PermissionsBoundaryPolicy",
+        "PermissionsBoundaryArn": boundary,
+    }
+    assert iam.get_role(RoleName=role)["Role"]["PermissionsBoundary"] == limit
+    assert iam.get_user(UserName=BOT_IDENTITY)["User"]["PermissionsBoundary"] == limit
+    assert deploy("up", "--bot", "user", "--plan") == 0
+    assert "Nothing to change." in capfd.readouterr().out
+
+    # An older boundary is written again; AWS keeps five versions.
+    for _ in range(4):
+        iam.create_policy_version(
+            PolicyArn=boundary, PolicyDocument=OLD_BOUNDARY, SetAsDefault=True
+        )
+    assert deploy("up") == 0
+    policy = iam.get_policy(PolicyArn=boundary)["Policy"]
+    version = iam.get_policy_version(PolicyArn=boundary, VersionId=policy["DefaultVersionId"])
+    assert len(version["PolicyVersion"]["Document"]["Statement"]) > 1
+
+
+OLD_BOUNDARY = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}],
+    }
+)
+
+
+@pytest.mark.usefixtures("pushed")
+def test_a_deployer_who_may_not_write_the_boundary_is_told_who_does(
+    deploy: Deploy, wire: Wire, capfd: pytest.CaptureFixture[str]
+) -> None:
+    wire.denied_operation = "CreatePolicy"
+    assert deploy("up") == 1
+    printed = capfd.readouterr().err
+    assert "An administrator does it" in printed
+    assert "aws iam create-policy --policy-name stylebot-boundary" in printed
+    assert boto3.client("s3").list_buckets()["Buckets"] == []
+
+
 # ---------------------------------------------------------------- painters
 
 
@@ -401,6 +451,45 @@ def test_a_pair_that_no_longer_sleeps_needs_no_alarm_and_gets_it_back(deploy: De
     assert not [name for name in fake.snapshot() if name.endswith("-wake")]
     assert deploy("up") == 0
     assert fake.snapshot() == asleep
+
+
+@pytest.mark.usefixtures("pushed")
+def test_another_minimum_of_instances_needs_no_other_configuration(
+    deploy: Deploy, wire: Wire
+) -> None:
+    assert deploy("up") == 0
+    wire.calls.clear()
+    assert deploy("up", "--min-instances", "2") == 0
+    assert "sagemaker:UpdateEndpoint" not in wire.calls
+    assert "sagemaker:CreateEndpointConfig" not in wire.calls
+
+
+@pytest.mark.usefixtures("pushed")
+def test_tags_are_kept_until_others_are_given(deploy: Deploy, wire: Wire) -> None:
+    assert deploy("up", "--tags", "team=paint") == 0
+    before = fake.snapshot()
+    wire.calls.clear()
+    assert deploy("up") == 0
+    assert "s3:PutBucketTagging" not in wire.calls
+    assert fake.snapshot() == before
+    assert deploy("up", "--tags", "team=other") == 0
+    tags = boto3.client("s3").get_bucket_tagging(Bucket=BUCKET)["TagSet"]
+    assert {"Key": "team", "Value": "other"} in tags
+
+
+@pytest.mark.usefixtures("pushed")
+def test_old_images_are_deleted_but_never_the_one_that_is_used(deploy: Deploy) -> None:
+    for number in range(11):
+        fake.push("nst", f"new{number}", content=f"new{number}")
+    assert deploy("up", "--image-tag", "abc") == 0
+
+    def tags_left() -> list[str]:
+        found = boto3.client("ecr").describe_images(repositoryName="stylebot-nst")
+        return sorted(tag for image in found["imageDetails"] for tag in image["imageTags"])
+
+    newest = [f"new{number}" for number in range(1, 11)]
+    assert tags_left() == sorted(["abc", *newest])
+    assert deploy("up", "--image-tag", "abc", "--plan") == 0
 
 
 @pytest.mark.usefixtures("pushed")
