@@ -431,5 +431,6 @@ def test_chats_hold_no_text_and_no_url(world: World) -> None:
     kept = b"".join(world.storage.read(key) for key in world.storage.list_keys())
     assert b"private words" not in kept
     assert b"http" not in kept
-    members = {"version", "content", "job", "history", "seen", "reply", "put_aside"}
+    members = {"version", "content", "job", "history", "seen", "reply", "lesson"}
+    members |= {"put_aside", "left_out"}
     assert set(json.loads(kept)) == members
