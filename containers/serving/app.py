@@ -21,7 +21,7 @@ from .front import GONE
 from .limits import BATCH_TYPES, MAX_BATCH_MEGABYTES, MAX_BODY_MEGABYTES
 from .model import Service
 from .parsing import CatalogJob, Job, parse_batch, parse_job
-from .server import RequestLog, Server, seconds_since
+from .server import Inputs, RequestLog, Server, seconds_since
 
 TEXT = "text/plain"
 JSON = "application/json"
@@ -118,8 +118,8 @@ def answer_error(error: Exception, log: RequestLog) -> Response:
 def invoke(server: Server, log: RequestLog, gone: threading.Event) -> Response:
     """Answer /invocations. Raises StylizeError, HTTPException, FatalError and ClientGoneError.
 
-    The body has been read before a place in the queue is taken, so that a slow upload delays
-    nobody.
+    The body and the images are read before a place in the queue is taken, so that a slow upload or
+    a slow source delays nobody. The rows of a batch are read one after the other.
     """
     if error := server.health():
         raise error
@@ -127,10 +127,14 @@ def invoke(server: Server, log: RequestLog, gone: threading.Event) -> Response:
         return invoke_batch(server, log, gone)
 
     job = parse_job(server.service, request)
-    with server.queue.admission(server.last_seconds):
-        if isinstance(job, CatalogJob):
+    if isinstance(job, CatalogJob):
+        with server.queue.admission(server.last_seconds):
             return answer_catalog(server, job, log, gone)
-        return answer(server, job, request.headers.get("Accept", ""), log, gone)
+
+    server.queue.check(server.last_seconds)
+    inputs = server.read_inputs(job, log, gone)
+    with server.queue.admission(server.last_seconds):
+        return answer(server, job, inputs, request.headers.get("Accept", ""), log, gone)
 
 
 def invoke_batch(server: Server, log: RequestLog, gone: threading.Event) -> Response:
@@ -148,7 +152,8 @@ def batch_line(server: Server, row: Job | ApiError, log: RequestLog, gone: threa
     try:
         if isinstance(row, ApiError):
             raise row
-        body = answer(server, row, "", log, gone).get_json()
+        inputs = server.read_inputs(row, log, gone)
+        body = answer(server, row, inputs, "", log, gone).get_json()
     except ClientGoneError:
         raise
     except Exception as error:  # As for a whole request
@@ -157,10 +162,15 @@ def batch_line(server: Server, row: Job | ApiError, log: RequestLog, gone: threa
 
 
 def answer(
-    server: Server, job: Job, accept: str, log: RequestLog, gone: threading.Event
+    server: Server,
+    job: Job,
+    inputs: Inputs,
+    accept: str,
+    log: RequestLog,
+    gone: threading.Event,
 ) -> Response:
     """Run the job and return the picture, or, if the job has a result_url, JSON about it."""
-    picture, seconds = server.run(job, log, gone)
+    picture, seconds = server.run(job, inputs, log, gone)
     content_type = result_type(accept, job.result_url)
     data = images.encode(picture.image, content_type)
     facts = {

@@ -27,6 +27,7 @@ from containers.common.log import write_log
 from .errors import ApiError, ClientGoneError, as_api_error, bad_request, body_too_large
 from .limits import (
     BODY_SECONDS,
+    MAX_FETCHING,
     MAX_QUEUE,
     MIN_BYTES_PER_SECOND,
     body_limit,
@@ -49,8 +50,9 @@ PING = "/ping"
 INVOCATIONS = "/invocations"
 # Other requests that begin in one turn of the event loop.
 REQUESTS_A_TURN = 8
-# Invocations that Flask works on: those that hold a place in the queue wait, the others do not.
-THREADS = MAX_QUEUE + 1 + 4
+# Invocations that Flask works on: those that hold a place in the queue, or read images from other
+# servers, wait; the others do not.
+THREADS = MAX_QUEUE + 1 + MAX_FETCHING + 4
 # Larger bodies go to a temporary file.
 MEMORY_BYTES = 64 << 10
 # Bodies that go to files at the same time. They limit the disk that strangers can fill.

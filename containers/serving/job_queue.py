@@ -33,22 +33,26 @@ class JobQueue:
 
     @contextmanager
     def admission(self, seconds_each: float) -> Iterator[None]:
-        """Hold a place in the queue, from reading the inputs to storing the picture.
+        """Hold a place in the queue, until the picture is stored.
 
         seconds_each: how long a job takes, for the advice when to come again.
         Raises ApiError queue_full or stopping.
         """
         with self.lock:
-            if self.stopping.is_set():
-                raise stopping_error()
-            if self.admitted > self.limit:
-                raise self.full_error(seconds_each)
+            self.check(seconds_each)
             self.admitted += 1
         try:
             yield
         finally:
             with self.lock:
                 self.admitted -= 1
+
+    def check(self, seconds_each: float) -> None:
+        """Raise ApiError queue_full or stopping if there is no place now."""
+        if self.stopping.is_set():
+            raise stopping_error()
+        if self.admitted > self.limit:
+            raise self.full_error(seconds_each)
 
     def full_error(self, seconds_each: float) -> ApiError:
         wait = max(1, round(self.admitted * seconds_each))

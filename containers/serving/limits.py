@@ -44,6 +44,10 @@ LONGEST_SIDE = 2048
 # Requests that wait while another one is being worked on.
 MAX_QUEUE = 8
 
+# Requests whose images are being read from http:// and https:// addresses, before they have a place
+# in the queue: the servers of such addresses may be slow.
+MAX_FETCHING = 8
+
 # In which the head of a connection's first request must have arrived.
 HEAD_SECONDS = 15
 

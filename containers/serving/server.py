@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from PIL import Image
 
@@ -18,7 +18,7 @@ from . import decoder, storage
 from .catalog import MAX_STYLES, Sample
 from .errors import ApiError, as_api_error
 from .job_queue import JobQueue
-from .limits import LONGEST_SIDE, MAX_QUEUE
+from .limits import LONGEST_SIDE, MAX_FETCHING, MAX_QUEUE
 from .model import CatalogModel, Facts, Model, Picture, Progress, Service, StyleLabel
 from .parsing import Job
 from .progress import ProgressWriter
@@ -64,6 +64,13 @@ class RequestLog:
         return {"inference_id": self.inference_id, **known}
 
 
+class Inputs(NamedTuple):
+    """The images of a job, decoded."""
+
+    content: Image.Image
+    styles: list[Image.Image]
+
+
 class Server:
     """One model, its health and its queue."""
 
@@ -72,6 +79,7 @@ class Server:
         self.model: Model | None = None
         self.fault: str | None = None  # why the model is broken, in words
         self.queue = JobQueue(MAX_QUEUE)
+        self.fetching = threading.BoundedSemaphore(MAX_FETCHING)
         self.last_seconds = FIRST_GUESS_SECONDS
 
     def load(self) -> None:
@@ -110,19 +118,35 @@ class Server:
             return []
         return list(self.model.styles())
 
-    def run(self, job: Job, log: RequestLog, gone: threading.Event) -> tuple[Picture, float]:
+    def read_inputs(self, job: Job, log: RequestLog, gone: threading.Event) -> Inputs:
+        """Read and decode the job's images. Fills `log`.
+
+        gone: set when nobody waits for the picture any more.
+        Raises ApiError, queue_full too if many requests read from other servers already, and
+        ClientGoneError.
+        """
+        if not any(is_http(source) for source in (job.content, *job.styles)):
+            return read_all(job, log, gone)
+        if not self.fetching.acquire(blocking=False):
+            raise ApiError(
+                ErrorCode.QUEUE_FULL,
+                f"{MAX_FETCHING} requests are reading their images already. Try again in 5 s.",
+                retry_after=5,
+            )
+        try:
+            return read_all(job, log, gone)
+        finally:
+            self.fetching.release()
+
+    def run(
+        self, job: Job, inputs: Inputs, log: RequestLog, gone: threading.Event
+    ) -> tuple[Picture, float]:
         """Return the job's picture and the seconds that the model took. Fills `log`.
 
         gone: set when nobody waits for the picture any more. The job then ends as soon as it can.
         Raises StylizeError, FatalError and ClientGoneError.
         """
-        content = read_image(job.content, "content", gone)
-        log.content_sizes.append(content.size)
-        styles = []
-        for source in job.styles:
-            style = read_image(source, "style", gone)
-            log.style_sizes.append(style.size)
-            styles.append(style)
+        content, styles = inputs
         style_name = job.options.get("style_name")
         if style_name and isinstance(self.model, CatalogModel):
             self.model.prepare(style_name)
@@ -201,6 +225,22 @@ class Server:
         except FatalError as error:
             self.fault = f"The model is broken and has to be started again: {error}"
             raise
+
+
+def is_http(source: bytes | str) -> bool:
+    """Return whether a source is an http:// or https:// address, whose server may be anybody's."""
+    return isinstance(source, str) and not source.startswith("s3://")
+
+
+def read_all(job: Job, log: RequestLog, gone: threading.Event) -> Inputs:
+    content = read_image(job.content, "content", gone)
+    log.content_sizes.append(content.size)
+    styles = []
+    for source in job.styles:
+        style = read_image(source, "style", gone)
+        log.style_sizes.append(style.size)
+        styles.append(style)
+    return Inputs(content, styles)
 
 
 def read_image(source: bytes | str, role: str, gone: threading.Event | None = None) -> Image.Image:

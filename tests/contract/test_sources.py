@@ -9,10 +9,10 @@ import pytest
 import requests
 from PIL import Image
 
-from containers.serving.limits import MAX_QUEUE
+from containers.serving.limits import MAX_FETCHING
 from containers.serving.storage import START_SECONDS
 from tests.fakes.hostile import HostileServer, Script, flooding, replying
-from tests.fakes.servers import LOCAL, Running, gunicorn
+from tests.fakes.servers import LOCAL, Running, gunicorn, wait_until
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
@@ -42,25 +42,28 @@ def code(answer: requests.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["error"]["code"]
 
 
-def test_sources_that_trickle_headers_hold_no_place_for_long(
+def test_sources_that_trickle_headers_delay_no_other_request(
     server: Running, hostile: Callable[[Script], HostileServer]
 ) -> None:
-    """As many as there are places. Afterwards a picture is made as ever."""
+    """As many as are read at a time. Further ones are sent away, and uploads are served."""
     slow = hostile(flooding(OK, b"X: y\r\n", pause=0.5))
     job = {"content_url": f"{slow.url}/?secret"}
+    photo = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(photo, "PNG")
     started = time.monotonic()
-    with ThreadPoolExecutor(MAX_QUEUE + 1) as pool:
-        posts = [pool.submit(server.post, json=job) for _ in range(MAX_QUEUE + 1)]
+    with ThreadPoolExecutor(MAX_FETCHING) as pool:
+        posts = [pool.submit(server.post, json=job) for _ in range(MAX_FETCHING)]
+        wait_until(lambda: len(slow.peers) == MAX_FETCHING, 10, "not all sources are being read")
         assert server.ping().status_code == 200
+        refused = server.post(json=job)
+        assert (*code(refused), refused.headers["Retry-After"]) == (503, "queue_full", "5")
+        assert server.post(files={"content": photo.getvalue()}).status_code == 200
+        assert not any(post.done() for post in posts)
         answers = [post.result() for post in posts]
     seconds = time.monotonic() - started
     assert {code(answer) for answer in answers} == {(400, "storage_failed")}
     # Each header alone came in time
     assert START_SECONDS - 1 < seconds < 3 * START_SECONDS
-
-    photo = io.BytesIO()
-    Image.new("RGB", (40, 30)).save(photo, "PNG")
-    assert server.post(files={"content": photo.getvalue()}).status_code == 200
 
 
 @pytest.mark.parametrize(
