@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Check the code and run the tests in .venv, which is made the first time.
 #
-# usage: ./test.sh [--all] [--coverage] [PYTEST ARGUMENTS]
+# usage: ./test.sh [--all] [--long] [--coverage] [PYTEST ARGUMENTS]
 #   --all        add tests/soak: half an hour in all. Fails if bot.py or containers/serving has less than 90 % of its
 #                branches covered
+#   --long       as --all, and with the attacks on a model server that take ten minutes more
 #   --coverage   measure the coverage and print it
 #
 # Everything else goes to pytest: ./test.sh -k images, ./test.sh -n 0 tests/unit/test_nst.py
@@ -12,10 +13,12 @@ cd "$(dirname "$0")"
 
 all=
 coverage=
+soak=(-m "not long")
 arguments=()
 for argument in "$@"; do
   case $argument in
     --all) all=yes coverage=yes ;;
+    --long) all=yes coverage=yes soak=() ;;
     --coverage) coverage=yes ;;
     -h | --help) sed -n '2,/^set/{s/^# \{0,1\}//p;}' "$0" && exit ;;
     *) arguments+=("$argument") ;;
@@ -53,5 +56,5 @@ python -m tests.coverage_table ${all:+--require 90}
 
 # By themselves and without the coverage, which would slow down the bot that they kill again and again.
 if [ -n "$all" ]; then
-  python -m pytest --numprocesses 2 --dist loadscope tests/soak
+  python -m pytest --numprocesses 2 --dist loadscope "${soak[@]}" tests/soak
 fi

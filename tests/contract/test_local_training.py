@@ -496,6 +496,8 @@ def s3(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> S3Client
     for name, value in environment.items():
         if name.startswith(("AWS_", "PYTHONPATH")):
             monkeypatch.setenv(name, value)
+    # boto3's own session keeps the credentials of its first use, in whichever test that was
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     return create_s3_client()
 
 

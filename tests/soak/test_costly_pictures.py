@@ -19,7 +19,10 @@ from tests.fakes.servers import gunicorn
 ROUNDS = 2
 DAMAGED = 4000
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
+]
 
 
 def test_costly_and_damaged_pictures(tmp_path: Path) -> None:

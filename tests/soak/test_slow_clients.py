@@ -16,6 +16,7 @@ from tests.fakes.servers import LOCAL, Running, gunicorn
 from tests.fakes.strangers import KINDS, SLOW, strangers
 
 CLIENTS, SENDERS, SECONDS = 1000, 8, 10.0
+pytestmark = pytest.mark.long
 # Of the server, which holds a hundred uploads and their answers
 MEMORY_MEGABYTES = 1024
 

@@ -577,7 +577,8 @@ def test_a_command_in_what_the_bot_says_can_be_clicked(browser: Browser, chat: C
     assert "/cancel" in tab.texts("article.user")[-1]
     chat.call("sendMessage", chat_id=USER, text="no/command /tmp/file http://x/y 1/2 (/start).")
     tab.sees("article.bot", "/tmp/file")
-    assert tab.texts("article:last-child .command") == ["/start"]
+    # A message that has just come fades in, and has no text for Selenium until then
+    tab.waits_for("the command", lambda: tab.texts("article:last-child .command") == ["/start"])
 
 
 def test_commands_are_offered_and_words_are_words(browser: Browser) -> None:
