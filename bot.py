@@ -119,6 +119,7 @@ CATALOG_STYLES = 100  # Telegram shows no more buttons under a message
 S3_ERRORS = (BotoCoreError, ClientError)
 Json = Any  # whatever JSON can hold: what we write
 T = TypeVar("T")
+Record = TypeVar("Record", "JobRecord", "LessonRecord")
 log = logging.getLogger("bot")
 
 
@@ -1201,15 +1202,22 @@ class Store:
 
     def load_job(self, job_id: str) -> PaintJob | None:
         """Return the job, or None where its record is missing or cannot be read."""
-        key = f"{JOBS_PREFIX}{job_id}/job.json"
-        record, etag = self.read(key, JobRecord)
+        record = self.load_record(f"{JOBS_PREFIX}{job_id}/job.json", job_id, JobRecord)
+        return PaintJob.from_record(record) if record else None
+
+    def load_record(self, key: str, task_id: str, kind: type[Record]) -> Record | None:
+        """Return the record of a job or a lesson, with its age of now.
+
+        None: it is missing, or cannot be read.
+        """
+        record, etag = self.read(key, kind)
         if record is None:
             return None
-        if record.id != job_id:
-            self.put_aside(key, etag, "it is another job's")
+        if record.id != task_id:
+            self.put_aside(key, etag, "it has the id of another one")
             return None
         record.age += self.seconds_since_write(key)
-        return PaintJob.from_record(record)
+        return record
 
     def seconds_since_write(self, key: str) -> float:
         """Return how long ago an object was written, by S3's own clock."""
@@ -1222,15 +1230,8 @@ class Store:
 
     def load_lesson(self, lesson_id: str) -> Lesson | None:
         """Return the lesson, or None where its record is missing or cannot be read."""
-        key = f"{LESSONS_PREFIX}{lesson_id}.json"
-        record, etag = self.read(key, LessonRecord)
-        if record is None:
-            return None
-        if record.id != lesson_id:
-            self.put_aside(key, etag, "it is another lesson's")
-            return None
-        record.age += self.seconds_since_write(key)
-        return Lesson.from_record(record)
+        record = self.load_record(f"{LESSONS_PREFIX}{lesson_id}.json", lesson_id, LessonRecord)
+        return Lesson.from_record(record) if record else None
 
     def save_lesson(self, lesson: Lesson) -> None:
         self.put_json(lesson.key, record_of(lesson))
@@ -1411,29 +1412,14 @@ class Trainer:
 
     def create(self, lesson: Lesson, template: TrainingTemplate) -> None:
         """Start the lesson's training job, unless it has been started. Raises S3_ERRORS."""
-        url = self._store.url(lesson.training_key(""))
-        channel = {
-            "ChannelName": "style",
-            "DataSource": {
-                "S3DataSource": {
-                    "S3DataType": "S3Prefix",
-                    "S3Uri": f"{url}style/",
-                    "S3DataDistributionType": "FullyReplicated",
-                }
-            },
-        }
-        arguments = {
-            **template.arguments,
-            "TrainingJobName": lesson.training_job,
-            "HyperParameters": {
-                "name": lesson.name,
-                "models_url": self._store.url(MODELS_PREFIX),
-                "progress_url": f"{url}progress.json",
-            },
-            "InputDataConfig": [channel],
-            "OutputDataConfig": {"S3OutputPath": self._store.url(TRAINING_PREFIX)},
-            "CheckpointConfig": {"S3Uri": f"{url}checkpoints/"},
-        }
+        own = training_arguments(
+            self._store.bucket,
+            lesson.training_job,
+            lesson.training_key(""),
+            lesson.name,
+            ["style"],
+        )
+        arguments = {**template.arguments, **own}
         try:
             self._sagemaker.create_training_job(**arguments)
         except self._sagemaker.exceptions.ResourceInUse:
@@ -1457,6 +1443,36 @@ class Trainer:
             if error.response["Error"]["Code"] != "ValidationException":
                 raise
             log.info("the training job %s is not stopped: %s", name, error)
+
+
+def training_arguments(
+    bucket: str, job: str, folder: str, painter: str, channels: Iterable[str]
+) -> dict[str, Json]:
+    """Return the arguments of CreateTrainingJob that depend on the painter.
+
+    `folder` in the bucket has the inputs, a folder for each channel, and gets checkpoints and
+    progress. It ends with a slash.
+    """
+    url = f"s3://{bucket}/{folder}"
+    inputs = []
+    for channel in channels:
+        source = {
+            "S3DataType": "S3Prefix",
+            "S3Uri": f"{url}{channel}/",
+            "S3DataDistributionType": "FullyReplicated",
+        }
+        inputs.append({"ChannelName": channel, "DataSource": {"S3DataSource": source}})
+    return {
+        "TrainingJobName": job,
+        "HyperParameters": {
+            "name": painter,
+            "models_url": f"s3://{bucket}/{MODELS_PREFIX}",
+            "progress_url": f"{url}progress.json",
+        },
+        "InputDataConfig": inputs,
+        "OutputDataConfig": {"S3OutputPath": f"s3://{bucket}/{TRAINING_PREFIX}"},
+        "CheckpointConfig": {"S3Uri": f"{url}checkpoints/"},
+    }
 
 
 def is_unknown_job(error: ClientError) -> bool:

@@ -15,7 +15,7 @@ from aws.calls import Answer, delete_if_present, find
 from aws.changes import Change, Changes
 from aws.models import find_sagemaker_tags
 from aws.registry import Image
-from bot import MODELS_PREFIX, TRAINING_PREFIX, TRAINING_TEMPLATE_KEY
+from bot import TRAINING_PREFIX, TRAINING_TEMPLATE_KEY, training_arguments
 
 TEMPLATE_VERSION = 1
 DEFAULT_INSTANCE_TYPE = "ml.g4dn.xlarge"
@@ -242,29 +242,12 @@ def describe_job(
     `folder` has the inputs, a folder for each channel, and gets checkpoints and progress.
     """
     arguments: Answer = template["arguments"]
-    url = f"s3://{account.bucket}/{folder}"
-    inputs = []
-    for channel in channels:
-        source = {
-            "S3DataType": "S3Prefix",
-            "S3Uri": f"{url}{channel}/",
-            "S3DataDistributionType": "FullyReplicated",
-        }
-        inputs.append({"ChannelName": channel, "DataSource": {"S3DataSource": source}})
-
+    own = training_arguments(account.bucket, name, folder, painter, channels)
     return {
         **arguments,
         **describe_limits(minutes, spot),
-        "TrainingJobName": name,
-        "HyperParameters": {
-            "name": painter,
-            "minutes": f"{minutes:g}",
-            "models_url": f"s3://{account.bucket}/{MODELS_PREFIX}",
-            "progress_url": f"{url}progress.json",
-        },
-        "InputDataConfig": inputs,
-        "OutputDataConfig": {"S3OutputPath": f"s3://{account.bucket}/{TRAINING_PREFIX}"},
-        "CheckpointConfig": {"S3Uri": f"{url}checkpoints/"},
+        **own,
+        "HyperParameters": {**own["HyperParameters"], "minutes": f"{minutes:g}"},
         "ResourceConfig": {**arguments["ResourceConfig"], "InstanceType": instance_type},
     }
 
