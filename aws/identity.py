@@ -18,35 +18,30 @@ MAX_POLICY_VERSIONS = 5
 
 
 def find_role(account: Account, name: str) -> Answer | None:
-    found = find(account.iam.get_role, RoleName=name)
-    if found is None:
-        return None
-    role: Answer = found["Role"]
-    return role
+    return find_described(account.iam.get_role, "Role", RoleName=name)
 
 
 def find_user(account: Account, name: str) -> Answer | None:
-    found = find(account.iam.get_user, UserName=name)
-    if found is None:
-        return None
-    user: Answer = found["User"]
-    return user
+    return find_described(account.iam.get_user, "User", UserName=name)
 
 
 def find_instance_profile(account: Account, name: str) -> Answer | None:
-    found = find(account.iam.get_instance_profile, InstanceProfileName=name)
-    if found is None:
-        return None
-    profile: Answer = found["InstanceProfile"]
-    return profile
+    return find_described(
+        account.iam.get_instance_profile, "InstanceProfile", InstanceProfileName=name
+    )
 
 
 def find_policy(account: Account, arn: str) -> Answer | None:
-    found = find(account.iam.get_policy, PolicyArn=arn)
+    return find_described(account.iam.get_policy, "Policy", PolicyArn=arn)
+
+
+def find_described(call: Callable[..., Any], member: str, **arguments: object) -> Answer | None:
+    """Return a member of what a get call answers, or None if the resource does not exist."""
+    found = find(call, **arguments)
     if found is None:
         return None
-    policy: Answer = found["Policy"]
-    return policy
+    description: Answer = found[member]
+    return description
 
 
 # ---------------------------------------------------------------- the boundary
