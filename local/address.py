@@ -7,6 +7,8 @@ import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from local.files import write_private
+
 
 @dataclass(frozen=True)
 class Address:
@@ -44,8 +46,4 @@ def read_address(path: Path) -> Address | None:
 
 def write_address(path: Path, address: Address) -> None:
     """Keep the address for the next start, readable by the file's owner only."""
-    # A file that is renamed is complete, even if this process is killed in between.
-    new = path.with_suffix(".new")
-    new.touch(mode=0o600)
-    new.write_text(json.dumps(asdict(address)))
-    new.replace(path)
+    write_private(path, json.dumps(asdict(address)).encode())

@@ -22,6 +22,7 @@ import boto3
 import trustme
 from botocore.config import Config
 
+from local.files import write_private
 from local.http_client import socket_path
 from local.processes import ManagedProcess, StackError, free_port
 
@@ -119,15 +120,6 @@ def make_certificates(folder: Path) -> None:
     for name in ("master", "volume", "filer"):
         lines += [f"[https.{name}]", authority_line, *pair]
     write_private(folder / "security.toml", "\n".join(lines).encode())
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read."""
-    # A file that is renamed is complete, even if this process is killed in between.
-    new = path.with_name(f"{path.name}.new")
-    new.touch(mode=0o600)
-    new.write_bytes(content)
-    new.replace(path)
 
 
 def remove_sockets(command: Iterable[str]) -> None:

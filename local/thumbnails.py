@@ -15,6 +15,7 @@ from pathlib import Path
 from botocore.exceptions import BotoCoreError, ClientError
 
 from bot import CATALOG_KEY, MODELS_PREFIX, Store
+from local.files import write_private
 from local.seaweedfs import s3_client
 from local.telegram.button_pictures import picture_path
 
@@ -67,10 +68,7 @@ class Thumbnails:
             path.unlink(missing_ok=True)
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        # A file that is renamed is complete, even if this process is killed in between.
-        new = path.with_suffix(".new")
-        new.write_bytes(data)
-        new.replace(path)
+        write_private(path, data)
 
 
 def read_thumbnails(catalog: bytes) -> dict[str, str]:
