@@ -7,9 +7,9 @@ Measured on a CPU, by processor time: neural style transfer at 1024x768 takes 24
 with `keep_freed`, and 17 % more memory at its peak; CycleGAN 6.1 s instead of 7.0, and 5 %.
 """
 
-import ctypes
 from contextlib import suppress
-from functools import cache
+
+from .c_library import c_library
 
 # mallopt(3)
 M_TRIM_THRESHOLD = -1
@@ -18,19 +18,13 @@ M_ARENA_MAX = -8
 NEVER = 2**31 - 1
 
 
-@cache
-def library() -> ctypes.CDLL:
-    """Return the C library."""
-    return ctypes.CDLL(None)
-
-
 def keep_freed() -> None:
     """Keep what is freed until `give_back`. For a process that has not started its threads yet.
 
     One arena, as those of threads cannot hold large blocks. Does nothing where there is no glibc.
     """
     with suppress(AttributeError):
-        mallopt = library().mallopt
+        mallopt = c_library().mallopt
         mallopt(M_ARENA_MAX, 1)
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, NEVER)
@@ -42,4 +36,4 @@ def give_back() -> None:
     Without it a server keeps 640 MB after one picture of neural style transfer at 1024x768.
     """
     with suppress(AttributeError):
-        library().malloc_trim(0)
+        c_library().malloc_trim(0)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from containers.common.c_library import c_library
+
 # Of processor time. The costliest picture that a person would send, 40 megapixels with a color
 # profile in a PNG, takes 3 s on a slow core.
 CPU_SECONDS = 5
@@ -154,7 +156,7 @@ def prepare() -> None:
 
     The kernel ends this process and its children first when memory runs out.
     """
-    library()
+    c_library()
     system_call_filter()
     try:
         Path("/proc/self/oom_score_adj").write_text("1000")
@@ -247,13 +249,7 @@ def assemble(architecture: Architecture) -> list[Instruction]:
 def prctl(option: int, value: int, address: int = 0) -> int:
     """Call prctl(2). Return 0, or -1 if the kernel refuses."""
     unsigned = ctypes.c_ulong
-    result: int = library().prctl(
+    result: int = c_library().prctl(
         ctypes.c_int(option), unsigned(value), unsigned(address), unsigned(0), unsigned(0)
     )
     return result
-
-
-@cache
-def library() -> ctypes.CDLL:
-    """Return the C library."""
-    return ctypes.CDLL(None)

@@ -110,7 +110,8 @@ def to_rgb(image: Image.Image, longest: int) -> Image.Image:
         image = Image.fromarray(to_8_bits(np.asarray(image), full_scale))
 
     if image.mode in MODES_WITH_ALPHA or "transparency" in image.info:
-        image = image.convert("RGBA") if image.mode != "RGBA" else image
+        if image.mode != "RGBA":  # Pillow would copy it
+            image = image.convert("RGBA")
         white = Image.new("RGB", image.size, "white")
         white.paste(image, mask=image)
         image = white

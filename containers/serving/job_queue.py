@@ -39,7 +39,7 @@ class JobQueue:
         Raises ApiError queue_full or stopping.
         """
         with self.lock:
-            self.check(seconds_each)
+            self.refuse_if_full(seconds_each)
             self.admitted += 1
         try:
             yield
@@ -49,6 +49,11 @@ class JobQueue:
 
     def check(self, seconds_each: float) -> None:
         """Raise ApiError queue_full or stopping if there is no place now."""
+        with self.lock:
+            self.refuse_if_full(seconds_each)
+
+    def refuse_if_full(self, seconds_each: float) -> None:
+        """Raise ApiError queue_full or stopping. The caller holds the lock."""
         if self.stopping.is_set():
             raise stopping_error()
         if self.admitted > self.limit:

@@ -54,7 +54,8 @@ HEAD_SECONDS = 15
 # In which a body must have arrived.
 BODY_SECONDS = 300
 
-# That a body has to bring, and that the client has to take of the answer, on average.
+# That a body has to bring, that the client has to take of the answer, and that the server of an
+# image has to send, on average.
 MIN_BYTES_PER_SECOND = 16 << 10
 
 

@@ -30,13 +30,12 @@ from urllib3.util import parse_url
 from containers.common.errors import ErrorCode
 
 from .errors import ApiError, bad_request
-from .limits import MAX_FILE_MEGABYTES
+from .limits import MAX_FILE_MEGABYTES, MIN_BYTES_PER_SECOND
 
 # For one transfer as a whole: with all its redirects, or all its attempts.
 TRANSFER_SECONDS = 60.0
 # A source that has sent less than MIN_BYTES_PER_SECOND on average is given up after this already.
 START_SECONDS = 15.0
-MIN_BYTES_PER_SECOND = 1 << 14
 RESOLVE_SECONDS = 10.0
 CONNECT_SECONDS = 5.0
 # Without a byte.

@@ -210,8 +210,7 @@ def is_idle(connection: Connection) -> bool:
 
 
 def is_incomplete(connection: Connection) -> bool:
-    exchange = connection.client.exchange
-    return exchange is not None and not exchange.complete
+    return not connection.has_whole_request()
 
 
 def raise_file_limit() -> int:

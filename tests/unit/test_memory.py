@@ -50,6 +50,6 @@ def test_memory_is_kept_during_a_job_and_given_back_after_it() -> None:
 def test_other_systems_are_left_alone(libc: object, monkeypatch: pytest.MonkeyPatch) -> None:
     from containers.common import memory
 
-    monkeypatch.setattr(memory, "library", lambda: libc)
+    monkeypatch.setattr(memory, "c_library", lambda: libc)
     memory.keep_freed()
     memory.give_back()
