@@ -357,15 +357,15 @@ def test_stopping_lets_the_request_in_flight_end_with_a_picture(
 ) -> None:
     # Seconds of work for cyclegan, which finishes; minutes for nst, which gives its best picture so
     # far
-    fields: dict[str, str] = {}
-    size = (640, 480)
+    fields = {"size": "1280"}
+    size = (1280, 960)
     if name == "nst":
         fields = {"size": "320", "max_epochs": "1000", "n_steps_in_epoch": "10"}
         size = (320, 240)
     with container(images[name]) as running, ThreadPoolExecutor() as pool:
         wait_until_ready(running)
         assert running.url is not None
-        answer = pool.submit(ask, running.url, name, photograph(640, 480), **fields)
+        answer = pool.submit(ask, running.url, name, photograph(1280, 960), **fields)
         time.sleep(1)
         assert not answer.done(), "it ended before it could be stopped"
         assert running.stop() == 0
