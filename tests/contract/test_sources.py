@@ -11,7 +11,7 @@ from PIL import Image
 
 from containers.serving.limits import MAX_FETCHING
 from containers.serving.storage import START_SECONDS
-from tests.fakes.hostile import HostileServer, Script, flooding, replying
+from tests.fakes.hostile import HostileServer, Script, flooding, hostile_servers, replying
 from tests.fakes.servers import LOCAL, Running, gunicorn, wait_until
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -26,15 +26,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 @pytest.fixture
 def hostile() -> Iterator[Callable[[Script], HostileServer]]:
-    servers: list[HostileServer] = []
-
-    def start(script: Script) -> HostileServer:
-        servers.append(HostileServer(script))
-        return servers[-1]
-
-    yield start
-    for each in servers:
-        each.close()
+    with hostile_servers() as start:
+        yield start
 
 
 def code(answer: requests.Response) -> tuple[int, str]:

@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 # What a source without an end stops at, so that a test that fails does end.
 ENDLESS_BYTES = 192 << 20
@@ -105,6 +105,24 @@ class HostileServer:
             if self.tls is not None:
                 peer.connection = self.tls.wrap_socket(peer.connection, server_side=True)
             self.script(peer)
+
+
+@contextlib.contextmanager
+def hostile_servers(
+    tls: ssl.SSLContext | None = None,
+) -> Iterator[Callable[[Script], HostileServer]]:
+    """Yield a function that starts a server, and close them all at the end."""
+    servers: list[HostileServer] = []
+
+    def start(script: Script) -> HostileServer:
+        servers.append(HostileServer(script, tls))
+        return servers[-1]
+
+    try:
+        yield start
+    finally:
+        for server in servers:
+            server.close()
 
 
 def replying(*pieces: bytes) -> Script:

@@ -45,6 +45,19 @@ class Invocation:
     output_url: str
     failure_url: str
 
+    @classmethod
+    def numbered(cls, input_url: str, number: object) -> Invocation:
+        return cls(
+            input_url=input_url,
+            output_url=f"s3://{BUCKET}/async/output/{number}.out",
+            failure_url=f"s3://{BUCKET}/async/failure/{number}-error.out",
+        )
+
+    @property
+    def answer(self) -> dict[str, str]:
+        """Return what boto3 makes of the headers."""
+        return {"OutputLocation": self.output_url, "FailureLocation": self.failure_url}
+
     @property
     def headers(self) -> dict[str, str]:
         """Return what InvokeEndpointAsync answers in its headers."""
@@ -155,11 +168,7 @@ class Endpoint:
 
         headers = {key.lower(): value for key, value in headers.items()}
         number = f"{len(self.calls)}-{time.monotonic_ns()}"
-        invocation = Invocation(
-            input_url=headers["x-amzn-sagemaker-inputlocation"],
-            output_url=f"s3://{BUCKET}/async/output/{number}.out",
-            failure_url=f"s3://{BUCKET}/async/failure/{number}-error.out",
-        )
+        invocation = Invocation.numbered(headers["x-amzn-sagemaker-inputlocation"], number)
         inference_id = headers.get("x-amzn-sagemaker-inference-id", "")
         call = Call(name, inference_id, headers, invocation)
         self.calls.append(call)

@@ -146,17 +146,10 @@ class Endpoint:
 
     def invoke_endpoint_async(self, **values: Json) -> Json:
         self.calls += 1
-        invocation = Invocation(
-            input_url=values["InputLocation"],
-            output_url=f"s3://{BUCKET}/async/output/{self.calls}.out",
-            failure_url=f"s3://{BUCKET}/async/failure/{self.calls}-error.out",
-        )
+        invocation = Invocation.numbered(values["InputLocation"], self.calls)
         work_on(invocation, self.objects, self.stylize)
         self.fate.happened("invoke")
-        return {
-            "OutputLocation": invocation.output_url,
-            "FailureLocation": invocation.failure_url,
-        }
+        return invocation.answer
 
     def stylize(self, request: Request) -> Answer:
         if self.error:

@@ -137,16 +137,9 @@ class Model:
 
     def invoke_endpoint_async(self, **values: Json) -> Json:
         self.calls += 1
-        invocation = Invocation(
-            input_url=values["InputLocation"],
-            output_url=f"s3://{BUCKET}/async/output/{self.calls}.out",
-            failure_url=f"s3://{BUCKET}/async/failure/{self.calls}-error.out",
-        )
+        invocation = Invocation.numbered(values["InputLocation"], self.calls)
         self.held.append(invocation)
-        return {
-            "OutputLocation": invocation.output_url,
-            "FailureLocation": invocation.failure_url,
-        }
+        return invocation.answer
 
     def work(self, code: str = "") -> None:
         """Answer all that is held, with a picture or with an error."""

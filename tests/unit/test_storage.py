@@ -19,7 +19,7 @@ from botocore.exceptions import NoCredentialsError
 from containers.common.errors import ErrorCode
 from containers.serving import storage
 from containers.serving.errors import ApiError
-from tests.fakes.hostile import HostileServer, Peer, Script, flooding, replying
+from tests.fakes.hostile import HostileServer, Peer, Script, flooding, hostile_servers, replying
 from tests.fakes.registry import write_certificate
 from tests.fakes.storage import moto_bucket
 
@@ -90,18 +90,15 @@ def failing_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Script], H
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     storage.s3.cache_clear()
-    servers: list[HostileServer] = []
+    with hostile_servers() as start:
 
-    def start(script: Script) -> HostileServer:
-        server = HostileServer(script)
-        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
-        servers.append(server)
-        return server
+        def start_s3(script: Script) -> HostileServer:
+            server = start(script)
+            monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
+            return server
 
-    yield start
-    storage.s3.cache_clear()
-    for server in servers:
-        server.close()
+        yield start_s3
+        storage.s3.cache_clear()
 
 
 def s3_error_answer(status: int, code: str) -> bytes:
@@ -406,15 +403,8 @@ def hostile(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Script], Host
     monkeypatch.setenv("ALLOW_HTTP", "1")
     monkeypatch.setenv("ALLOW_PRIVATE_HOSTS", "1")
     monkeypatch.setattr(storage, "TRANSFER_SECONDS", 1.5)
-    servers: list[HostileServer] = []
-
-    def start(script: Script) -> HostileServer:
-        servers.append(HostileServer(script))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
+    with hostile_servers() as start:
+        yield start
 
 
 def peak_memory_of(function: Callable[[], object]) -> float:
@@ -531,18 +521,15 @@ def https(
     monkeypatch.setenv("ALLOW_PRIVATE_HOSTS", "1")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
     storage.tls_context.cache_clear()
-    servers: list[HostileServer] = []
+    with hostile_servers(tls) as start:
 
-    def start(script: Script) -> HostileServer:
-        server = HostileServer(script, tls)
-        server.url = f"https://localhost:{server.port}"
-        servers.append(server)
-        return server
+        def start_https(script: Script) -> HostileServer:
+            server = start(script)
+            server.url = f"https://localhost:{server.port}"
+            return server
 
-    yield start
-    storage.tls_context.cache_clear()
-    for server in servers:
-        server.close()
+        yield start_https
+        storage.tls_context.cache_clear()
 
 
 def test_https_reads_and_writes_and_trusts_only_its_authorities(

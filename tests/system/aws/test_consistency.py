@@ -37,14 +37,18 @@ DELETING = {
 }
 
 
-def use_everything(deploy: Deploy) -> None:
-    """Run the commands that make every creating call."""
+def install_and_update(deploy: Deploy) -> None:
     assert deploy("repositories", "abc") == 0
     push_images()
     assert deploy("up", "--bot", "user") == 0
     assert deploy("up", "--bot", "role") == 0
     fake.push("nst", "def", content="new")
     assert deploy("up") == 0
+
+
+def use_everything(deploy: Deploy) -> None:
+    """Run the commands that make every creating call."""
+    install_and_update(deploy)
     source = put_list("list.csv", "https://example.com/a.jpg\n")
     assert deploy("batch", "--input", source, "--style", "vintage") == 0
     assert deploy("train", STYLE, "--name", "klimt") == 0
@@ -72,12 +76,7 @@ def test_a_lost_answer_to_a_deleting_call_is_no_error(deploy: Deploy) -> None:
 
 @pytest.mark.parametrize("calls", [1, 4])
 def test_what_aws_does_not_show_at_once_is_waited_for(calls: int, deploy: Deploy) -> None:
-    assert deploy("repositories", "abc") == 0
-    push_images()
-    assert deploy("up", "--bot", "user") == 0
-    assert deploy("up", "--bot", "role") == 0
-    fake.push("nst", "def", content="new")
-    assert deploy("up") == 0
+    install_and_update(deploy)
     expected = fake.snapshot()
     assert deploy("down", "--purge", "--yes") == 0
 
