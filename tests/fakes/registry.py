@@ -96,20 +96,26 @@ class Registry:
 def edited_hosts() -> Iterator[None]:
     """Resolve ECR's host name to this machine."""
     hosts = Path("/etc/hosts")
-    before = hosts.read_bytes()
+    # Without the line of an earlier run that was killed before it could take its own away.
+    lines = [line for line in hosts.read_text().splitlines() if HOST not in line]
+    before = "\n".join(lines) + "\n"
     try:
         # Written in place: in a container the file may be a mount.
-        hosts.write_bytes(before.rstrip(b"\n") + f"\n127.0.0.1 {HOST}\n".encode())
+        hosts.write_text(f"{before}127.0.0.1 {HOST}\n")
         yield
     finally:
-        hosts.write_bytes(before)
+        hosts.write_text(before)
 
 
 @contextmanager
 def trusted(certificate: Path) -> Iterator[None]:
-    """Make Docker trust the certificate for ECR's host name."""
+    """Make Docker trust the certificate for ECR's host name.
+
+    A certificate that is there already is from a run that was killed: the account is AWS's own
+    example, so that nobody can have a registry there.
+    """
     folder = Path("/etc/docker/certs.d") / HOST
-    assert not folder.exists(), f"{folder} exists already"
+    shutil.rmtree(folder, ignore_errors=True)
     # The topmost folder that is created here, and deleted in the end
     created = folder
     while not created.parent.exists():
