@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
 from local.telegram.errors import ApiError, bad_request
-from local.telegram.parameters import Parameters
+from local.telegram.parameters import Parameters, to_number
 from local.telegram.store import (
     FILE_KINDS,
     Content,
@@ -17,15 +18,16 @@ from local.telegram.store import (
     Update,
     Upload,
     User,
-    files_of,
 )
-from local.telegram.uploads import prepare_document, prepare_photo
+from local.telegram.uploads import prepare_animation, prepare_document, prepare_photo
 
 # The largest file that a bot may download.
 DOWNLOAD_BYTES = 20 * 2**20
 POLL_SECONDS = 50
 UPDATES = 100
 COMMANDS = 100
+LEAST_IN_ALBUM = 2
+MOST_IN_ALBUM = 10
 
 
 class BotMethods:
@@ -51,6 +53,8 @@ class BotMethods:
             "sendmessage": self.send_message,
             "sendphoto": self.send_photo,
             "senddocument": self.send_document,
+            "sendanimation": self.send_animation,
+            "sendmediagroup": self.send_media_group,
             "sendchataction": self.send_chat_action,
             "editmessagetext": self.edit_message_text,
             "editmessagecaption": self.edit_message_caption,
@@ -115,13 +119,16 @@ class BotMethods:
 
     def send_message(self, parameters: Parameters) -> Message:
         chat = self.find_chat(parameters)
-        return self.send(chat, parameters.text_content())
+        return self.send(chat, parameters.text_content(), parameters)
 
     def send_photo(self, parameters: Parameters) -> Message:
         return self.send_file("photo", parameters)
 
     def send_document(self, parameters: Parameters) -> Message:
         return self.send_file("document", parameters)
+
+    def send_animation(self, parameters: Parameters) -> Message:
+        return self.send_file("animation", parameters)
 
     def send_file(self, kind: str, parameters: Parameters) -> Message:
         """Send an upload in the call's part `kind`, or the file whose file_id `kind` is."""
@@ -132,11 +139,24 @@ class BotMethods:
         if kind in parameters.files:
             source = kind
         content.files = self.read_files(kind, source, parameters)
-        return self.send(chat, content)
+        return self.send(chat, content, parameters)
 
-    def send(self, chat: int, content: Content) -> Message:
+    def send(self, chat: int, content: Content, parameters: Parameters) -> Message:
+        content.replied = self.find_replied(chat, parameters)
         with self.store.change():
             return self.store.add_message(chat, self.me, content)
+
+    def send_media_group(self, parameters: Parameters) -> list[Message]:
+        """Send an album: all of its messages, or none."""
+        chat = self.find_chat(parameters)
+        replied = self.find_replied(chat, parameters)
+        album = secrets.token_hex(8)
+        contents = [self.read_media(media, parameters) for media in read_album(parameters)]
+        for content in contents:
+            content.album = album
+            content.replied = replied
+        with self.store.change():
+            return [self.store.add_message(chat, self.me, content) for content in contents]
 
     def send_chat_action(self, parameters: Parameters) -> bool:
         if not parameters.text("action"):
@@ -158,20 +178,15 @@ class BotMethods:
             raise bad_request("there is no caption in the message to edit")
         content = parameters.caption_content()
         content.kind = kind_of(old)
-        content.files = list(files_of(old))
+        content.files = files_of_kind(old, content.kind)
         return self.store.edit(old, content)
 
     def edit_message_media(self, parameters: Parameters) -> Message:
         old = self.find_own_message(parameters)
         media = parameters.json("media")
         if not isinstance(media, dict) or media.get("type") not in FILE_KINDS:
-            raise bad_request("can't parse media: only photo and document are known here")
-        # The caption is a part of the media.
-        parameters.values["caption"] = media.get("caption")
-        content = parameters.caption_content()
-        content.kind = media["type"]
-        content.files = self.read_files(content.kind, str(media.get("media")), parameters)
-        return self.store.edit(old, content)
+            raise bad_request(f"can't parse media: only {', '.join(FILE_KINDS)} are known here")
+        return self.store.edit(old, self.read_media(media, parameters))
 
     def delete_message(self, parameters: Parameters) -> bool:
         self.store.delete(self.find_message(parameters, "delete"))
@@ -207,6 +222,16 @@ class BotMethods:
             raise bad_request(f"message to {action} not found")
         return message
 
+    def find_replied(self, chat: int, parameters: Parameters) -> Message | None:
+        """Return the message to reply to, or None for no reply."""
+        reply = parameters.json("reply_parameters")
+        if not isinstance(reply, dict):
+            return None
+        message = self.store.find_message(chat, to_number(reply.get("message_id")))
+        if not message and not reply.get("allow_sending_without_reply"):
+            raise bad_request("message to be replied not found")
+        return message
+
     def find_own_message(self, parameters: Parameters) -> Message:
         """Return the message to edit, which must be the bot's own."""
         message = self.find_message(parameters, "edit")
@@ -214,8 +239,17 @@ class BotMethods:
             raise bad_request("message can't be edited")
         return message
 
+    def read_media(self, media: dict[str, Any], parameters: Parameters) -> Content:
+        """Return the content of an InputMedia: its caption and its file."""
+        for name in ("caption", "width", "height", "duration"):
+            parameters.values[name] = media.get(name)
+        content = parameters.caption_content()
+        content.kind = media["type"]
+        content.files = self.read_files(content.kind, str(media.get("media")), parameters)
+        return content
+
     def read_files(self, kind: str, source: str, parameters: Parameters) -> list[Upload | FileInfo]:
-        """Return the files of a photo or document.
+        """Return the files of a photo, an animation or a document.
 
         `source` is the name of a part of this call, with or without attach:// before it, or a
         file_id.
@@ -223,12 +257,41 @@ class BotMethods:
         upload = parameters.files.get(source.removeprefix("attach://"))
         if upload and kind == "photo":
             return list(prepare_photo(upload, from_bot=True))
+        if upload and kind == "animation":
+            told = {name: parameters.number(name) for name in ("width", "height", "duration")}
+            return list(prepare_animation(upload, told))
         if upload:
             return list(prepare_document(upload))
         for message in self.store.messages_with_file(source):
             if kind in message:
-                return list(files_of(message))
+                return files_of_kind(message, kind)
         raise bad_request("wrong remote file identifier specified or no file in the request")
+
+
+def read_album(parameters: Parameters) -> list[dict[str, Any]]:
+    """Return the photos or the documents of an album, 2 to 10. Raises ApiError."""
+    album = parameters.json("media")
+    if not isinstance(album, list) or not album:
+        raise bad_request("there are no messages to send")
+    if len(album) > MOST_IN_ALBUM:
+        raise bad_request("too many messages to send as an album")
+    if len(album) < LEAST_IN_ALBUM:
+        raise bad_request(f"an album has {LEAST_IN_ALBUM} to {MOST_IN_ALBUM} messages")
+    kinds = {str(media.get("type")) if isinstance(media, dict) else "" for media in album}
+    for kind in kinds - {"photo", "document"}:
+        raise bad_request(
+            f"can't parse InputMedia: type \"{kind}\" can't be used in sendMediaGroup"
+        )
+    if len(kinds) > 1:
+        raise bad_request("document can't be mixed with other media types")
+    return album
+
+
+def files_of_kind(message: Message, kind: str) -> list[Upload | FileInfo]:
+    """Return the files of the message's photo, animation or document."""
+    if kind == "photo":
+        return list(message["photo"])
+    return [message[kind]]
 
 
 def kind_of(message: Message) -> str:

@@ -46,10 +46,7 @@ class Parameters:
 
     def number(self, name: str, default: int = 0) -> int:
         """Return the integer. What is no integer reads as 0, as it does at Telegram."""
-        value = self.text(name) or str(default)
-        if not re.fullmatch(r"-?[0-9]{1,18}", value):
-            return 0
-        return int(value)
+        return to_number(self.text(name) or default)
 
     def json(self, name: str) -> Any:  # noqa: ANN401 - JSON
         """Return an object or a list, which in a form is JSON. Raises ApiError."""
@@ -91,6 +88,13 @@ class Parameters:
         if not all(texts) or not all(1 <= size <= CALLBACK_DATA_BYTES for size in sizes):
             raise bad_request("BUTTON_DATA_INVALID")
         return rows
+
+
+def to_number(value: object) -> int:
+    """Return the integer that JSON or a text has, or 0."""
+    if not re.fullmatch(r"-?[0-9]{1,18}", str(value)):
+        return 0
+    return int(str(value))
 
 
 def parse_json(data: str | bytes, name: str) -> Any:  # noqa: ANN401 - JSON

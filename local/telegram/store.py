@@ -70,9 +70,10 @@ CREATE TABLE IF NOT EXISTS settings (
 """
 
 # The members of a message that an edit replaces.
-CONTENT_MEMBERS = ("text", "caption", "photo", "document", "reply_markup")
-# The kinds of files. A photo is several files, one for each size.
-FILE_KINDS = ("photo", "document")
+CONTENT_MEMBERS = ("text", "caption", "animation", "photo", "document", "reply_markup")
+# The kinds of files. A photo is several files, one for each size. A message with an animation shows
+# the same file as its document too, for bots that know of no animations.
+FILE_KINDS = ("animation", "photo", "document")
 TYPING_SECONDS = 5
 BUTTON_PICTURES = "button-pictures"
 
@@ -84,13 +85,14 @@ T = TypeVar("T")
 
 
 class FileInfo(TypedDict, total=False):
-    """A PhotoSize or a Document of the Bot API."""
+    """A PhotoSize, an Animation or a Document of the Bot API."""
 
     file_id: str
     file_unique_id: str
     file_size: int
     width: int
     height: int
+    duration: int
     file_name: str
     mime_type: str
 
@@ -126,6 +128,10 @@ class Content:
     kind: str = ""
     files: list[Upload | FileInfo] = field(default_factory=list)
     keyboard: list[list[Button]] = field(default_factory=list)
+    # The messages of an album have one media_group_id.
+    album: str = ""
+    # The message that this one replies to.
+    replied: Message | None = None
 
 
 class Event(TypedDict, total=False):
@@ -220,6 +226,10 @@ class Store:
             "chat": {"id": chat, "type": "private", "first_name": "Guest"},
             **self.content_members(content),
         }
+        if content.album:
+            message["media_group_id"] = content.album
+        if content.replied:
+            message["reply_to_message"] = without_reply(content.replied)
         if sender["is_bot"] is False and content.text.startswith("/"):
             message["entities"] = [command_entity(content.text)]
         self.db.execute(
@@ -238,8 +248,10 @@ class Store:
             members["caption"] = content.caption
         if content.kind:
             infos = [self.add_file(content.kind, file) for file in content.files]
-            members[content.kind] = infos
-            if content.kind == "document":
+            members[content.kind] = infos[0]
+            if content.kind == "photo":
+                members["photo"] = infos
+            if content.kind == "animation":
                 members["document"] = infos[0]
         if content.keyboard:
             members["reply_markup"] = {"inline_keyboard": content.keyboard}
@@ -461,6 +473,11 @@ def callback_data(message: Message) -> list[str]:
     return [button["callback_data"] for row in rows for button in row]
 
 
+def without_reply(message: Message) -> Message:
+    """Return a message as it is shown in a reply to it. Replies are not nested."""
+    return {name: value for name, value in message.items() if name != "reply_to_message"}
+
+
 def files_of(message: Message) -> list[FileInfo]:
     files = list(message.get("photo", ()))
     if "document" in message:
@@ -473,12 +490,19 @@ def file_ids(message: Message) -> set[str]:
 
 
 def brief_message(message: Message) -> Message:
-    """Return the message as the page reads it: of a photo only the largest size."""
-    names = ("message_id", "date", *CONTENT_MEMBERS)
+    """Return the message as the page reads it: each file once, of a photo only the largest size.
+
+    `reply_to` is the id of the message that it replies to.
+    """
+    names = ("message_id", "date", "media_group_id", *CONTENT_MEMBERS)
     brief = {name: message[name] for name in names if name in message}
     if "photo" in message:
         file_name = f"photo{message['message_id']}.jpg"
         brief["photo"] = {"file_name": file_name, **message["photo"][-1]}
+    if "animation" in brief:
+        del brief["document"]
+    if "reply_to_message" in message:
+        brief["reply_to"] = message["reply_to_message"]["message_id"]
     for kind in FILE_KINDS:
         if kind in brief:
             brief[kind] = {"size": brief[kind]["file_size"], **brief[kind]}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import mimetypes
+from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image
@@ -34,6 +36,23 @@ def prepare_document(upload: FileStorage) -> list[Upload]:
         "mime_type": guessed or upload.mimetype or "application/octet-stream",
     }
     return [Upload(data, name, info)]
+
+
+def prepare_animation(upload: FileStorage, told: Mapping[str, int]) -> list[Upload]:
+    """Return a GIF or an MP4 without sound as it is. Raises ApiError where it is empty.
+
+    `told`: the width, the height in pixels and the duration in seconds, as far as the bot tells
+    them. Of a GIF the size is read from the file.
+    """
+    (animation,) = prepare_document(upload)
+    size: FileInfo = {"width": 0, "height": 0, "duration": 0}
+    # What Pillow cannot read is a video.
+    with contextlib.suppress(ImageError):
+        size["width"], size["height"] = open_image(animation.data, "animation").size
+    for name in ("width", "height", "duration"):
+        size[name] = told[name] or size[name]
+    animation.info.update(size)
+    return [animation]
 
 
 def prepare_photo(upload: FileStorage, from_bot: bool) -> list[Upload]:

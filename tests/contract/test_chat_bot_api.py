@@ -253,6 +253,100 @@ def test_a_file_over_20_mb_cannot_be_downloaded(chat: Chat, anna: Guest) -> None
     assert chat.call("getFile", file_id=file["file_id"]) == refused("file is too big")
 
 
+def gif(*colors: str) -> bytes:
+    frames = [Image.new("RGB", (64, 48), color) for color in colors]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=100)
+    return buffer.getvalue()
+
+
+def test_a_film_is_an_animation_and_for_old_bots_a_document(chat: Chat, anna: Guest) -> None:
+    here = {"chat_id": anna.number}
+    film = gif("red", "green")
+    sent = chat.call(
+        "sendAnimation",
+        **here,
+        caption="how",
+        duration=2,
+        reply_markup=KEYS,
+        files={"animation": ("film.gif", film)},
+    )
+    animation = sent["animation"]
+    assert (animation["width"], animation["height"], animation["duration"]) == (64, 48, 2)
+    assert (animation["mime_type"], animation["file_size"]) == ("image/gif", len(film))
+    assert sent["document"]["file_id"] == animation["file_id"]
+    assert download(chat, animation["file_id"]) == film
+    again = chat.call("sendAnimation", **here, animation=animation["file_id"])
+    assert again["animation"] == animation
+
+    at = {**here, "message_id": sent["message_id"]}
+    captioned = chat.call("editMessageCaption", **at, caption="that is how")
+    assert (captioned["animation"], captioned["caption"]) == (animation, "that is how")
+    video = {"type": "animation", "media": "attach://v", "width": 320, "height": 240}
+    files = {"v": ("film.mp4", b"a video")}
+    edited = chat.call("editMessageMedia", **at, media=video, files=files)
+    assert (edited["animation"]["width"], edited["animation"]["mime_type"]) == (320, "video/mp4")
+    shown = [event["message"] for event in anna.news() if "animation" in event["message"]]
+    assert [message["animation"]["mime_type"] for message in shown] == ["image/gif", "video/mp4"]
+    assert not any("document" in message for message in shown), "the page would show it twice"
+    assert chat.call("sendAnimation", **here, files={"animation": ("a.gif", b"")})[0] == 400
+
+
+def test_an_album_is_sent_as_a_whole_or_not_at_all(chat: Chat, anna: Guest) -> None:
+    here = {"chat_id": anna.number}
+    old = chat.call("sendPhoto", **here, files={"photo": PHOTO})["photo"][-1]["file_id"]
+    photo = {"type": "photo", "media": old}
+    new = {"type": "photo", "media": "attach://new", "caption": "after"}
+    sent = chat.call("sendMediaGroup", **here, media=[photo, new], files={"new": PHOTO})
+    assert [message.get("caption") for message in sent] == [None, "after"]
+    assert len({message["media_group_id"] for message in sent}) == 1
+    assert all(len(message["photo"]) == 3 for message in sent)
+    told = [event["message"].get("media_group_id") for event in anna.news()]
+    assert told == [None, None, *[sent[0]["media_group_id"]] * 2]
+
+    document = {"type": "document", "media": "attach://new"}
+    for album, why in (
+        ([], "there are no messages to send"),
+        ([photo], "an album has 2 to 10 messages"),
+        ([photo] * 11, "too many messages to send as an album"),
+        ([photo, document], "document can't be mixed with other media types"),
+        ([photo, photo | {"media": "?"}], "wrong remote file identifier specified or no file in"),
+        (
+            [photo, photo | {"type": "animation"}],
+            "can't parse InputMedia: type \"animation\" can't be used in sendMediaGroup",
+        ),
+        (["photo", "photo"], "can't parse InputMedia: type \"\" can't be used in sendMediaGroup"),
+    ):
+        code, said = chat.call("sendMediaGroup", **here, media=album, files={"new": PHOTO})
+        assert (code, said.startswith(f"Bad Request: {why}")) == (400, True), said
+    assert anna.news() == []
+    files = {"one": ("1.txt", b"1"), "two": ("2.txt", b"2")}
+    two = [{"type": "document", "media": f"attach://{name}"} for name in files]
+    names = [
+        message["document"]["file_name"]
+        for message in chat.call("sendMediaGroup", **here, media=two, files=files)
+    ]
+    assert names == ["1.txt", "2.txt"]
+
+
+def test_a_reply_tells_what_it_replies_to(chat: Chat, anna: Guest) -> None:
+    here = {"chat_id": anna.number, "text": "yes"}
+    question = anna.write("Really?")["message_id"]
+    reply = chat.call("sendMessage", **here, reply_parameters={"message_id": question})
+    assert reply["reply_to_message"]["text"] == "Really?"
+    number = reply["message_id"]
+    nested = chat.call("sendMessage", **here, reply_parameters={"message_id": number})
+    assert "reply_to_message" not in nested["reply_to_message"]
+    shown = [event["message"].get("reply_to") for event in anna.news()]
+    assert shown == [None, None, question, number]
+
+    gone = {"message_id": 10**9}
+    told = chat.call("sendMessage", **here, reply_parameters=gone)
+    assert told == refused("message to be replied not found")
+    gone["allow_sending_without_reply"] = True
+    assert "reply_to_message" not in chat.call("sendMessage", **here, reply_parameters=gone)
+
+
 def test_editing(chat: Chat, anna: Guest) -> None:
     here = {"chat_id": anna.number}
     mine = anna.write("mine")["message_id"]
