@@ -263,6 +263,7 @@ class ErrorCode(str, Enum):
     BAD_REQUEST = "bad_request"
     BODY_TOO_LARGE = "body_too_large"
     BROKEN = "broken"
+    CANCELLED = "cancelled"
     DIVERGED = "diverged"
     FILE_TOO_LARGE = "file_too_large"
     IMAGE_TOO_LARGE = "image_too_large"
@@ -438,6 +439,7 @@ ERROR_TEXTS = {
         "The model is broken and is being replaced.",
         "Модель сломалась, её заменяют.",
     ),
+    ErrorCode.CANCELLED: Text("It was cancelled.", "Её отменили."),
     ErrorCode.DIVERGED: Text(
         "No picture came out of these settings.",
         "С такими настройками картина не получается.",
@@ -658,6 +660,7 @@ class PaintJob(JobRecord):
     last_look: float = msgspec.field(default_factory=monotonic)
     has_progress: bool = False  # the model has written progress.json
     has_answer: bool = False  # the model's answer is in S3
+    is_cancelled: bool = False  # the model can see that
     status_text: str = ""  # of the status message as it is shown
 
     def key(self, name: str) -> str:
@@ -1236,9 +1239,13 @@ class Store:
     def save_lesson(self, lesson: Lesson) -> None:
         self.put_json(lesson.key, record_of(lesson))
 
-    def delete_job_objects(self, job_id: str, *more: str) -> None:
-        items, _, _ = self.list_page(f"{JOBS_PREFIX}{job_id}/")
-        self.delete([*(item["Key"] for item in items), *more])
+    def delete_job_objects(self, job_id: str, *more: str, keep: Iterable[str] = ()) -> None:
+        """Delete all objects of a job, except those with the names of `keep`, and `more` keys."""
+        folder = f"{JOBS_PREFIX}{job_id}/"
+        kept = {folder + name for name in keep}
+        items, _, _ = self.list_page(folder)
+        keys = {item["Key"] for item in items} - kept
+        self.delete([*sorted(keys), *more])
 
     def count_today(self, user: int) -> int:
         """Return how many paintings the user has had today (UTC)."""
@@ -2333,6 +2340,7 @@ class JobRunner:
         self.copy_to_s3(request.content, job.key("content"))
         body = {
             "content_url": self.store.url(job.key("content")),
+            "control_url": self.store.url(job.key("control.json")),
             "progress_url": self.store.url(job.key("progress.json")),
             "result_url": self.store.url(job.key(request.result)),
             "strength": request.strength,
@@ -2459,18 +2467,27 @@ class JobRunner:
     def clean_up(self, job: PaintJob) -> None:
         """Remove all of a job that its chat does not own.
 
-        Its model may still write, until it has answered.
+        Its model may still write, until it has answered. So it is told to stop first, and what
+        tells that, to the model and to a new process of the bot, goes last.
         """
         if job.status_message:
             self.telegram.try_call("deleteMessage", chat_id=job.chat, message_id=job.status_message)
-        self.store.delete_job_objects(job.id, *(job.result_keys or ()))
         job.status_message = None
         job.last_look = time.monotonic()
         if job.result_keys and not self.has_ended(job):
+            self.cancel(job)
+            self.store.delete_job_objects(job.id, keep=("job.json", "control.json"))
             return
+        self.store.delete_job_objects(job.id, *(job.result_keys or ()))
         with self._lock:
             self._jobs.pop(job.id, None)
         self.models.forget(job.result_keys)
+
+    def cancel(self, job: PaintJob) -> None:
+        """Tell the model, once, that nobody waits for the picture."""
+        if not job.is_cancelled:
+            self.store.put_json(job.key("control.json"), {"action": "cancel"})
+            job.is_cancelled = True
 
     # Messages that are sent once
 

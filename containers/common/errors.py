@@ -36,6 +36,9 @@ class ErrorCode(str, Enum):
     DIVERGED = "diverged"
     OUT_OF_MEMORY = "out_of_memory"
 
+    # The person who asked for the picture
+    CANCELLED = "cancelled"
+
     # The server
     LOADING = "loading"
     QUEUE_FULL = "queue_full"

@@ -95,6 +95,9 @@ def usage(service: Service, styles: list[str], host: str) -> str:
         f"  curl -H 'Content-Type: application/json' {server}/invocations -d \\",
         f'       \'{{{urls}, "result_url": "s3://bucket/result.jpg"}}\'',
         "",
+        "Also in JSON: progress_url, where the progress is put, and control_url, where the server",
+        'looks for {"action": "cancel"} or {"action": "take"} while it works.',
+        "",
         "Parameters:",
     ]
     width = max(len(parameter.name) for parameter in service.parameters)

@@ -16,6 +16,7 @@ from containers.common.log import write_log
 
 from . import catalog, images, storage
 from .about import describe, usage
+from .control import Control, watch
 from .errors import ApiError, ClientGoneError, as_api_error, bad_request
 from .front import GONE
 from .limits import BATCH_TYPES, MAX_BATCH_MEGABYTES, MAX_BODY_MEGABYTES
@@ -132,9 +133,11 @@ def invoke(server: Server, log: RequestLog, gone: threading.Event) -> Response:
             return answer_catalog(server, job, log, gone)
 
     server.queue.check(server.last_seconds)
-    inputs = server.read_inputs(job, log, gone)
-    with server.queue.admission(server.last_seconds):
-        return answer(server, job, inputs, request.headers.get("Accept", ""), log, gone)
+    with watch(job.control_url, gone) as control:
+        inputs = server.read_inputs(job, log, control.gone)
+        with server.queue.admission(server.last_seconds):
+            accept = request.headers.get("Accept", "")
+            return answer(server, job, inputs, accept, log, control)
 
 
 def invoke_batch(server: Server, log: RequestLog, gone: threading.Event) -> Response:
@@ -152,8 +155,9 @@ def batch_line(server: Server, row: Job | ApiError, log: RequestLog, gone: threa
     try:
         if isinstance(row, ApiError):
             raise row
-        inputs = server.read_inputs(row, log, gone)
-        body = answer(server, row, inputs, "", log, gone).get_json()
+        with watch(row.control_url, gone) as control:
+            inputs = server.read_inputs(row, log, control.gone)
+            body = answer(server, row, inputs, "", log, control).get_json()
     except ClientGoneError:
         raise
     except Exception as error:  # As for a whole request
@@ -167,10 +171,10 @@ def answer(
     inputs: Inputs,
     accept: str,
     log: RequestLog,
-    gone: threading.Event,
+    control: Control,
 ) -> Response:
     """Run the job and return the picture, or, if the job has a result_url, JSON about it."""
-    picture, seconds = server.run(job, inputs, log, gone)
+    picture, seconds = server.run(job, inputs, log, control)
     content_type = result_type(accept, job.result_url)
     data = images.encode(picture.image, content_type)
     facts = {

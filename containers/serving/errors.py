@@ -26,6 +26,7 @@ STATUS = {
     ErrorCode.UNKNOWN_STYLE: 404,
     ErrorCode.DIVERGED: 400,
     ErrorCode.OUT_OF_MEMORY: 503,
+    ErrorCode.CANCELLED: 409,
     ErrorCode.LOADING: 503,
     ErrorCode.QUEUE_FULL: 503,
     ErrorCode.STOPPING: 503,

@@ -53,6 +53,7 @@ class Job:
     options: ParameterValues = field(default_factory=dict)
     result_url: str | None = None
     progress_url: str | None = None
+    control_url: str | None = None
 
 
 @dataclass(frozen=True)
@@ -219,6 +220,7 @@ def job_from_fields(service: Service, given: Fields) -> Job:
     content = fields.pop("content_url", None)
     result = fields.pop("result_url", None)
     progress = fields.pop("progress_url", None)
+    control = fields.pop("control_url", None)
     styles: list[object] = []
     if service.styled_by_image:
         styles = as_list(fields.pop("style_url", None))
@@ -231,6 +233,7 @@ def job_from_fields(service: Service, given: Fields) -> Job:
         options=parse_options(service, fields, len(styles)),
         result_url=check_url(result, "result_url") if result else None,
         progress_url=check_url(progress, "progress_url") if progress else None,
+        control_url=check_url(control, "control_url") if control else None,
     )
 
 

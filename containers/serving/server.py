@@ -16,6 +16,7 @@ from containers.common.log import write_log
 
 from . import decoder, storage
 from .catalog import MAX_STYLES, Sample
+from .control import Control
 from .errors import ApiError, as_api_error
 from .job_queue import JobQueue
 from .limits import LONGEST_SIDE, MAX_FETCHING, MAX_QUEUE
@@ -139,11 +140,12 @@ class Server:
             self.fetching.release()
 
     def run(
-        self, job: Job, inputs: Inputs, log: RequestLog, gone: threading.Event
+        self, job: Job, inputs: Inputs, log: RequestLog, control: Control
     ) -> tuple[Picture, float]:
         """Return the job's picture and the seconds that the model took. Fills `log`.
 
-        gone: set when nobody waits for the picture any more. The job then ends as soon as it can.
+        control: what is asked of the job meanwhile. When nobody waits for the picture any more, the
+        job ends as soon as it can.
         Raises StylizeError, FatalError and ClientGoneError.
         """
         content, styles = inputs
@@ -154,7 +156,8 @@ class Server:
 
         def report(step: Progress) -> bool:
             progress.update(step)
-            return self.queue.stopping.is_set() or gone.is_set()
+            is_unwanted = self.queue.stopping.is_set() or control.gone.is_set()
+            return is_unwanted or control.taken.is_set()
 
         def stylize() -> tuple[Picture, float]:
             assert self.model is not None
@@ -163,7 +166,7 @@ class Server:
             return picture, seconds_since(started)
 
         try:
-            picture, seconds = self.run_in_turn(stylize, gone)
+            picture, seconds = self.run_in_turn(stylize, control.gone)
         finally:
             progress.finish()
 

@@ -84,15 +84,18 @@ def check_url(url: object, name: str) -> str:
     return url
 
 
-def read(url: str, name: str) -> bytes:
+def read(url: str, name: str, seconds: float | None = None) -> bytes:
     """Return the bytes at `url`. name: the field of the request.
 
+    seconds: that this may take; None: as long as a transfer may.
     Raises ApiError object_not_found, file_too_large, access_denied, private_address or
     storage_failed.
     """
+    if seconds is None:
+        seconds = TRANSFER_SECONDS
     if url.startswith("s3://"):
-        return read_s3(url, name)
-    return read_http(url, name)
+        return read_s3(url, name, seconds)
+    return read_http(url, name, seconds)
 
 
 def write(
@@ -152,7 +155,7 @@ def bucket_and_key(url: str) -> dict[str, str]:
     return {"Bucket": bucket, "Key": key}
 
 
-def read_s3(url: str, name: str) -> bytes:
+def read_s3(url: str, name: str, seconds: float) -> bytes:
     """Return an object as it was at one moment: each attempt reads it from its beginning."""
 
     def read_object(client: Any) -> bytes:  # noqa: ANN401 - see s3()
@@ -164,7 +167,7 @@ def read_s3(url: str, name: str) -> bytes:
             data: bytes = body.read()
         return data
 
-    return with_retries(read_object, url, name, TRANSFER_SECONDS)
+    return with_retries(read_object, url, name, seconds)
 
 
 def write_s3(url: str, data: bytes, content_type: str, name: str, seconds: float) -> None:
@@ -300,8 +303,8 @@ def s3_error(code: str, url: str, name: str) -> ApiError:
 # --- https:// ---
 
 
-def read_http(url: str, name: str) -> bytes:
-    transfer = Transfer(TRANSFER_SECONDS, START_SECONDS)
+def read_http(url: str, name: str, seconds: float) -> bytes:
+    transfer = Transfer(seconds, START_SECONDS)
     for _ in range(MAX_REDIRECTS + 1):
         with exchange("GET", url, transfer, name) as answer:
             location = answer.headers["Location"]

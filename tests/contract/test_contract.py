@@ -19,6 +19,7 @@ from containers.nst.parameters import BATCH_COLUMNS as NST_COLUMNS
 from containers.nst.parameters import PARAMETERS as NST_PARAMETERS
 from containers.nst.service import service as nst_service
 from containers.serving import about, catalog, limits, progress, storage
+from containers.serving.control import Action
 from containers.serving.errors import STATUS
 from containers.serving.model import Facts, Service
 from containers.serving.parsing import CatalogJob
@@ -26,7 +27,7 @@ from containers.serving.parsing import CatalogJob
 ROOT = Path(__file__).parents[2]
 CONTRACT = (ROOT / "docs" / "contract.md").read_text()
 PARAMETERS = {"nst": NST_PARAMETERS, "cyclegan": CYCLEGAN_PARAMETERS}
-URL_FIELDS = {"content_url", "style_url", "result_url", "progress_url"}
+URL_FIELDS = {"content_url", "style_url", "result_url", "progress_url", "control_url"}
 
 # SageMaker calls no other paths than those that exist, so the bot never sees these.
 NEVER_FROM_INVOCATIONS = {ErrorCode.NOT_FOUND, ErrorCode.METHOD_NOT_ALLOWED}
@@ -120,6 +121,10 @@ def test_progress_and_facts_have_the_keys_that_are_written_down() -> None:
     assert keys == set(progress.ProgressState.__annotations__)
     facts = {fact for cells in table("fact") for fact in names(cells)}
     assert facts == {"result_url", "size", "seconds", "notes", *Facts.__annotations__}
+
+
+def test_the_actions_of_a_control_object_are_those_that_are_written_down() -> None:
+    assert {cells[0] for cells in table("`action`")} == {action.value for action in Action}
 
 
 def test_the_catalog_has_the_keys_that_are_written_down() -> None:

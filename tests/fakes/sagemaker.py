@@ -70,8 +70,15 @@ class Invocation:
 def work_on(
     invocation: Invocation, storage: ObjectStorage, stylize: Callable[[Request], Answer]
 ) -> None:
-    """Answer one request. An answer that has the key "error" goes to the failure location."""
-    request = json.loads(storage.read(invocation.input_url))
+    """Answer one request. An answer that has the key "error" goes to the failure location.
+
+    So does SageMaker's own error about a request that is gone.
+    """
+    try:
+        request = json.loads(storage.read(invocation.input_url))
+    except ClientError as error:
+        storage.write(invocation.failure_url, f"The input cannot be read: {error}".encode())
+        return
     answer = stylize(request)
     url = invocation.output_url
     if "error" in answer:
@@ -214,14 +221,21 @@ class Endpoint:
             message = f"An object is gone: {type(error).__name__}"
             return {"error": {"code": "object_not_found", "message": message}}
 
-        self.take_time(request)
+        if self.take_time(request) == "cancel":
+            return {"error": {"code": "cancelled", "message": "This picture was cancelled."}}
         picture = json.dumps(made).encode() + b" " * self.padding
         self.objects.write(request["result_url"], picture)
         return {"result_url": request["result_url"], **self.answer}
 
-    def take_time(self, request: Request) -> None:
-        """Wait for as long as a painting takes, and tell the progress."""
+    def take_time(self, request: Request) -> str:
+        """Wait for as long as a painting takes, and tell the progress.
+
+        Return the action of the control object that ended it, or "".
+        """
         for step in range(self.steps):
+            action = self.read_action(request)
+            if action:
+                return action
             progress = {
                 "step": step,
                 "steps": self.steps,
@@ -233,6 +247,14 @@ class Endpoint:
             self.closing.wait(self.seconds / self.steps)
         if not self.steps:
             self.closing.wait(self.seconds)
+        return ""
+
+    def read_action(self, request: Request) -> str:
+        """Return the action that the request's control object asks for; "" where there is none."""
+        with contextlib.suppress(ClientError):
+            control = json.loads(self.objects.read(request["control_url"]))
+            return str(control["action"])
+        return ""
 
     def close(self) -> None:
         """Stop, and let each painting end: none may be written into the next test's bucket."""

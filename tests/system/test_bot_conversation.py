@@ -49,6 +49,11 @@ def paint(user: User, painter: str = "Monet", photo: bytes = b"a photo") -> Mess
     return user.sees(painter, kind="photo")
 
 
+def names_of_objects(world: World) -> set[str]:
+    """Return the names of the objects of all jobs."""
+    return {key.rpartition("/")[2] for key in world.storage.list_keys("jobs/")}
+
+
 def is_clean(world: World) -> None:
     eventually(
         lambda: not world.storage.list_keys("jobs/") + world.storage.list_keys("async/"),
@@ -209,7 +214,7 @@ def test_cancel_during_a_job(world: World) -> None:
     anna.write("/cancel")
     anna.sees("Cancelled", "send me the photo")
     assert time.monotonic() - began < 3
-    eventually(lambda: not world.storage.list_keys("jobs/"), "the job's objects are gone")
+    eventually(lambda: names_of_objects(world) == {"control.json", "job.json"}, "pictures are gone")
     eventually(lambda: status.deleted, "the status message is gone")
     world.endpoint.wake()
     is_clean(world)
@@ -231,6 +236,22 @@ def test_a_result_that_comes_after_cancel_is_thrown_away(world: World) -> None:
     assert made_of(painting)["style"] == "cezanne"
     is_clean(world)
     assert len([m for m in anna.messages() if m.kind == "photo"]) == 1
+
+
+def test_a_cancel_ends_the_models_work(world: World) -> None:
+    """The model would work for a minute, and the next painting wait for it."""
+    world.endpoint.seconds = 60
+    world.endpoint.steps = 600
+    world.start()
+    anna = world.user()
+    anna.photo()
+    anna.press(anna.sees(), "Monet")
+    status = anna.sees("Painting")
+    eventually(lambda: "progress.json" in names_of_objects(world), "the model works")
+    anna.press(status, "Cancel")
+    anna.sees("Cancelled")
+    is_clean(world)
+    anna.sees_nothing(kind="photo")
 
 
 def test_the_buttons_under_a_result(world: World) -> None:

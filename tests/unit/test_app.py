@@ -93,7 +93,7 @@ def objects(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     ) -> None:
         held[url] = data
 
-    monkeypatch.setattr(storage, "read", lambda url, name: held[url])
+    monkeypatch.setattr(storage, "read", lambda url, name, seconds=None: held[url])
     monkeypatch.setattr(storage, "write", write)
     return held
 

@@ -7,6 +7,7 @@ bot knew is thrown away with it.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from botocore.validate import ParamValidator
 import bot
 from tests.fakes.memory_s3 import MemoryS3
 from tests.fakes.names import BUCKET
-from tests.fakes.sagemaker import Answer, Invocation, Objects, Request, work_on
+from tests.fakes.sagemaker import Answer, Invocation, Objects, Request
 
 Json = Any  # whatever JSON can hold
 CHAT = 5
@@ -142,23 +143,45 @@ class Endpoint:
         self.fate = fate
         self.calls = 0
         self.error: dict[str, Json] = {}
+        self.is_slow = False  # what it accepts waits for work()
+        self.accepted: list[tuple[Invocation, Request]] = []  # and not answered
+        self.cancelled = 0
         self.styles = ["klimt", "monet"]
 
     def invoke_endpoint_async(self, **values: Json) -> Json:
         self.calls += 1
         invocation = Invocation.numbered(values["InputLocation"], self.calls)
-        work_on(invocation, self.objects, self.stylize)
+        request = json.loads(self.objects.read(invocation.input_url))
+        self.accepted.append((invocation, request))
+        if not self.is_slow:
+            self.work()
         self.fate.happened("invoke")
         return invocation.answer
+
+    def work(self) -> None:
+        """Answer what was accepted."""
+        while self.accepted:
+            invocation, request = self.accepted.pop()
+            answer = self.stylize(request)
+            url = invocation.failure_url if "error" in answer else invocation.output_url
+            self.objects.write(url, json.dumps(answer).encode())
 
     def stylize(self, request: Request) -> Answer:
         if self.error:
             return {"error": self.error}
         if "catalog_url" in request:
             return {"styles": self.styles}
+        if self.read_action(request) == "cancel":
+            self.cancelled += 1
+            return {"error": {"code": "cancelled", "message": "This picture was cancelled."}}
         content = self.objects.read(request["content_url"])
         self.objects.write(request["result_url"], b"painted " + content)
         return {"size": [800, 600], "seconds": 2.0}
+
+    def read_action(self, request: Request) -> str:
+        with contextlib.suppress(ClientError):
+            return str(json.loads(self.objects.read(request["control_url"]))["action"])
+        return ""
 
 
 class Trainer:
@@ -388,6 +411,46 @@ def test_killed_while_a_job_is_cancelled(make_world: Callable[[Fate], World]) ->
         assert world.phone.pictures() == [], f"killed after effect {point}"
         assert world.keys("jobs/") == []
         assert any("Cancelled" in text for text in world.phone.texts())
+
+
+def test_killed_while_a_cancel_reaches_a_model_at_work(
+    make_world: Callable[[Fate], World],
+) -> None:
+    """The model learns of it whenever it looks, until it has answered. Then nothing is left."""
+
+    def live(fate: Fate) -> World:
+        world = make_world(fate)
+        world.endpoint.is_slow = True
+        unconfirmed = [photo(1, "garden"), press(2, "style:monet"), update(3, text="/cancel")]
+        has_answered = False
+        while not has_answered or unconfirmed:
+            try:
+                running = world.start_bot()
+                running.runner.scan_jobs()
+                while unconfirmed:
+                    running.handler.handle(unconfirmed[0], str)
+                    if unconfirmed[0].id == 2:
+                        submit_all(running)
+                    del unconfirmed[0]
+                for job in running.runner.pending():
+                    running.runner.advance(job)
+                world.endpoint.work()
+                has_answered = True
+                settle(running)
+            except Killed:
+                continue
+        world.live_through([])
+        return world
+
+    peaceful = live(Fate())
+    assert peaceful.endpoint.cancelled == peaceful.endpoint.calls == 1
+    for point, effect in enumerate(peaceful.fate.effects):
+        world = live(Fate(frozenset({point})))
+        assert world.endpoint.cancelled == world.endpoint.calls, f"killed after {effect}"
+        assert world.phone.pictures() == []
+        assert world.keys("jobs/") == [], f"killed after {effect}"
+        # An answer whose place the killed bot never learnt expires.
+        assert effect == "invoke" or world.keys("async/") == [], f"killed after {effect}"
 
 
 # ---------------------------------------------------------------- painters that are trained
