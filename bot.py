@@ -23,6 +23,7 @@ conversation (pure functions), errors, updates, jobs, the dispatcher (who is ser
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -33,7 +34,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -83,6 +84,7 @@ SEND_METHODS = {"photo": "sendPhoto", "document": "sendDocument"}
 WORKER_THREADS = 16
 PICTURES_IN_MEMORY = 4
 HISTORY_LENGTH = 10  # results of a chat whose buttons still work
+PHOTOS_KNOWN = 10  # photographs of a chat whose keyboards still work
 BATCH_LENGTH = 100  # of getUpdates, which gives no more updates while these are not confirmed
 SEEN_UPDATES = BATCH_LENGTH
 BACKLOG_LENGTH = 2000  # updates that are confirmed, stored, and wait; then Telegram holds the rest
@@ -114,6 +116,7 @@ LESSON_SECONDS = 5  # between two looks at a painter's training
 LESSON_DEADLINE_SECONDS = 12 * 3600  # from its creation to its failure, with all waiting for Spot
 LESSON_START_SECONDS = 300  # a training job may be unknown for so long after its creation
 TRAINING_NAME_LENGTH = 63  # SageMaker's limit
+TAG_LENGTH = 7  # characters that tell a chat's photographs apart in the data of buttons
 CATALOG_STYLES = 100  # Telegram shows no more buttons under a message
 
 S3_ERRORS = (BotoCoreError, ClientError)
@@ -326,6 +329,12 @@ TEXTS = {
         "Я ещё рисую: подождите или нажмите /cancel.",
     ),
     "cancelled": Text("Cancelled.", "Отменено."),
+    "after_cancel": Text(
+        "Try it again, choose another style, or send me another photo.",
+        "Попробуйте ещё раз, выберите другой стиль или пришлите другую фотографию.",
+    ),
+    "has_ended": Text("This painting has ended already.", "Эта картина уже закончена."),
+    "painting_already": Text("I am painting that already.", "Это я уже рисую."),
     "nothing_to_cancel": Text("There is nothing to cancel.", "Отменять нечего."),
     "not_a_picture": Text("That is not a picture.", "Это не картинка."),
     "not_an_image": Text("This file is not an image.", "Этот файл не изображение."),
@@ -525,6 +534,14 @@ class ImageRef(Struct, frozen=True):
     file_id: FileId
     is_document: bool = msgspec.field(name="document")  # it came as a file, not as a photo
 
+    @property
+    def tag(self) -> str:
+        """Return what names the picture in a button's data, which has at most 64 bytes.
+
+        With the longest name of a painter there are seven left.
+        """
+        return hashlib.sha256(self.file_id.encode()).hexdigest()[:TAG_LENGTH]
+
 
 class PaintRequest(Struct, frozen=True):
     """What to paint, and how."""
@@ -546,8 +563,8 @@ class PaintRequest(Struct, frozen=True):
         return self.result == "result.png"
 
 
-class Finished(Struct, frozen=True):
-    """A job whose buttons still work."""
+class Painting(Struct, frozen=True):
+    """A job of a chat, and what it paints: one that is pending, or one whose buttons still work."""
 
     job_id: str = msgspec.field(name="job")
     request: PaintRequest
@@ -556,35 +573,65 @@ class Finished(Struct, frozen=True):
 class Chat(Struct, frozen=True):
     """The state of a chat, stored at chats/<chat>.json.
 
-    It waits for a photo, or for a style (`content` is set), or for its job (`job_id` is set), or
-    for a picture to train a painter with (`lesson_name` is set, whatever else is).
+    It waits for a photo, or for a style (`content` is set), or for its jobs, or for a picture to
+    train a painter with (`lesson_name` is set, whatever else is).
     """
 
     content: ImageRef | None = None
-    job_id: str | None = msgspec.field(name="job", default=None)
-    history: tuple[Finished, ...] = ()  # the newest last
+    jobs: tuple[Painting, ...] = ()  # that are pending, in their order
+    history: tuple[Painting, ...] = ()  # finished, failed and cancelled; the newest last
+    photos: tuple[ImageRef, ...] = ()  # whose keyboards work; the newest last
     seen: tuple[int, ...] = ()  # the updates handled last. Their ids may restart, so no "<"
     reply: tuple[str, ...] = ()  # keys of the texts that answer the last update of `seen`
+    about: str = ""  # the job whose buttons stand under that answer
+    pressed: str = ""  # the data of the button that was pressed last, until its job ends
     lesson_name: str | None = msgspec.field(name="lesson", default=None)  # the next picture's
     left_out: Count = 0  # messages, which the same answer tells
-    # The record before this one was put aside, and its job is not known. Until the next job.
+    # The record before this one was put aside, and its jobs are not known. Until the next job.
     was_put_aside: bool = msgspec.field(name="put_aside", default=False)
     moved: Id | UnsetType = UNSET  # the group has a new number, and its state is there
-    version: int = 2
+    # The one job of a record before version 3: Store.load_chat makes `jobs` of it
+    old_job: str | UnsetType | None = msgspec.field(name="job", default=UNSET)
+    version: int = 3
+
+    def owns(self, job_id: str) -> bool:
+        return any(painting.job_id == job_id for painting in self.jobs)
 
     def find_request(self, job_id: str) -> PaintRequest | None:
-        for finished in self.history:
-            if finished.job_id == job_id:
-                return finished.request
+        for painting in (*self.history, *self.jobs):
+            if painting.job_id == job_id:
+                return painting.request
         return None
 
+    def find_photo(self, tag: str) -> ImageRef | None:
+        """Return the photograph that a button names, if the chat still knows it."""
+        known = [painting.request.content for painting in (*self.history, *self.jobs)]
+        for photo in (*known, *self.photos):
+            if photo.tag == tag:
+                return photo
+        return None
+
+    def with_content(self, photo: ImageRef) -> Chat:
+        """Let the chat wait for a style of this photograph."""
+        others = [known for known in self.photos if known != photo]
+        photos = (*others, photo)[-PHOTOS_KNOWN:]
+        return replace(self, content=photo, photos=photos)
+
     def with_history(self, job_id: str, request: PaintRequest) -> Chat:
-        history = (*self.history, Finished(job_id, request))
+        history = (*self.history, Painting(job_id, request))
         return replace(self, history=history[-HISTORY_LENGTH:])
 
-    def with_answer(self, update_id: int, reply: Iterable[str], left_out: int = 0) -> Chat:
-        seen = (*self.seen, update_id)
-        return replace(self, seen=seen[-SEEN_UPDATES:], reply=tuple(reply), left_out=left_out)
+    def without_jobs(self, given_up: Iterable[str]) -> Chat:
+        """Give up the jobs with these ids."""
+        ended = set(given_up)
+        jobs = tuple(painting for painting in self.jobs if painting.job_id not in ended)
+        return replace(self, jobs=jobs)
+
+    def with_answer(
+        self, update_id: int, reply: Iterable[str], left_out: int = 0, about: str = ""
+    ) -> Chat:
+        seen = (*self.seen, update_id)[-SEEN_UPDATES:]
+        return replace(self, seen=seen, reply=tuple(reply), left_out=left_out, about=about)
 
 
 class ResultKeys(NamedTuple):
@@ -1175,7 +1222,16 @@ class Store:
             number = chat.moved
             passed.add(number)
             chat, etag = self.read(chat_key(number), Chat, PUT_ASIDE)
-        return StoredChat(number, chat or Chat(), etag)
+        return StoredChat(number, self.upgrade(chat or Chat()), etag)
+
+    def upgrade(self, chat: Chat) -> Chat:
+        """Return the chat of a record before version 3 as one of today."""
+        if chat.old_job is UNSET:
+            return chat
+        job = self.load_job(chat.old_job) if chat.old_job else None
+        jobs = (Painting(job.id, job.request),) if job else ()
+        photos = (chat.content,) if chat.content else ()
+        return replace(chat, jobs=jobs, photos=photos, old_job=UNSET, version=3)
 
     def save_chat(self, stored: StoredChat, chat: Chat) -> None:
         """Replace the state that was read.
@@ -1190,17 +1246,20 @@ class Store:
         self.put_json(chat_key(old), {"moved": new})
 
     def release_job(self, number: int, job_id: str | None, keep: PaintRequest | None) -> None:
-        """Let the chat give up this job (None: whichever it has).
+        """Let the chat give up this job (None: all that it has).
 
         `keep` goes into its history, for the buttons.
         """
         stored = self.load_chat(number)
-        owned = stored.chat.job_id
-        if not owned or job_id not in (None, owned):
+        owned = [painting.job_id for painting in stored.chat.jobs]
+        if job_id is not None:
+            owned = [job_id] if job_id in owned else []
+        if not owned:
             return
-        chat = replace(stored.chat, job_id=None)
+        # Whoever presses the same button now wants it once more.
+        chat = replace(stored.chat.without_jobs(owned), pressed="")
         if keep:
-            chat = chat.with_history(owned, keep)
+            chat = chat.with_history(owned[0], keep)
         self.save_chat(stored, chat)
 
     def load_job(self, job_id: str) -> PaintJob | None:
@@ -1543,7 +1602,12 @@ class Button(NamedTuple):
     """A button pressed. Its callback data is "verb:argument"."""
 
     verb: str
-    argument: str  # a style's name, or the id of the job under whose message the button stands
+    # "style" and "photograph" joined by a colon, or the id of the job under whose message it stands
+    argument: str
+
+    @property
+    def data(self) -> str:
+        return f"{self.verb}:{self.argument}"
 
 
 Event = Command | Teach | Words | ImageRef | Rejected | Button
@@ -1568,6 +1632,7 @@ class Decision:
     request: PaintRequest | None = None
     lesson: LessonRequest | None = None
     stop_lesson: str = ""  # the id of a lesson to stop
+    about: str = ""  # the id of the job whose buttons stand under the answer
 
 
 def chat_of(raw: TelegramUpdate) -> int:
@@ -1694,7 +1759,7 @@ def transition(chat: Chat, incoming: Incoming, config: Config, styles: Styles) -
         return ask(chat, event.reason)
     if chat.lesson_name and isinstance(event, ImageRef):
         return start_lesson(chat, chat.lesson_name, event)
-    if chat.job_id:
+    if chat.jobs:
         return ask(chat)
     if isinstance(event, ImageRef):
         return take_picture(chat, event)
@@ -1703,7 +1768,7 @@ def transition(chat: Chat, incoming: Incoming, config: Config, styles: Styles) -
 
 def ask(chat: Chat, reason: str = "") -> Decision:
     """Say what the chat waits for, after the reason why what came was something else."""
-    if chat.job_id and not chat.lesson_name:
+    if chat.jobs and not chat.lesson_name:
         return Decision(chat, ("busy",))
     wanted = "ask_style" if chat.content else "ask_content"
     if chat.lesson_name:
@@ -1721,9 +1786,10 @@ def run_command(chat: Chat, command: Command, is_admin: bool) -> Decision:
     if command.name == "start":
         return ask(replace(chat, content=None, lesson_name=None), "hello")
     if command.name == "cancel":
-        had_something = chat.job_id or chat.content or chat.lesson_name
-        idle = replace(chat, content=None, job_id=None, lesson_name=None)
-        return ask(idle, "cancelled" if had_something else "nothing_to_cancel")
+        idle = replace(chat, content=None, lesson_name=None)
+        if chat.jobs:
+            return cancel_jobs(idle, chat.jobs)
+        return ask(idle, "nothing_to_cancel" if idle == chat else "cancelled")
     return ask(chat, "unknown_command")
 
 
@@ -1747,7 +1813,7 @@ def take_picture(chat: Chat, image: ImageRef) -> Decision:
     """Take a picture as the photo, or as the style if there is a photo already."""
     if chat.content:
         return start_painting(chat, default_request(chat.content, image))
-    return ask(replace(chat, content=image), "got_content")
+    return ask(chat.with_content(image), "got_content")
 
 
 def take_words(chat: Chat, words: Words, styles: Styles) -> Decision:
@@ -1761,11 +1827,13 @@ def take_words(chat: Chat, words: Words, styles: Styles) -> Decision:
 
 
 def press_button(chat: Chat, button: Button, styles: Styles) -> Decision:
+    if button.data == chat.pressed:  # a double press comes as two
+        return Decision(chat)
     if button.verb == "unteach":
         return Decision(chat, stop_lesson=button.argument)
-    if button.verb == "cancel" and button.argument == chat.job_id:  # not an older job's button
-        return ask(replace(chat, job_id=None), "cancelled")
-    if chat.job_id or button.verb == "cancel":
+    if button.verb == "cancel":
+        return press_cancel(chat, button.argument)
+    if chat.jobs:
         return ask(chat)
     if button.verb == "style":
         return press_style(chat, button.argument, styles)
@@ -1774,20 +1842,35 @@ def press_button(chat: Chat, button: Button, styles: Styles) -> Decision:
     if request is None:
         return ask(chat, ErrorCode.EXPIRED.value)
     if button.verb == "another":
-        return ask(replace(chat, content=request.content))
+        return ask(chat.with_content(request.content))
     return start_painting(chat, change_request(request, button.verb))
 
 
-def press_style(chat: Chat, style: str, styles: Styles) -> Decision:
-    """Paint with a painter's button. Under an old question it paints the last photo again."""
-    content = chat.content
-    if content is None and chat.history:
-        content = chat.history[-1].request.content
-    if content is None:
-        return ask(chat)
+def press_cancel(chat: Chat, job_id: str) -> Decision:
+    cancelled = [painting for painting in chat.jobs if painting.job_id == job_id]
+    if not cancelled:
+        return ask(chat, "has_ended")
+    return cancel_jobs(chat, cancelled)
+
+
+def cancel_jobs(chat: Chat, cancelled: Sequence[Painting]) -> Decision:
+    """Give jobs up. Their photographs and styles are kept, so that one press tries again."""
+    job_ids = [painting.job_id for painting in cancelled]
+    after = chat.without_jobs(job_ids)
+    for painting in cancelled:
+        after = after.with_history(painting.job_id, painting.request)
+    return Decision(after, ("cancelled", "after_cancel"), about=job_ids[-1])
+
+
+def press_style(chat: Chat, argument: str, styles: Styles) -> Decision:
+    """Paint the photograph above a painter's button, whichever one waits for its style now."""
+    style, _, tag = argument.partition(":")
+    photo = chat.find_photo(tag)
+    if photo is None:
+        return ask(chat, ErrorCode.EXPIRED.value)
     if style not in styles.labels:  # it was, when the question was asked
-        return ask(chat, ErrorCode.UNKNOWN_STYLE.value)
-    return start_painting(chat, default_request(content, style))
+        return ask(chat.with_content(photo), ErrorCode.UNKNOWN_STYLE.value)
+    return start_painting(chat, default_request(photo, style))
 
 
 def default_request(content: ImageRef, style: ImageRef | str) -> PaintRequest:
@@ -1811,8 +1894,12 @@ def change_request(request: PaintRequest, verb: str) -> PaintRequest:
 
 
 def start_painting(chat: Chat, request: PaintRequest) -> Decision:
-    """The chat owns no job yet: it gets one once the job is stored."""
-    return Decision(replace(chat, content=None), request=request)
+    """The chat does not own the job yet: it gets it once the job is stored."""
+    if any(painting.request == request for painting in chat.jobs):
+        return Decision(chat, ("painting_already",))
+    if chat.content == request.content:
+        chat = replace(chat, content=None)
+    return Decision(chat, request=request)
 
 
 def result_buttons(request: PaintRequest) -> list[list[str]]:
@@ -1831,19 +1918,19 @@ def result_buttons(request: PaintRequest) -> list[list[str]]:
     return [["another"], strength, more]
 
 
-def job_buttons(job: PaintJob, rows: list[list[str]]) -> Json:
+def job_buttons(language: str, job_id: str, rows: list[list[str]]) -> Json:
     """Return a keyboard of verbs that act on this job."""
     return keyboard(
         [
-            [(translate(job.language, f"button_{verb}"), f"{verb}:{job.id}") for verb in row]
+            [(translate(language, f"button_{verb}"), f"{verb}:{job_id}") for verb in row]
             for row in rows
         ]
     )
 
 
-def style_keyboard(styles: Mapping[str, str]) -> Json:
-    """Return the painters, two in a row."""
-    buttons = [(label, f"style:{name}") for name, label in styles.items()]
+def style_keyboard(styles: Mapping[str, str], photo: ImageRef) -> Json:
+    """Return the painters of this photograph, two in a row."""
+    buttons = [(label, f"style:{name}:{photo.tag}") for name, label in styles.items()]
     return keyboard([buttons[i : i + 2] for i in range(0, len(buttons), 2)])
 
 
@@ -2107,9 +2194,9 @@ class UpdateHandler:
     def change_chat(self, update: Update, incoming: Incoming, stored: StoredChat) -> Chat:
         """Store what the update changes, and return the chat's new state."""
         before = stored.chat
-        has_lost_job = before.job_id is not None and self.runner.find(before.job_id) is None
-        if has_lost_job:  # its record was put aside: it is stored before its chat owns it
-            before = replace(before, job_id=None)
+        lost = [job.job_id for job in before.jobs if self.runner.find(job.job_id) is None]
+        if lost:  # their records were put aside: a job is stored before its chat owns it
+            before = replace(before.without_jobs(lost), pressed="")
         decision = self.decide(update, before, incoming)
         if decision.request and self.limit_is_reached(incoming.user):
             decision = Decision(before, ("daily_limit",))
@@ -2120,21 +2207,32 @@ class UpdateHandler:
         after = decision.chat
         if decision.request:
             job = self.create_job(update, incoming, decision.request)
-            after = replace(after, job_id=job.id, was_put_aside=False)
+            jobs = (*after.jobs, Painting(job.id, job.request))
+            after = replace(after, jobs=jobs, was_put_aside=False)
         if decision.lesson:
             self.lessons.create(update, incoming, decision.lesson)
         if decision.stop_lesson:
             self.lessons.stop(decision.stop_lesson, update.chat)
         reply = decision.reply
-        if has_lost_job and reply:
+        if lost and reply:
             reply = ("failed", *reply)
         elif before.was_put_aside and not before.seen and reply:
             reply = ("update_failed", *reply)
-        after = after.with_answer(update.id, reply, update.left_out)
+        after = replace(after, pressed=self.find_pressed(before, after, incoming))
+        after = after.with_answer(update.id, reply, update.left_out, decision.about)
         self.store.save_chat(stored, after)
-        if before.job_id and before.job_id != after.job_id:
-            self.metrics.add("cancelled")
+        for painting in before.jobs:
+            if not after.owns(painting.job_id):
+                self.metrics.add("cancelled")
         return after
+
+    def find_pressed(self, before: Chat, after: Chat, incoming: Incoming) -> str:
+        """Return the data of the button that was pressed last, if it did something."""
+        if not isinstance(incoming.event, Button):
+            return ""
+        data = incoming.event.data
+        has_effect = after != before or data == before.pressed
+        return data if has_effect else ""
 
     def decide(self, update: Update, chat: Chat, incoming: Incoming) -> Decision:
         """Return what the update does. One that stands for others left out only gets an answer."""
@@ -2145,7 +2243,7 @@ class UpdateHandler:
             return decision
         if update.is_rest:
             decision = ask(chat)
-        return Decision(decision.chat, ("left_out", *decision.reply))
+        return Decision(decision.chat, ("left_out", *decision.reply), about=decision.about)
 
     def limit_is_reached(self, user: int) -> bool:
         limit = self.config.daily_limit
@@ -2182,15 +2280,20 @@ class UpdateHandler:
             count=chat.left_out,
             health=health() if "stats" in chat.reply else "",
         )
-        if "ask_style" in chat.reply:
-            self.ask_style(number, incoming.thread, words)
-        else:
-            self.messenger.send(number, incoming.thread, "sendMessage", text=words)
+        if "ask_style" in chat.reply and chat.content:
+            self.ask_style(number, incoming.thread, words, chat.content)
+            return
+        buttons = None
+        if chat.about:
+            buttons = job_buttons(incoming.language, chat.about, [["retry", "another"]])
+        self.messenger.send(
+            number, incoming.thread, "sendMessage", text=words, reply_markup=buttons
+        )
 
-    def ask_style(self, chat: int, thread: int | None, words: str) -> None:
+    def ask_style(self, chat: int, thread: int | None, words: str, photo: ImageRef) -> None:
         """Ask with a button for each style, below a picture of them all where there is one."""
         styles = self.catalog.styles()
-        buttons = style_keyboard(styles.labels)
+        buttons = style_keyboard(styles.labels, photo)
         if styles.sheet and self.sheet.send(
             chat, thread, styles.sheet, caption=words, reply_markup=buttons
         ):
@@ -2316,7 +2419,7 @@ class JobRunner:
         served_chat = job.chat
         stored = self.store.load_chat(job.chat)
         job.chat = stored.number
-        if stored.chat.job_id != job.id:
+        if not stored.chat.owns(job.id):
             if stored.chat.was_put_aside:
                 self.apologize(job, stored)
             return self.clean_up(job)
@@ -2331,7 +2434,7 @@ class JobRunner:
     def submit(self, job: PaintJob) -> None:
         """Tell the user that we begin, copy the pictures to S3, and call the model."""
         words = translate(job.language, "accepted", style=job.style_label)
-        buttons = job_buttons(job, [["cancel"]])
+        buttons = job_buttons(job.language, job.id, [["cancel"]])
         if not self.send_once(job, "status", "sendMessage", text=words, reply_markup=buttons):
             self.store.release_job(job.chat, job.id, keep=None)
             return
@@ -2382,7 +2485,7 @@ class JobRunner:
         )
         if job.status_message and words != job.status_text:
             preview = progress.preview or b""
-            buttons = job_buttons(job, [["cancel"]])
+            buttons = job_buttons(job.language, job.id, [["cancel"]])
             self.messenger.show_status(job.chat, job.status_message, words, preview, buttons)
         job.status_text = words
 
@@ -2433,7 +2536,7 @@ class JobRunner:
             "reason",
             "sendMessage",
             text=f"{before} {reason} {after}",
-            reply_markup=job_buttons(job, [["retry", "another"]]),
+            reply_markup=job_buttons(job.language, job.id, [["retry", "another"]]),
         )
 
     def deliver(self, job: PaintJob) -> Failure | None:
@@ -2447,7 +2550,7 @@ class JobRunner:
 
         file = (request.result, picture)
         caption = self.caption(job, answer)
-        buttons = job_buttons(job, result_buttons(request))
+        buttons = job_buttons(job.language, job.id, result_buttons(request))
         width, height = answer.size or (1, 1)
         is_shown = False
         if not request.wants_file and fits_photo((width, height), len(picture)):

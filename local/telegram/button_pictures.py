@@ -13,8 +13,12 @@ from local.telegram.store import Message
 
 
 def picture_path(folder: Path, callback_data: str) -> Path:
-    """Return the JPEG file of the buttons with this callback data, whatever characters it has."""
-    return folder / f"{quote(callback_data, safe='')}.jpg"
+    """Return the JPEG file of the buttons with this callback data, whatever characters it has.
+
+    A second colon and what follows it tell what the button acts on, and not what it shows.
+    """
+    shown = ":".join(callback_data.split(":")[:2])
+    return folder / f"{quote(shown, safe='')}.jpg"
 
 
 def add_pictures(message: Message, folder: Path) -> None:

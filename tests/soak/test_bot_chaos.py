@@ -56,7 +56,7 @@ class Person:
         if self.dice.random() < 0.25:
             time.sleep(self.dice.uniform(0, 1.5))
             user.write("/cancel")
-            answer = user.sees("send me the photo", seconds=90)
+            answer = user.sees("send me", kind="text", seconds=90)
             if "Cancelled" in answer.text:
                 self.cancelled[request] = answer.id
                 return

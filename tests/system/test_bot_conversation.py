@@ -212,14 +212,15 @@ def test_cancel_during_a_job(world: World) -> None:
     eventually(lambda: world.endpoint.calls, "the model is called")
     began = time.monotonic()
     anna.write("/cancel")
-    anna.sees("Cancelled", "send me the photo")
+    cancelled = anna.sees("Cancelled", "send me another photo")
     assert time.monotonic() - began < 3
     eventually(lambda: names_of_objects(world) == {"control.json", "job.json"}, "pictures are gone")
     eventually(lambda: status.deleted, "the status message is gone")
     world.endpoint.wake()
     is_clean(world)
     anna.sees_nothing(kind="photo")
-    paint(anna)
+    anna.press(cancelled, "Try again")
+    anna.sees("Monet", kind="photo")
 
 
 def test_a_result_that_comes_after_cancel_is_thrown_away(world: World) -> None:
@@ -306,8 +307,7 @@ def test_buttons_of_a_result_that_is_no_longer_kept(world: World) -> None:
     paint(anna)
 
 
-def test_an_old_keyboard_still_works(world: World) -> None:
-    """Pressing another painter under the old question repaints the last photo."""
+def test_an_old_keyboard_paints_the_photo_above_it(world: World) -> None:
     world.start()
     anna = world.user()
     anna.photo(b"my garden")
@@ -316,6 +316,40 @@ def test_an_old_keyboard_still_works(world: World) -> None:
     anna.sees("Monet", kind="photo")
     anna.press(question, "Cezanne")
     assert made_of(anna.sees("Cezanne", kind="photo"))["content"] == "my garden"
+    anna.photo(b"my house")
+    house = anna.sees("Choose")
+    anna.write("/cancel")
+    anna.sees("Cancelled")
+    anna.photo(b"my street")
+    street = anna.sees("Choose")
+    anna.press(house, "Monet")
+    assert made_of(anna.sees("Monet", kind="photo"))["content"] == "my house"
+    anna.press(question, "Monet")
+    assert made_of(anna.sees("Monet", kind="photo"))["content"] == "my garden"
+    anna.press(street, "Monet")
+    assert made_of(anna.sees("Monet", kind="photo"))["content"] == "my street"
+
+
+def test_a_second_press_does_nothing(world: World) -> None:
+    world.endpoint.seconds = 3
+    world.start()
+    anna = world.user()
+    anna.photo(b"my garden")
+    question = anna.sees("Choose")
+    for _ in range(2):
+        anna.press(question, "Monet")
+    anna.cursor = question.id
+    status = anna.sees("Painting")
+    eventually(lambda: not world.telegram.unconfirmed(), "both are handled")
+    for _ in range(2):
+        anna.press(status, "Cancel")
+    anna.cursor = question.id
+    anna.sees("Cancelled")
+    is_clean(world)
+    texts = [m.text for m in anna.messages() if m.id > question.id]
+    assert len(texts) == 1, texts
+    answered = [c for c in world.telegram.calls if c[1] == "answerCallbackQuery"]
+    assert len(answered) == 4
 
 
 def test_waking_progress_and_previews(world: World) -> None:
@@ -452,6 +486,6 @@ def test_chats_hold_no_text_and_no_url(world: World) -> None:
     kept = b"".join(world.storage.read(key) for key in world.storage.list_keys())
     assert b"private words" not in kept
     assert b"http" not in kept
-    members = {"version", "content", "job", "history", "seen", "reply", "lesson"}
-    members |= {"put_aside", "left_out"}
+    members = {"version", "content", "jobs", "photos", "history", "seen", "reply", "lesson"}
+    members |= {"put_aside", "left_out", "about", "pressed"}
     assert set(json.loads(kept)) == members

@@ -18,21 +18,23 @@ from bot import (
     Chat,
     Command,
     Config,
-    Finished,
     ImageRef,
     Incoming,
+    Painting,
     PaintRequest,
     Rejected,
     Teach,
     Words,
 )
+from tests.fakes.memory_s3 import MemoryS3
 
 Json = bot.Json
 PHOTO = ImageRef("photo", is_document=False)
 OTHER = ImageRef("other", is_document=True)
 BY_MONET = PaintRequest(PHOTO, "monet", 1.0)
+BY_VANGOGH = PaintRequest(PHOTO, "vangogh", 1.0)
 BY_PICTURE = PaintRequest(PHOTO, OTHER, 0.5)
-HISTORY = (Finished("7", BY_MONET), Finished("8", BY_PICTURE))
+HISTORY = (Painting("7", BY_MONET), Painting("8", BY_PICTURE))
 
 CONFIG = Config(
     token="42:token",
@@ -48,10 +50,16 @@ CONFIG = Config(
 STYLES = bot.Styles({"monet": "Monet", "vangogh": "Van Gogh"})
 
 IDLE = Chat()
-WITH_PHOTO = Chat(content=PHOTO)
-BUSY = Chat(job_id="9")
+WITH_PHOTO = Chat(content=PHOTO, photos=(PHOTO,))
+JOBS = (Painting("9", BY_VANGOGH),)
+BUSY = Chat(jobs=JOBS)
 AFTERWARDS = Chat(history=HISTORY)
-BUSY_AGAIN = Chat(job_id="9", history=HISTORY)
+BUSY_AGAIN = Chat(jobs=JOBS, history=HISTORY)
+
+
+def under(photo: ImageRef, style: str) -> Button:
+    """Return the painter's button under the question about a photograph."""
+    return Button("style", f"{style}:{photo.tag}")
 
 
 def decide(chat: Chat, event: bot.Event, user: int = 5, config: Config = CONFIG) -> bot.Decision:
@@ -73,14 +81,16 @@ def decide(chat: Chat, event: bot.Event, user: int = 5, config: Config = CONFIG)
         (IDLE, Words("Monet"), ["ask_content"]),
         (IDLE, Rejected("not_an_image"), ["not_an_image", "ask_content"]),
         (IDLE, Rejected("image_too_large"), ["image_too_large", "ask_content"]),
-        (IDLE, Button("style", "monet"), ["ask_content"]),
+        (IDLE, under(PHOTO, "monet"), ["expired", "ask_content"]),
+        (WITH_PHOTO, under(OTHER, "monet"), ["expired", "ask_style"]),
+        (WITH_PHOTO, Button("style", "monet"), ["expired", "ask_style"]),  # of an old version
         (IDLE, Button("softer", "7"), ["expired", "ask_content"]),
-        (IDLE, Button("cancel", "9"), ["ask_content"]),
+        (IDLE, Button("cancel", "9"), ["has_ended", "ask_content"]),
         (IDLE, Button("", ""), ["expired", "ask_content"]),
         (WITH_PHOTO, Command("dance"), ["unknown_command", "ask_style"]),
         (WITH_PHOTO, Words("Rembrandt"), ["unknown_style", "ask_style"]),
         (WITH_PHOTO, Rejected("not_a_picture"), ["not_a_picture", "ask_style"]),
-        (WITH_PHOTO, Button("style", "rembrandt"), ["unknown_style", "ask_style"]),
+        (WITH_PHOTO, under(PHOTO, "rembrandt"), ["unknown_style", "ask_style"]),
         (WITH_PHOTO, Button("softer", "7"), ["expired", "ask_style"]),
         (BUSY, Command("start"), ["busy"]),
         (BUSY, Command("help"), ["help"]),
@@ -88,12 +98,11 @@ def decide(chat: Chat, event: bot.Event, user: int = 5, config: Config = CONFIG)
         (BUSY, Words("Monet"), ["busy"]),
         (BUSY, PHOTO, ["busy"]),
         (BUSY, Rejected("not_an_image"), ["busy"]),
-        (BUSY, Button("style", "monet"), ["busy"]),
+        (BUSY, under(PHOTO, "monet"), ["busy"]),
         (BUSY, Button("cancel", "8"), ["busy"]),
         (BUSY_AGAIN, Button("softer", "7"), ["busy"]),
         (AFTERWARDS, Button("softer", "6"), ["expired", "ask_content"]),
-        (AFTERWARDS, Button("cancel", "7"), ["ask_content"]),
-        (AFTERWARDS, Button("style", "rembrandt"), ["unknown_style", "ask_content"]),
+        (AFTERWARDS, Button("cancel", "7"), ["has_ended", "ask_content"]),
     ],
 )
 def test_an_event_that_only_gets_an_answer(chat: Chat, event: bot.Event, reply: list[str]) -> None:
@@ -112,23 +121,70 @@ def test_a_photo_is_kept_until_a_style_comes() -> None:
 
 
 def test_start_forgets_the_photo() -> None:
-    assert decide(WITH_PHOTO, Command("start")).chat == IDLE
+    assert decide(WITH_PHOTO, Command("start")).chat.content is None
 
 
-@pytest.mark.parametrize("chat", [WITH_PHOTO, BUSY])
-def test_cancel_forgets_photo_and_job(chat: Chat) -> None:
-    decision = decide(chat, Command("cancel"))
-    assert decision == bot.Decision(IDLE, ("cancelled", "ask_content"))
+def test_cancel_forgets_which_photo_waits() -> None:
+    decision = decide(WITH_PHOTO, Command("cancel"))
+    assert decision == bot.Decision(Chat(photos=(PHOTO,)), ("cancelled", "ask_content"))
 
 
-def test_the_cancel_button_of_the_running_job() -> None:
-    decision = decide(BUSY_AGAIN, Button("cancel", "9"))
-    assert decision == bot.Decision(AFTERWARDS, ("cancelled", "ask_content"))
+@pytest.mark.parametrize("event", [Command("cancel"), Button("cancel", "9")])
+def test_cancel_keeps_photo_and_style_so_that_one_press_tries_again(event: bot.Event) -> None:
+    decision = decide(BUSY_AGAIN, event)
+    assert decision.reply == ("cancelled", "after_cancel")
+    assert decision.about == "9"
+    assert decision.chat == Chat(history=(*HISTORY, *JOBS))
+    assert decide(decision.chat, Button("retry", "9")).request == BY_VANGOGH
+    assert decide(decision.chat, Button("another", "9")).chat.content == PHOTO
 
 
-def test_another_style_takes_the_old_photo_again() -> None:
-    decision = decide(AFTERWARDS, Button("another", "7"))
-    assert decision == bot.Decision(replace(AFTERWARDS, content=PHOTO), ("ask_style",))
+@pytest.mark.parametrize(
+    "chat",
+    [
+        AFTERWARDS,
+        replace(AFTERWARDS, content=OTHER, photos=(OTHER,)),
+    ],
+)
+def test_another_style_takes_the_old_photo_again(chat: Chat) -> None:
+    decision = decide(chat, Button("another", "7"))
+    asked = replace(chat, content=PHOTO, photos=(*chat.photos, PHOTO))
+    assert decision == bot.Decision(asked, ("ask_style",))
+
+
+def test_a_keyboard_belongs_to_the_photo_above_it() -> None:
+    chat = decide(IDLE, PHOTO).chat
+    chat = decide(chat, Command("cancel")).chat
+    chat = decide(chat, OTHER).chat
+    below_first = decide(chat, under(PHOTO, "monet"))
+    assert below_first.request == BY_MONET
+    assert below_first.chat == chat  # the other one still waits
+    below_second = decide(chat, under(OTHER, "monet"))
+    assert below_second.request == PaintRequest(OTHER, "monet", 1.0)
+    assert below_second.chat.content is None
+
+
+def test_a_painter_that_is_gone_is_asked_for_anew_below_its_photo() -> None:
+    decision = decide(AFTERWARDS, under(PHOTO, "rembrandt"))
+    assert decision.reply == ("unknown_style", "ask_style")
+    assert decision.chat.content == PHOTO
+
+
+def test_only_the_last_photos_are_known() -> None:
+    chat = IDLE
+    for number in range(15):
+        chat = chat.with_content(ImageRef(f"photo {number % 12}", is_document=False))
+    assert len(chat.photos) == bot.PHOTOS_KNOWN == len(set(chat.photos))
+    assert chat.photos[-1] == chat.content == ImageRef("photo 2", is_document=False)
+
+
+@pytest.mark.parametrize("chat", [IDLE, WITH_PHOTO, BUSY_AGAIN, AFTERWARDS])
+@pytest.mark.parametrize(
+    "button", [under(PHOTO, "monet"), Button("cancel", "9"), Button("retry", "7")]
+)
+def test_a_second_press_of_a_button_does_nothing(chat: Chat, button: Button) -> None:
+    pressed = replace(chat, pressed=button.data)
+    assert decide(pressed, button) == bot.Decision(pressed)
 
 
 # ---------------------------------------------------------------- events that ask for a painting
@@ -137,12 +193,12 @@ def test_another_style_takes_the_old_photo_again() -> None:
 @pytest.mark.parametrize(
     ("chat", "event", "request_"),
     [
-        (WITH_PHOTO, Button("style", "monet"), BY_MONET),
+        (WITH_PHOTO, under(PHOTO, "monet"), BY_MONET),
         (WITH_PHOTO, Words("monet"), BY_MONET),
         (WITH_PHOTO, Words("MONET"), BY_MONET),
-        (WITH_PHOTO, Words("van gogh"), PaintRequest(PHOTO, "vangogh", 1.0)),
+        (WITH_PHOTO, Words("van gogh"), BY_VANGOGH),
         (WITH_PHOTO, OTHER, BY_PICTURE),
-        (AFTERWARDS, Button("style", "vangogh"), PaintRequest(PHOTO, "vangogh", 1.0)),
+        (AFTERWARDS, under(PHOTO, "vangogh"), BY_VANGOGH),
         (AFTERWARDS, Button("retry", "7"), BY_MONET),
         (AFTERWARDS, Button("softer", "7"), replace(BY_MONET, strength=0.8)),
         (AFTERWARDS, Button("stronger", "8"), replace(BY_PICTURE, strength=0.7)),
@@ -206,19 +262,21 @@ ids = st.sampled_from(["6", "7", "8", "9"])
 chats = st.builds(
     Chat,
     content=st.none() | images,
-    job_id=st.none() | ids,
-    history=st.lists(st.builds(Finished, ids, requests_), max_size=10).map(tuple),
+    jobs=st.lists(st.builds(Painting, ids, requests_), max_size=3).map(tuple),
+    photos=st.lists(images, max_size=3).map(tuple),
+    history=st.lists(st.builds(Painting, ids, requests_), max_size=10).map(tuple),
     seen=st.lists(st.integers(0, 2**31), max_size=5).map(tuple),
     reply=st.lists(st.sampled_from(sorted(bot.TEXTS)), max_size=2).map(tuple),
 )
 CHANGES = ["stronger", "softer", "file", "colours", "theirs"]
+ARGUMENTS = ["monet", "gone", "", f"monet:{PHOTO.tag}"]
 verbs = st.sampled_from(["style", "cancel", "retry", "another", *CHANGES])
 events = st.one_of(
     st.builds(Command, st.sampled_from(["start", "cancel", "help", "stats", "", "x"])),
     st.builds(Words, st.sampled_from(["Monet", "van gogh", "x", "\N{SNOWMAN}"])),
     images,
     st.builds(Rejected, st.sampled_from(["not_a_picture", "not_an_image", "image_too_large"])),
-    st.builds(Button, verbs, st.one_of(ids, st.sampled_from(["monet", "gone", ""]))),
+    st.builds(Button, verbs, st.one_of(ids, st.sampled_from(ARGUMENTS))),
 )
 
 
@@ -235,15 +293,16 @@ def test_every_event_is_answered_in_words_or_by_a_painting(chat: Chat, event: bo
 
 @given(chats, events)
 def test_a_chat_with_a_job_never_asks_for_a_second_one(chat: Chat, event: bot.Event) -> None:
-    busy = replace(chat, job_id="9")
+    busy = replace(chat, jobs=JOBS)
     assert decide(busy, event).request is None
 
 
 @given(chats, events)
 def test_cancel_ends_whatever_went_before(chat: Chat, event: bot.Event) -> None:
     after = decide(decide(chat, event).chat, Command("cancel")).chat
-    assert (after.job_id, after.content) == (None, None)
-    assert after.history == chat.history
+    assert (after.jobs, after.content) == ((), None)
+    cancelled = [painting.job_id for painting in after.history]
+    assert all(painting.job_id in cancelled for painting in chat.jobs)
 
 
 @given(chats)
@@ -288,7 +347,8 @@ JOB_RECORD: dict[str, Json] = {
 def test_records_of_the_last_version_and_of_the_next_are_read() -> None:
     request = replace(BY_PICTURE, preserve_color=True)
     chat = bot.decode(json.dumps(CHAT_RECORD).encode(), Chat)
-    assert chat == Chat(job_id="8", history=(Finished("7", request),), seen=(7, 8))
+    assert chat.history == (Painting("7", request),)
+    assert (chat.old_job, chat.seen) == ("8", (7, 8))
     job = bot.decode(json.dumps(JOB_RECORD).encode(), bot.JobRecord)
     assert (job.language, job.step, job.status_message) == ("ru", bot.Step.WAIT, 3)
     assert job.request == request
@@ -300,7 +360,21 @@ def test_a_chat_of_the_first_version_keeps_its_photo_and_its_job() -> None:
         json.dumps({"content": IMAGE, "job": "8", "kept": {"7": WORK}, "seen": [7, 8]}).encode(),
         Chat,
     )
-    assert chat == Chat(content=PHOTO, job_id="8", seen=(7, 8))
+    assert (chat.content, chat.old_job, chat.seen) == (PHOTO, "8", (7, 8))
+
+
+def test_the_job_of_a_record_before_version_3_goes_on() -> None:
+    s3 = MemoryS3()
+    store = bot.Store(s3, "bucket")
+    store.put_json("chats/5.json", CHAT_RECORD | {"content": IMAGE})
+    store.put_json("jobs/8/job.json", JOB_RECORD)
+    chat = store.load_chat(5).chat
+    job = store.load_job("8")
+    assert job
+    assert chat.jobs == (Painting("8", job.request),)
+    assert chat.photos == (PHOTO,)
+    store.save_chat(store.load_chat(5), chat)
+    assert store.load_chat(5).chat == chat
 
 
 def test_only_the_last_results_and_updates_are_kept() -> None:
@@ -451,12 +525,16 @@ def test_every_key_has_a_text_in_both_languages(key: str) -> None:
 
 
 def test_every_button_has_a_label() -> None:
-    job = bot.PaintJob("7", 5, 5, None, "en", BY_PICTURE, "")
     for request in (BY_MONET, BY_PICTURE, replace(BY_PICTURE, preserve_color=True, strength=0.1)):
-        for row in bot.job_buttons(job, bot.result_buttons(request))["inline_keyboard"]:
+        for row in bot.job_buttons("en", "7", bot.result_buttons(request))["inline_keyboard"]:
             for button in row:
                 assert button["text"]
                 assert len(button["callback_data"].encode()) <= 64  # Telegram's limit
+
+
+def test_the_data_of_a_painters_button_fits_whatever_its_name_is() -> None:
+    [[button]] = bot.style_keyboard({"x" * 50: "X"}, PHOTO)["inline_keyboard"]
+    assert len(button["callback_data"].encode()) == 64
 
 
 # ---------------------------------------------------------------- answers of the models

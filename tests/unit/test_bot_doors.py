@@ -28,6 +28,7 @@ from tests.unit.test_bot_kill_points import (
     Phone,
     photo,
     press,
+    press_monet,
     settle,
     submit_all,
     update,
@@ -69,7 +70,7 @@ class World:
     def paint(self, number: int) -> None:
         """Ask for a painting as anybody would, and get it."""
         before = len(self.phone.pictures())
-        self.handle(photo(number, "garden"), press(number + 1, "style:monet"))
+        self.handle(photo(number, "garden"), press_monet(number + 1))
         settle(self.bot)
         assert len(self.phone.pictures()) == before + 1
 
@@ -192,7 +193,7 @@ BAD_JOBS = [
 def test_a_job_whose_record_does_not_fit_ends_and_its_chat_is_told(
     world: World, bad: bytes
 ) -> None:
-    world.handle(photo(1, "garden"), press(2, "style:monet"))
+    world.handle(photo(1, "garden"), press_monet(2))
     world.put("jobs/2/job.json", bad)
     world.put("jobs/2/content", b"the photo")
     world.start_bot()
@@ -207,7 +208,7 @@ def test_a_job_whose_record_does_not_fit_ends_and_its_chat_is_told(
 
 
 def test_a_good_record_among_bad_ones_is_found(world: World) -> None:
-    world.handle(photo(1, "garden"), press(2, "style:monet"))
+    world.handle(photo(1, "garden"), press_monet(2))
     for number, bad in enumerate(BAD_JOBS):
         world.put(f"jobs/1{number}/job.json", bad)
     for key in ("jobs/", "jobs/folder/", "jobs/file", "jobs//", "jobs//job.json"):
@@ -220,7 +221,7 @@ def test_a_good_record_among_bad_ones_is_found(world: World) -> None:
 def test_a_job_whose_chat_was_put_aside_ends_in_words_and_can_be_tried_again(
     world: World, bad: bytes
 ) -> None:
-    world.handle(photo(1, "garden"), press(2, "style:monet"))
+    world.handle(photo(1, "garden"), press_monet(2))
     world.put(RECORD, bad)
     settle(world.bot)
     assert [text for text in world.phone.texts() if "did not work out" in text]
@@ -247,7 +248,7 @@ def test_a_job_whose_chat_was_put_aside_ends_in_words_and_can_be_tried_again(
     ],
 )
 def test_a_picture_arrives_whatever_the_model_says_about_it(world: World, bad: bytes) -> None:
-    world.handle(photo(1, "garden"), press(2, "style:monet"))
+    world.handle(photo(1, "garden"), press_monet(2))
     submit_all(world.bot)
     world.put("async/output/1.out", bad)
     settle(world.bot)
@@ -272,7 +273,7 @@ def test_a_picture_arrives_whatever_the_model_says_about_it(world: World, bad: b
     ],
 )
 def test_a_job_goes_on_without_its_progress(world: World, bad: bytes) -> None:
-    world.handle(photo(1, "garden"), press(2, "style:monet"))
+    world.handle(photo(1, "garden"), press_monet(2))
     submit_all(world.bot)
     world.put("jobs/2/progress.json", bad)
     world.bot.runner.scan_jobs()
@@ -535,7 +536,7 @@ def test_an_update_without_a_number_does_not_hold_up_the_others(world: World, ba
 
 
 def test_a_clock_that_jumps_ends_no_job(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.handle(photo(1, "garden"), press(2, "style:monet"))
+    world.handle(photo(1, "garden"), press_monet(2))
     honest = time.time
     monkeypatch.setattr(time, "time", lambda: honest() + 7200)
     [job] = world.bot.runner.pending()
@@ -549,7 +550,7 @@ def test_a_clock_that_jumps_between_two_processes_ends_no_job(
     world: World, monkeypatch: pytest.MonkeyPatch, jump: float
 ) -> None:
     world.s3.now = time.monotonic  # S3 has a clock of its own
-    world.handle(photo(1, "garden"), press(2, "style:monet"))
+    world.handle(photo(1, "garden"), press_monet(2))
     honest = time.time
     monkeypatch.setattr(time, "time", lambda: honest() + jump)
     settle(world.start_bot())
@@ -562,7 +563,7 @@ def test_an_hour_is_an_hour_also_across_restarts(
     seconds = [time.monotonic()]
     world.s3.now = lambda: seconds[0]
     monkeypatch.setattr(time, "monotonic", lambda: seconds[0])
-    world.handle(photo(1, "garden"), press(2, "style:monet"))
+    world.handle(photo(1, "garden"), press_monet(2))
     [job] = world.bot.runner.pending()
     job.counted_from = seconds[0]
     for _ in range(3):
@@ -589,7 +590,7 @@ def test_only_words_about_the_picture_are_told(
     world: World, code: bot.ErrorCode, language: str
 ) -> None:
     world.endpoint.error = {"code": code.value, "message": "KeyError at s3://secret/path"}
-    asked = [photo(1, "garden"), press(2, "style:monet")]
+    asked = [photo(1, "garden"), press_monet(2)]
     for one in asked:
         one.raw = with_language(one.raw, language)
     world.handle(*asked)

@@ -316,10 +316,15 @@ def press(number: int, data: str) -> bot.Update:
     return bot.Update(number, CHAT, bot.TelegramUpdate(number, callback_query=query))
 
 
+def press_monet(number: int, photo: str = "garden") -> bot.Update:
+    """Press the painter's button under the question about a photograph."""
+    return press(number, f"style:monet:{bot.ImageRef(photo, is_document=False).tag}")
+
+
 SCENARIOS: dict[str, Callable[[], list[bot.Update]]] = {
-    "a painter": lambda: [photo(1, "garden"), press(2, "style:monet")],
+    "a painter": lambda: [photo(1, "garden"), press_monet(2)],
     "a picture's style": lambda: [photo(1, "garden"), photo(2, "style")],
-    "a file": lambda: [document(1, "garden"), press(2, "style:monet")],
+    "a file": lambda: [document(1, "garden"), press_monet(2)],
     "a change": lambda: [photo(1, "garden"), photo(2, "style"), press(3, "softer:2")],
     "as a file": lambda: [photo(1, "garden"), photo(2, "style"), press(3, "file:2")],
 }
@@ -349,7 +354,7 @@ def check_end(world: World, scenario: str, killed_after: str) -> None:
     assert len(left) <= (1 if killed_after == "sendMessage" else 0)
     assert world.keys("jobs/") == []
     chat = bot.Store(world.s3, BUCKET).load_chat(CHAT).chat
-    assert (chat.content, chat.job_id) == (None, None)
+    assert (chat.content, chat.jobs) == (None, ())
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -387,7 +392,7 @@ def test_killed_while_a_job_is_cancelled(make_world: Callable[[Fate], World]) ->
 
     def live(fate: Fate) -> World:
         world = make_world(fate)
-        updates = [photo(1, "garden"), press(2, "style:monet"), update(3, text="/cancel")]
+        updates = [photo(1, "garden"), press_monet(2), update(3, text="/cancel")]
         unconfirmed = list(updates)
         while unconfirmed:
             try:
@@ -421,7 +426,7 @@ def test_killed_while_a_cancel_reaches_a_model_at_work(
     def live(fate: Fate) -> World:
         world = make_world(fate)
         world.endpoint.is_slow = True
-        unconfirmed = [photo(1, "garden"), press(2, "style:monet"), update(3, text="/cancel")]
+        unconfirmed = [photo(1, "garden"), press_monet(2), update(3, text="/cancel")]
         has_answered = False
         while not has_answered or unconfirmed:
             try:
@@ -451,6 +456,27 @@ def test_killed_while_a_cancel_reaches_a_model_at_work(
         assert world.keys("jobs/") == [], f"killed after {effect}"
         # An answer whose place the killed bot never learnt expires.
         assert effect == "invoke" or world.keys("async/") == [], f"killed after {effect}"
+
+
+def test_a_second_press_makes_no_second_job(make_world: Callable[[Fate], World]) -> None:
+    world = make_world(Fate())
+    running = world.start_bot()
+    for number, given in enumerate([photo(1, "garden"), press_monet(2), press_monet(3)]):
+        running.handler.handle(given, str)
+        assert len(running.runner.pending()) == (1 if number else 0)
+    submit_all(running)
+    for number in (4, 5):
+        running.handler.handle(press(number, "cancel:2"), str)
+    settle(running)
+    assert world.phone.pictures() == []
+    assert [text for text in world.phone.texts() if "Cancelled" in text] == world.phone.texts()[1:]
+    running.handler.handle(press(6, "retry:2"), str)
+    settle(running)
+    running.handler.handle(press(7, "softer:6"), str)
+    settle(running)
+    running.handler.handle(press(8, "softer:6"), str)  # its job has ended: once more
+    settle(running)
+    assert len(world.phone.pictures()) == 3
 
 
 # ---------------------------------------------------------------- painters that are trained

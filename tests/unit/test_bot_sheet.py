@@ -32,7 +32,8 @@ CATALOG = {
     "styles": [{"name": "waves"}, {"name": "dabs"}, {"name": "swirls"}],
     "sheet": "catalog.jpg",
 }
-ROWS = [["style:waves", "style:dabs"], ["style:swirls"]]
+TAG = bot.ImageRef("garden", is_document=False).tag
+ROWS = [[f"style:waves:{TAG}", f"style:dabs:{TAG}"], [f"style:swirls:{TAG}"]]
 
 
 class Phone(bot.TelegramClient):

@@ -252,7 +252,8 @@ class Machine(RuleBasedStateMachine):
         jobs = [job for job, owner in self.world.telegram.accepted.items() if owner == chat]
         argument = jobs[-1 - back] if back < len(jobs) else "0"
         if verb == "style":
-            argument = "monet"
+            photo = bot.ImageRef(f"photo of {chat}", is_document=False)
+            argument = f"monet:{photo.tag}"
         at = message(chat) | {"chat": {"id": chat}}
         sender = {"id": self.sender(chat, user)}
         query = {"id": "1", "from": sender, "message": at, "data": f"{verb}:{argument}"}
@@ -385,7 +386,7 @@ class Machine(RuleBasedStateMachine):
             shown = [words for at, _, words in world.telegram.shown[chat] if at > start]
             assert [words for words in shown if "Choose a painter" in words], shown
             assert shown[-1].startswith("Painted: Monet"), shown
-            assert world.bot.store.load_chat(chat).chat.job_id is None
+            assert world.bot.store.load_chat(chat).chat.jobs == ()
 
 
 TestStates = Machine.TestCase
