@@ -421,7 +421,12 @@ TEXTS = {
         "Попробуйте ещё раз или пришлите другую.",
     ),
     "own_style": Text("your picture's style", "стиль вашей картины"),
+    "taking": Text(
+        "I stop here: the picture comes as it is now.",
+        "Останавливаюсь: картина придёт такой, какая есть.",
+    ),
     "button_cancel": Text("Cancel", "Отменить"),
+    "button_take": Text("Take it now", "Взять сейчас"),
     "button_retry": Text("Try again", "Ещё раз"),
     "button_another": Text("Another style", "Другой стиль"),
     "button_stronger": Text("Stronger", "Сильнее"),
@@ -708,6 +713,7 @@ class PaintJob(JobRecord):
     has_progress: bool = False  # the model has written progress.json
     has_answer: bool = False  # the model's answer is in S3
     is_cancelled: bool = False  # the model can see that
+    is_taken: bool = False  # its user wants the best picture so far
     status_text: str = ""  # of the status message as it is shown
 
     def key(self, name: str) -> str:
@@ -1633,6 +1639,7 @@ class Decision:
     lesson: LessonRequest | None = None
     stop_lesson: str = ""  # the id of a lesson to stop
     about: str = ""  # the id of the job whose buttons stand under the answer
+    take_job: str = ""  # the id of a job that shall end with its best picture so far
 
 
 def chat_of(raw: TelegramUpdate) -> int:
@@ -1833,6 +1840,8 @@ def press_button(chat: Chat, button: Button, styles: Styles) -> Decision:
         return Decision(chat, stop_lesson=button.argument)
     if button.verb == "cancel":
         return press_cancel(chat, button.argument)
+    if button.verb == "take":
+        return press_take(chat, button.argument)
     if chat.jobs:
         return ask(chat)
     if button.verb == "style":
@@ -1851,6 +1860,13 @@ def press_cancel(chat: Chat, job_id: str) -> Decision:
     if not cancelled:
         return ask(chat, "has_ended")
     return cancel_jobs(chat, cancelled)
+
+
+def press_take(chat: Chat, job_id: str) -> Decision:
+    """End a job with its best picture so far."""
+    if not chat.owns(job_id):
+        return ask(chat, "has_ended")
+    return Decision(chat, take_job=job_id)
 
 
 def cancel_jobs(chat: Chat, cancelled: Sequence[Painting]) -> Decision:
@@ -1916,6 +1932,16 @@ def result_buttons(request: PaintRequest) -> list[list[str]]:
     if not request.wants_file:
         more.append("file")
     return [["another"], strength, more]
+
+
+def status_buttons(job: PaintJob, progress: Progress) -> list[str]:
+    """Return the verbs of the buttons under a picture that is being painted.
+
+    A painter is done in a moment, so there is nothing to take before.
+    """
+    if job.request.model == "nst" and progress.step and not job.is_taken:
+        return ["take", "cancel"]
+    return ["cancel"]
 
 
 def job_buttons(language: str, job_id: str, rows: list[list[str]]) -> Json:
@@ -2213,6 +2239,8 @@ class UpdateHandler:
             self.lessons.create(update, incoming, decision.lesson)
         if decision.stop_lesson:
             self.lessons.stop(decision.stop_lesson, update.chat)
+        if decision.take_job:
+            self.runner.take(decision.take_job)
         reply = decision.reply
         if lost and reply:
             reply = ("failed", *reply)
@@ -2475,7 +2503,9 @@ class JobRunner:
             progress = stored or progress
 
         words = translate(job.language, "accepted", style=job.style_label)
-        if progress.steps:
+        if job.is_taken:
+            words += "\n" + translate(job.language, "taking")
+        elif progress.steps:
             words += "\n" + progress_line(job.language, progress)
         elif age_of(job) > WAKING_SECONDS:
             words += "\n" + translate(job.language, "waking")
@@ -2485,7 +2515,7 @@ class JobRunner:
         )
         if job.status_message and words != job.status_text:
             preview = progress.preview or b""
-            buttons = job_buttons(job.language, job.id, [["cancel"]])
+            buttons = job_buttons(job.language, job.id, [status_buttons(job, progress)])
             self.messenger.show_status(job.chat, job.status_message, words, preview, buttons)
         job.status_text = words
 
@@ -2585,6 +2615,14 @@ class JobRunner:
         with self._lock:
             self._jobs.pop(job.id, None)
         self.models.forget(job.result_keys)
+
+    def take(self, job_id: str) -> None:
+        """Ask the model for its best picture so far. The job goes on to its end as usual."""
+        job = self.find(job_id)
+        if job:
+            self.store.put_json(job.key("control.json"), {"action": "take"})
+            job.is_taken = True
+            job.last_look = 0.0
 
     def cancel(self, job: PaintJob) -> None:
         """Tell the model, once, that nobody waits for the picture."""

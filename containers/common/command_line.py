@@ -3,8 +3,11 @@
 import argparse
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -18,6 +21,10 @@ PROGRESS_BAR = "{percentage:3.0f}%|{bar}| {elapsed} so far, {remaining} left"
 CONTAINERS = Path(__file__).parents[1]
 GUNICORN_CONFIG = CONTAINERS / "serving" / "gunicorn.conf.py"
 
+STOPPING = b"\nStopping after this step. Ctrl-C once more ends at once.\n"
+
+# Exit code after Ctrl-C, as a shell tells it.
+INTERRUPTED = 128 + signal.SIGINT
 # Exit code for a mistake in the arguments or the files, as argparse uses it.
 USER_ERROR = 2
 
@@ -87,6 +94,7 @@ def stylize_file(
 ) -> int:
     """Stylize one file and write another, with a progress bar on a terminal. Return the exit code.
 
+    Ctrl-C asks the model for its best picture so far, and a second one ends at once.
     load: makes the model. It is called after the cheap checks, as it takes seconds.
     """
     # Imported here, as `serve` and `--help` do not need them
@@ -108,12 +116,14 @@ def stylize_file(
         ]
         # disable=None hides the bar unless standard error is a terminal
         with tqdm(total=100, unit="%", disable=None, bar_format=PROGRESS_BAR) as bar:
+            model = load()
+            with interruption() as interrupted:
 
-            def report(progress: "Progress") -> bool:
-                bar.update(round(100 * progress.done) - bar.n)
-                return False
+                def report(progress: "Progress") -> bool:
+                    bar.update(round(100 * progress.done) - bar.n)
+                    return interrupted.is_set()
 
-            picture = load().stylize(content, style_images, options, report)
+                picture = model.stylize(content, style_images, options, report)
         output.write_bytes(images.encode(picture.image, content_type))
     except OSError as error:
         if error.filename:
@@ -121,11 +131,35 @@ def stylize_file(
         return complain(str(error))
     except (ValueError, StylizeError) as error:
         return complain(str(error))
+    except KeyboardInterrupt:
+        print("Stopped before the first step; nothing was written.", file=sys.stderr)
+        return INTERRUPTED
 
     print(f"{output}: {picture.image.width}x{picture.image.height}")
+    steps = picture.facts.get("steps")
+    if interrupted.is_set() and steps:
+        print(f"Stopped: this is the best picture after {steps} steps.")
     for note in picture.notes:
         print(note)
     return 0
+
+
+@contextmanager
+def interruption() -> Iterator[threading.Event]:
+    """Give an event that the first Ctrl-C sets. A second one ends the process at once."""
+    interrupted = threading.Event()
+
+    def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        interrupted.set()
+        # Not by print: the progress bar may be writing just now
+        os.write(sys.stderr.fileno(), STOPPING)
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def complain(message: str) -> int:

@@ -3,10 +3,13 @@
 import fcntl
 import os
 import pty
+import signal
 import struct
 import subprocess
 import sys
 import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -110,6 +113,57 @@ def test_the_algorithms_import_where_only_pytorch_and_pillow_are() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.stderr == ""
+
+
+LONG = ["--size", "64", "--max-epochs", "1000"]  # minutes
+
+
+@contextmanager
+def nst_at_work(tmp_path: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """Run nst on a terminal, until it shows that it has begun."""
+    primary, secondary = pty.openpty()
+    fcntl.ioctl(secondary, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    arguments = [PHOTO, STYLE, "-o", tmp_path / "a.png", *options]
+    command = [sys.executable, "-m", "containers.nst", *map(str, arguments)]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=secondary, text=True
+    ) as process:
+        shown = b""
+        while b" 1%" not in shown:
+            shown += os.read(primary, 1 << 16)
+        try:
+            yield process
+        finally:
+            process.kill()
+            os.close(primary)
+            os.close(secondary)
+
+
+def test_ctrl_c_saves_the_best_picture_so_far(tmp_path: Path, nst_weights: Path) -> None:
+    with nst_at_work(tmp_path, *LONG) as process:
+        process.send_signal(signal.SIGINT)
+        told, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert f"{tmp_path / 'a.png'}: 64x43" in told
+    assert "the best picture after" in told
+    assert Image.open(tmp_path / "a.png").size == (64, 43)
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path: Path, nst_weights: Path) -> None:
+    # Steps of seconds, so that the second one comes before the first one's step has ended
+    with nst_at_work(tmp_path, "--size", "1024", "--algorithm", "gatys2015") as process:
+        process.send_signal(signal.SIGINT)
+        wait_until(lambda: is_deaf(process.pid), 60, "the first Ctrl-C is not handled")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == -signal.SIGINT
+    assert not (tmp_path / "a.png").exists()
+
+
+def is_deaf(pid: int) -> bool:
+    """Return whether a process has no handler of its own for SIGINT."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+    return not caught & 1 << (signal.SIGINT - 1)
 
 
 def test_a_progress_bar_is_shown_on_a_terminal(tmp_path: Path, nst_weights: Path) -> None:

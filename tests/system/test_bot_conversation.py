@@ -255,6 +255,21 @@ def test_a_cancel_ends_the_models_work(world: World) -> None:
     anna.sees_nothing(kind="photo")
 
 
+def test_a_picture_can_be_taken_as_it_is(world: World) -> None:
+    world.endpoint.seconds = 60
+    world.endpoint.steps = 600
+    world.start(QUICK)
+    anna = world.user()
+    anna.photo(b"my garden")
+    anna.sees("Choose")
+    anna.photo(b"my style")
+    status = anna.sees("Painting")
+    eventually(lambda: "Take it now" in status.buttons, "it can be taken")
+    anna.press(status, "Take it now")
+    assert made_of(anna.sees("Painted", kind="photo"))["content"] == "my garden"
+    is_clean(world)
+
+
 def test_the_buttons_under_a_result(world: World) -> None:
     world.start()
     anna = world.user()

@@ -100,9 +100,11 @@ def decide(chat: Chat, event: bot.Event, user: int = 5, config: Config = CONFIG)
         (BUSY, Rejected("not_an_image"), ["busy"]),
         (BUSY, under(PHOTO, "monet"), ["busy"]),
         (BUSY, Button("cancel", "8"), ["busy"]),
+        (BUSY, Button("take", "8"), ["busy"]),
         (BUSY_AGAIN, Button("softer", "7"), ["busy"]),
         (AFTERWARDS, Button("softer", "6"), ["expired", "ask_content"]),
         (AFTERWARDS, Button("cancel", "7"), ["has_ended", "ask_content"]),
+        (AFTERWARDS, Button("take", "7"), ["has_ended", "ask_content"]),
     ],
 )
 def test_an_event_that_only_gets_an_answer(chat: Chat, event: bot.Event, reply: list[str]) -> None:
@@ -185,6 +187,22 @@ def test_only_the_last_photos_are_known() -> None:
 def test_a_second_press_of_a_button_does_nothing(chat: Chat, button: Button) -> None:
     pressed = replace(chat, pressed=button.data)
     assert decide(pressed, button) == bot.Decision(pressed)
+
+
+def test_the_running_job_can_be_taken_as_it_is() -> None:
+    decision = decide(BUSY_AGAIN, Button("take", "9"))
+    assert decision == bot.Decision(BUSY_AGAIN, take_job="9")
+
+
+def test_only_a_picture_that_takes_long_and_has_begun_can_be_taken() -> None:
+    job = bot.PaintJob("7", 5, 5, None, "en", BY_PICTURE, "yours")
+    begun = bot.Progress(steps=60, step=1)
+    assert bot.status_buttons(job, begun) == ["take", "cancel"]
+    assert bot.status_buttons(job, bot.Progress()) == ["cancel"]
+    job.is_taken = True
+    assert bot.status_buttons(job, begun) == ["cancel"]
+    by_painter = bot.PaintJob("7", 5, 5, None, "en", BY_MONET, "Monet")
+    assert bot.status_buttons(by_painter, begun) == ["cancel"]
 
 
 # ---------------------------------------------------------------- events that ask for a painting
@@ -270,7 +288,7 @@ chats = st.builds(
 )
 CHANGES = ["stronger", "softer", "file", "colours", "theirs"]
 ARGUMENTS = ["monet", "gone", "", f"monet:{PHOTO.tag}"]
-verbs = st.sampled_from(["style", "cancel", "retry", "another", *CHANGES])
+verbs = st.sampled_from(["style", "cancel", "take", "retry", "another", *CHANGES])
 events = st.one_of(
     st.builds(Command, st.sampled_from(["start", "cancel", "help", "stats", "", "x"])),
     st.builds(Words, st.sampled_from(["Monet", "van gogh", "x", "\N{SNOWMAN}"])),
@@ -283,12 +301,13 @@ events = st.one_of(
 @given(chats, events)
 def test_every_event_is_answered_in_words_or_by_a_painting(chat: Chat, event: bot.Event) -> None:
     decision = decide(chat, event)
-    assert bool(decision.reply) != bool(decision.request)
+    outcomes = [bool(decision.reply), bool(decision.request), bool(decision.take_job)]
+    assert sum(outcomes) == 1
     for language in ("en", "ru"):
         words = bot.translate(
             language, *decision.reply, support="S", limit=1, user=2, health="H", style="s"
         )
-        assert words or decision.request
+        assert words or decision.request or decision.take_job
 
 
 @given(chats, events)

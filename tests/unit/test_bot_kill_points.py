@@ -146,6 +146,7 @@ class Endpoint:
         self.is_slow = False  # what it accepts waits for work()
         self.accepted: list[tuple[Invocation, Request]] = []  # and not answered
         self.cancelled = 0
+        self.taken = 0
         self.styles = ["klimt", "monet"]
 
     def invoke_endpoint_async(self, **values: Json) -> Json:
@@ -174,6 +175,8 @@ class Endpoint:
         if self.read_action(request) == "cancel":
             self.cancelled += 1
             return {"error": {"code": "cancelled", "message": "This picture was cancelled."}}
+        if self.read_action(request) == "take":
+            self.taken += 1
         content = self.objects.read(request["content_url"])
         self.objects.write(request["result_url"], b"painted " + content)
         return {"size": [800, 600], "seconds": 2.0}
@@ -477,6 +480,37 @@ def test_a_second_press_makes_no_second_job(make_world: Callable[[Fate], World])
     running.handler.handle(press(8, "softer:6"), str)  # its job has ended: once more
     settle(running)
     assert len(world.phone.pictures()) == 3
+
+
+def test_killed_while_the_best_picture_so_far_is_taken(
+    make_world: Callable[[Fate], World],
+) -> None:
+    def live(fate: Fate) -> World:
+        world = make_world(fate)
+        world.endpoint.is_slow = True
+        unconfirmed = [photo(1, "garden"), photo(2, "style"), press(3, "take:2")]
+        while unconfirmed:
+            try:
+                running = world.start_bot()
+                running.runner.scan_jobs()
+                while unconfirmed:
+                    running.handler.handle(unconfirmed[0], str)
+                    if unconfirmed[0].id == 2:
+                        submit_all(running)
+                    del unconfirmed[0]
+            except Killed:
+                continue
+        world.endpoint.work()
+        world.live_through([])
+        return world
+
+    effects = live(Fate()).fate.effects
+    assert "put jobs/2/control.json" in effects
+    for point, effect in enumerate(effects):
+        world = live(Fate(frozenset({point})))
+        assert world.endpoint.taken == world.endpoint.calls, f"killed after {effect}"
+        assert set(world.phone.pictures()) == {b"painted garden"}, f"killed after {effect}"
+        assert world.keys("jobs/") == [], f"killed after {effect}"
 
 
 # ---------------------------------------------------------------- painters that are trained

@@ -244,7 +244,9 @@ class Machine(RuleBasedStateMachine):
     @rule(
         chat=chats,
         user=users,
-        verb=st.sampled_from(["style", "style", "cancel", "retry", "another", "softer", "file"]),
+        verb=st.sampled_from(
+            ["style", "style", "cancel", "take", "retry", "another", "softer", "file"]
+        ),
         back=st.integers(0, 3),
     )
     def press(self, chat: int, user: int, verb: str, back: int) -> None:
