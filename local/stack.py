@@ -74,7 +74,7 @@ from local.thumbnails import Thumbnails
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / ".local"
 BUCKET = "stylebot"
-# Who has the chat's key owns this machine, and may train painters. page.html has the number too.
+# Who has the chat's key owns this machine, and may train painters. page/server.js has it too.
 PAGE_USER = 100
 MARK = "STYLEBOT_LOCAL"
 PYTHON = sys.executable

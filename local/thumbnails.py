@@ -1,7 +1,7 @@
 """What the painters' buttons look like in the browser's chat.
 
 The catalog of the painters names a thumbnail of each. They are copied into a folder, where the chat
-finds the picture of each button. Telegram's own buttons have no pictures.
+finds the picture of each button, and the painters' names. Telegram's own buttons have no pictures.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import json
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from bot import CATALOG_KEY, MODELS_PREFIX, Store
 from local.files import write_private
 from local.seaweedfs import s3_client
-from local.telegram.button_pictures import picture_path
+from local.telegram.button_pictures import PAINTERS, painters_json, picture_path
 
 LOOK_SECONDS = 1.0
 
@@ -53,12 +54,20 @@ class Thumbnails:
             return
         catalog, etag = changed
         paths = set()
-        for name, key in read_thumbnails(catalog).items():
-            path = picture_path(self.folder, f"style:{name}")
+        labels = {}
+        for style in read_styles(catalog):
+            data = f"style:{style.name}"
+            labels[data] = style.label
+            path = picture_path(self.folder, data)
             paths.add(path)
-            self.copy(key, path)
+            self.copy(style.thumbnail, path)
         for path in set(self.folder.glob("*.jpg")) - paths:
             path.unlink()
+        if labels:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_private(self.folder / PAINTERS, painters_json(labels))
+        else:
+            (self.folder / PAINTERS).unlink(missing_ok=True)
         self.etag = etag
 
     def copy(self, key: str, path: Path) -> None:
@@ -71,10 +80,22 @@ class Thumbnails:
         write_private(path, data)
 
 
-def read_thumbnails(catalog: bytes) -> dict[str, str]:
-    """Return the key of each style's thumbnail, by the style's name; {} where it is no catalog."""
+class CatalogStyle(NamedTuple):
+    name: str
+    label: str
+    # The key of its thumbnail.
+    thumbnail: str
+
+
+def read_styles(catalog: bytes) -> list[CatalogStyle]:
+    """Return the styles in their order; [] where it is no catalog."""
     try:
-        styles = json.loads(catalog)["styles"]
-        return {style["name"]: f"{MODELS_PREFIX}{style['thumbnail']}" for style in styles}
-    except (ValueError, KeyError, TypeError):
-        return {}
+        return [read_style(style) for style in json.loads(catalog)["styles"]]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []
+
+
+def read_style(style: Mapping[str, str]) -> CatalogStyle:
+    name = style["name"]
+    label = style.get("label", "").strip() or name.title()
+    return CatalogStyle(name, label, f"{MODELS_PREFIX}{style['thumbnail']}")

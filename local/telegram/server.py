@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import hmac
 import logging
-import re
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -14,9 +11,10 @@ from typing import Any
 from flask import Flask, Response, jsonify, request, send_file
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from local.telegram.button_pictures import add_pictures, picture_path
+from local.telegram.button_pictures import add_pictures, picture_path, read_painters
 from local.telegram.errors import ApiError, bad_request
 from local.telegram.methods import BotMethods
+from local.telegram.page_files import content_security_policy, read_page
 from local.telegram.parameters import Parameters
 from local.telegram.store import Content, Store, StoredFile, brief_message
 from local.telegram.uploads import prepare_document, prepare_photo
@@ -25,10 +23,11 @@ UPLOAD_BYTES = 50 * 2**20
 # The limit of all other parts of a form with an upload, and of their number.
 FORM_BYTES = 4 * 2**20
 FORM_PARTS = 100
+ALBUM_LENGTH = 32
 # So much of an upload that is too large is read before the error is sent.
 DRAIN_BYTES = 2**30
 POLL_SECONDS = 50
-PAGE = Path(__file__).with_name("page.html")
+EXAMPLES = Path(__file__).parents[2] / "examples"
 # A user id has at most 52 significant bits.
 USER_PATH = "/chat/<int(min=1,max=4503599627370495):user>"
 
@@ -45,7 +44,7 @@ def create_app(store: Store, token: str, key: str, port: int) -> Flask:
     app.config["MAX_FORM_MEMORY_SIZE"] = FORM_BYTES
     app.config["MAX_FORM_PARTS"] = FORM_PARTS
     methods = BotMethods(store, token)
-    page = PAGE.read_text()
+    page = read_page()
     headers = security_headers(page)
 
     @app.before_request
@@ -141,6 +140,21 @@ def create_app(store: Store, token: str, key: str, port: int) -> Flask:
             return answer_file(None)
         return answer_file(store.find_file(file_id))
 
+    @app.get(f"{USER_PATH}/studio")
+    def show_studio(user: int) -> dict[str, Any]:
+        """Answer what a painting can be made of: the painters, and the names of the examples."""
+        return {
+            "painters": read_painters(store.button_pictures),
+            "photos": example_names("photos"),
+            "styles": example_names("styles"),
+        }
+
+    @app.get(f"{USER_PATH}/example/<any(photos, styles):kind>/<name>")
+    def show_example(user: int, kind: str, name: str) -> Response:
+        if name not in example_names(kind):
+            return answer_file(None)
+        return send_file(EXAMPLES / kind / f"{name}.jpg", mimetype="application/octet-stream")
+
     @app.get(f"{USER_PATH}/button-picture")
     def show_button_picture(user: int) -> Response:
         """Answer the picture of the buttons whose callback data is `data`."""
@@ -153,9 +167,20 @@ def create_app(store: Store, token: str, key: str, port: int) -> Flask:
     return app
 
 
+def example_names(kind: str) -> list[str]:
+    """Return the names of the example "photos" or "styles", without their suffix."""
+    return sorted(path.stem for path in (EXAMPLES / kind).glob("*.jpg"))
+
+
 def read_content() -> Content:
     """Return the message that the page sends: a photo, a document, or text. Raises ApiError."""
     parameters = Parameters(request)
+    content = read_text_or_file(parameters)
+    content.album = parameters.text("album")[:ALBUM_LENGTH]
+    return content
+
+
+def read_text_or_file(parameters: Parameters) -> Content:
     photo = parameters.files.get("photo")
     document = parameters.files.get("document")
     if photo:
@@ -233,26 +258,3 @@ def security_headers(page: str) -> dict[str, str]:
         "Referrer-Policy": "no-referrer",
         "X-Content-Type-Options": "nosniff",
     }
-
-
-def content_security_policy(page: str) -> str:
-    """Allow the page's own script and style, by their hashes, and calls of this server only."""
-    rules = [
-        "default-src 'none'",
-        "img-src blob: data:",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-        "require-trusted-types-for 'script'",
-        "trusted-types 'none'",
-    ]
-    for element in ("script", "style"):
-        blocks = re.findall(f"<{element}>(.*?)</{element}>", page, re.DOTALL)
-        hashes = " ".join(f"'sha256-{digest(block)}'" for block in blocks)
-        rules.append(f"{element}-src {hashes}")
-    return "; ".join(rules)
-
-
-def digest(block: str) -> str:
-    return base64.b64encode(hashlib.sha256(block.encode()).digest()).decode()

@@ -14,7 +14,7 @@ from bot import CATALOG_KEY, TRAINING_TEMPLATE_KEY
 from local.painters import Painters, painter_key, write_training_template
 from local.sagemaker.shapes import check_value, input_shape
 from local.sagemaker.training import check_request
-from local.telegram.button_pictures import picture_path
+from local.telegram.button_pictures import picture_path, read_painters
 from local.thumbnails import Thumbnails
 from tests.fakes.names import BUCKET
 from tests.fakes.storage import Storage
@@ -243,12 +243,17 @@ def test_the_thumbnails_follow_the_catalog(runtime: Runtime, tmp_path: Path) -> 
         runtime.put(f"s3://{BUCKET}/models/thumbnails/{name}.jpg", name.encode())
     write_catalog(runtime, "monet", "without-a-picture")
     thumbnails.step()
-    assert [path.read_bytes() for path in folder.iterdir()] == [b"monet"]
+    assert [path.read_bytes() for path in folder.glob("*.jpg")] == [b"monet"]
     assert picture_path(folder, "style:monet").exists()
+    monet, other = read_painters(folder)
+    assert (monet["text"], monet["callback_data"]) == ("Monet", "style:monet")
+    assert monet["picture"]
+    assert (other["text"], other["picture"]) == ("Without-A-Picture", "")
 
     write_catalog(runtime, "klimt")
     thumbnails.step()
-    assert list(folder.iterdir()) == [picture_path(folder, "style:klimt")]
+    assert list(folder.glob("*.jpg")) == [picture_path(folder, "style:klimt")]
+    assert [painter["text"] for painter in read_painters(folder)] == ["Klimt"]
 
 
 @pytest.mark.parametrize("catalog", [b"", b"no JSON", b"[]", b'{"styles": [{"name": "monet"}]}'])

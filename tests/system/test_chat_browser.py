@@ -28,7 +28,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
-from local.telegram.button_pictures import picture_path
+from local.telegram.button_pictures import PAINTERS, painters_json, picture_path
+from local.telegram.store import BUTTON_PICTURES
 from tests.fakes.chat import KEY, TOKEN, Chat, Guest, running_chat
 from tests.fakes.names import BUCKET, ROOT, eventually
 from tests.fakes.sagemaker import Answer, Call, Endpoint, Request
@@ -409,6 +410,67 @@ def test_from_a_photo_to_two_paintings(
     tab.sees("article.bot", words.cancelled)
     painter.may_finish.set()
     tab.shoot(f"{name}-8-cancelled")
+    assert tab.complaints() == []
+
+
+def offer_painters(chat: Chat) -> None:
+    """Tell the page which painters there are, as the catalog does."""
+    folder = chat.folder / BUTTON_PICTURES
+    folder.mkdir()
+    labels = {"style:monet": "Monet", "style:vangogh": "Van Gogh", "style:vintage": "Vintage"}
+    (folder / PAINTERS).write_bytes(painters_json(labels))
+    picture_path(folder, "style:monet").write_bytes(PHOTO.read_bytes())
+
+
+def test_one_press_paints_for_someone_who_has_nothing_at_hand(
+    browser: Browser, chat: Chat, painter: Painter
+) -> None:
+    offer_painters(chat)
+    asked = len(painter.requests)
+    tab = browser.open()
+    tab.sees("#studio-painters .sample[aria-pressed=true]", "Monet")
+    tab.waits_for("the cat", lambda: tab.has_picture("#studio-photo")[0] > 0)
+    assert not tab.all("#studio-open:not([hidden])")
+    tab.click("#paint")
+    tab.waits_for("the painting", tab.has_painting)
+    tab.sees("article.bot", "Painted: Monet")
+    (request,) = painter.requests[asked:]
+    assert request["style_name"] == "monet"
+    assert tab.focused().get_attribute("id") == "text"
+    assert tab.complaints() == []
+
+
+def test_the_studio_sends_what_a_person_would_send(
+    browser: Browser, chat: Chat, painter: Painter
+) -> None:
+    offer_painters(chat)
+    tab = browser.open("ru")
+    tab.click("#start")
+    tab.sees("article.bot", "Пришлите фотографию")
+    tab.click("#studio-open", "Новая картина")
+    tab.waits_for("the studio", lambda: tab.focused().get_attribute("id") == "paint")
+    # Tab leads to one of the painters, and the arrows from there to the others.
+    tab.driver.execute_script("document.querySelector('#studio-painters .sample').focus()")
+    tab.press(Keys.ARROW_RIGHT)
+    assert tab.focused().text == "Van Gogh"
+    tab.press(Keys.SPACE)
+    tab.sees("#studio-style figcaption", "Van Gogh")
+    tab.click("#studio-pictures .sample[title=Вихри]")
+    tab.sees("#studio-style figcaption", "Вихри")
+    assert not tab.all("#studio-painters [aria-pressed=true]")
+    asked = len(painter.requests)
+    tab.click("#paint")
+    tab.waits_for("the painting", tab.has_painting)
+    (request,) = painter.requests[asked:]
+    assert "style_url" in request
+    assert len(tab.all("article.user .picture")) == 2
+
+    # What was chosen stays chosen for the next painting.
+    tab.click("#studio-open")
+    tab.sees("#studio-pictures [aria-pressed=true]")
+    assert len(tab.all("#studio [aria-pressed=true]")) == 2
+    tab.press(Keys.ESCAPE)
+    tab.waits_for("the chat", lambda: not tab.all("#studio-dialog[open]"))
     assert tab.complaints() == []
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from local.demo import PHOTO, STYLE, User, buttons_of, text_of
 from local.stack import PAGE_USER
+from local.telegram.page_files import read_page
 from tests.fakes.servers import ROOT
 from tests.system.test_local_stack import is_negative, running
 
@@ -78,8 +79,7 @@ def test_the_page_s_user_teaches_a_painter(tmp_path: Path) -> None:
         question, _ = user.wait_for_button("style:")
         assert [button["text"] for button in buttons_of(question)] == ["Negative", "Klimt"]
 
-    page = ROOT / "local" / "telegram" / "page.html"
-    assert f"const user = {PAGE_USER};" in page.read_text()
+    assert f"const user = {PAGE_USER};" in read_page()
 
 
 def read_button_picture(user: User, button: dict[str, str]) -> Image.Image:

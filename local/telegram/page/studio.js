@@ -1,0 +1,221 @@
+"use strict";
+
+// ---------------------------------------------------------------- the studio: a photo, a style, one button
+//
+// It sends what a person would send: the photo, and then either a press of the painter's button under the bot's
+// question, or the style's pictures in one album with the photo.
+
+/**
+ * What the next painting is made of. A sample is { id, version, label, picture, file }: `picture` returns a promise of a URL to
+ * show, and `file` a promise of the File to send. A painter has no file; its id is the data of its button, and its picture may come in
+ * a new version.
+ */
+const draft = { photo: null, painter: null, pictures: [] };
+const MOST_PICTURES = 1;
+let painters = [], examplePhotos = [], exampleStyles = [];
+
+async function loadStudio() {
+  const told = await call("studio").then(answer => answer.json()).catch(() => null);
+  if (!told) return;
+  painters = told.painters.map(painterSample);
+  examplePhotos = told.photos.map(name => exampleSample("photos", name));
+  exampleStyles = told.styles.map(name => exampleSample("styles", name));
+  draft.photo ??= examplePhotos.find(it => it.id === "photos/chelsea") ?? examplePhotos[0] ?? null;
+  if (!draft.pictures.length) draft.painter = painters.find(it => it.id === draft.painter?.id) ?? painters[0] ?? null;
+  showStudio();
+}
+
+function painterSample({ text, callback_data, picture }) {
+  const path = `button-picture?data=${encodeURIComponent(callback_data)}&version=${picture}`;
+  return { id: callback_data, version: picture, label: text, picture: () => picture ? getUrl(path, path) : Promise.reject(new Error("none")) };
+}
+
+function exampleSample(kind, name) {
+  const path = `example/${kind}/${name}`, label = EXAMPLES[name] ? say(name, EXAMPLES) : name;
+  const file = async () => new File([await (await call(path)).blob()], `${name}.jpg`, { type: "image/jpeg" });
+  return { id: `${kind}/${name}`, version: "", label, picture: () => getUrl(path, path), file };
+}
+
+function ownSample(file) {
+  const url = URL.createObjectURL(file);
+  return { id: url, version: "", label: file.name, picture: async () => url, file: async () => file };
+}
+
+// ---------------------------------------------------------------- what it shows
+
+function showStudio() {
+  const photo = draft.photo ? [draft.photo] : [], styles = draft.painter ? [draft.painter] : draft.pictures;
+  showFrame($("studio-photo"), photo);
+  showFrame($("studio-style"), styles);
+  showSamples($("studio-photos"), examplePhotos, photo, takePhoto);
+  showSamples($("studio-painters"), painters, styles, takePainter);
+  showSamples($("studio-pictures"), withOwn(exampleStyles, draft.pictures), styles, takePicture);
+  $("studio-painters").parentElement.hidden = !painters.length;
+  $("paint").ariaDisabled = String(!photo.length || !styles.length);
+  $("studio-note").textContent = say(draft.painter ? "takes_seconds" : "takes_longer");
+}
+
+const has = (samples, sample) => samples.some(it => it.id === sample.id);
+const withOwn = (examples, taken) => [...taken.filter(it => !has(examples, it)), ...examples];
+
+/** Shows large what has been chosen. */
+function showFrame(frame, samples) {
+  const shown = samples.map(sample => {
+    const figure = make("figure"), image = make("img", "", "", { alt: "" });
+    image.onerror = () => image.remove(); // such as HEIC, which few browsers can show
+    sample.picture().then(url => { image.src = url; }).catch(() => image.remove());
+    figure.append(image, make("figcaption", "", sample.label));
+    return figure;
+  });
+  if (frame.dataset.ids === samples.map(it => it.id).join()) return;
+  frame.dataset.ids = samples.map(it => it.id).join();
+  frame.replaceChildren(...shown);
+}
+
+/** Shows samples to choose from. Their buttons stay while the samples do, and with them the focus. */
+function showSamples(box, samples, taken, take) {
+  const ids = samples.map(it => it.id + it.version).join();
+  if (box.dataset.ids !== ids) {
+    box.dataset.ids = ids;
+    box.replaceChildren(...samples.map(sample => sampleButton(sample, take)));
+    if (box.firstChild) box.firstChild.tabIndex = 0;
+  }
+  samples.forEach((sample, n) => { box.children[n].ariaPressed = String(has(taken, sample)); });
+}
+
+function sampleButton(sample, take) {
+  const button = make("button", "sample", "", { type: "button", tabIndex: -1, title: sample.label });
+  const image = make("img", "", "", { alt: "", onerror: () => image.remove() });
+  sample.picture().then(url => { image.src = url; }).catch(() => image.remove());
+  button.append(image, make("span", "", sample.label));
+  button.onclick = () => take(sample);
+  return button;
+}
+
+// ---------------------------------------------------------------- what is chosen
+
+function takePhoto(sample) {
+  draft.photo = sample;
+  showStudio();
+}
+
+function takePainter(sample) {
+  Object.assign(draft, { painter: sample, pictures: [] });
+  showStudio();
+}
+
+/** Adds a picture to the style, or takes it out. The style is never left empty. */
+function takePicture(sample) {
+  const others = draft.pictures.filter(it => it.id !== sample.id), wasTaken = others.length < draft.pictures.length;
+  if (wasTaken && !others.length) return;
+  draft.pictures = wasTaken ? others : [...others, sample].slice(-MOST_PICTURES);
+  draft.painter = null;
+  showStudio();
+}
+
+function pickFor(take) {
+  const picker = make("input", "", "", { type: "file", accept: "image/*,.heic,.heif,.avif" });
+  picker.onchange = () => { for (const file of picker.files) take(ownSample(file)); };
+  picker.click();
+}
+
+// ---------------------------------------------------------------- painting
+
+async function paintDraft() {
+  if ($("paint").ariaDisabled === "true") return;
+  const { photo, painter, pictures } = { ...draft };
+  const album = painter ? "" : newAlbum();
+  closeStudio();
+  try {
+    const sent = send("photo", await photo.file(), album);
+    for (const picture of pictures) send("photo", await picture.file(), album);
+    if (painter) await chooseUnderQuestion(await sent, painter.id);
+  } catch {
+    setStatus("offline", "bad"); // an example could not be read; what failed to be sent says so itself
+  }
+}
+
+/** Presses a painter's button under the question that the bot asks about the photo. */
+async function chooseUnderQuestion(photo, data) {
+  if (!photo) return; // it was not sent
+  const question = await questionAbout(photo);
+  const button = question && findKey(question.message_id, data);
+  if (button) press(button, question.message_id, data);
+}
+
+/** Returns the bot's question about a photo; null where the user goes on meanwhile, or it does not come. */
+async function questionAbout(photo) {
+  const isLater = message => message.message_id > photo.message_id;
+  const isAnswer = ({ reply_to }) => !reply_to || reply_to === photo.message_id;
+  const asksForStyle = ({ reply_markup }) =>
+    reply_markup?.inline_keyboard.flat().some(key => key.callback_data.startsWith("style:"));
+  const deadline = Date.now() + 60_000;
+  while (Date.now() < deadline) {
+    const later = [...messages.values()].filter(isLater);
+    if (later.some(message => message.from === "user")) return null;
+    const question = later.find(message => isAnswer(message) && asksForStyle(message));
+    if (question) return question;
+    await nextChange(deadline - Date.now());
+  }
+  return null;
+}
+
+/** Waits for the next change of the chat, at most so many milliseconds. */
+function nextChange(milliseconds) {
+  return new Promise(done => {
+    addEventListener("chat-change", done, { once: true });
+    setTimeout(done, milliseconds);
+  });
+}
+
+// ---------------------------------------------------------------- where it stands
+
+/** While the chat is empty the studio is in its place, and else in a dialog of its own. */
+function showEmpty(isEmpty) {
+  if ($("empty").hidden === !isEmpty) return;
+  $("empty").hidden = !isEmpty;
+  $("studio-open").hidden = isEmpty;
+  if (isEmpty) {
+    $("empty").prepend($("studio"));
+    keepLoading();
+  }
+}
+
+/** The painters may come some time after the page. */
+async function keepLoading() {
+  await loadStudio();
+  if (!painters.length && !$("empty").hidden) setTimeout(keepLoading, 3000);
+}
+
+function openStudio() {
+  $("studio-dialog").append($("studio"));
+  loadStudio();
+  $("studio-dialog").showModal();
+  unsettle($("studio-dialog"));
+  $("paint").focus();
+}
+
+function closeStudio() {
+  $("studio-dialog").close();
+  if (!matchMedia("(pointer: coarse)").matches) $("text").focus();
+}
+
+for (const id of ["studio-photos", "studio-painters", "studio-pictures"]) {
+  $(id).onkeydown = moveInKeys;
+  $(id).addEventListener("focusin", markKey);
+}
+$("studio-open").onclick = openStudio;
+$("studio-close").onclick = closeStudio;
+$("paint").onclick = paintDraft;
+$("own-photo").onclick = () => pickFor(takePhoto);
+$("own-style").onclick = () => pickFor(takePicture);
+for (const [id, take] of [["photo-slot", takePhoto], ["style-slot", takePicture]]) {
+  $(id).ondrop = event => {
+    const files = [...event.dataTransfer.files];
+    if (!files.length) return;
+    event.preventDefault();
+    event.stopPropagation();
+    $("drop").hidden = true;
+    for (const file of files) take(ownSample(file));
+  };
+}

@@ -1,0 +1,45 @@
+"use strict";
+
+// ---------------------------------------------------------------- words: English, Russian
+
+const WORDS = {
+  chat: ["Messages", "Сообщения"], write: ["Message", "Сообщение"], send: ["Send", "Отправить"],
+  attach: ["Send a picture", "Отправить картинку"], commands: ["Commands", "Команды"], close: ["Close", "Закрыть"],
+  save: ["Save the picture", "Сохранить картинку"], picture: ["Picture", "Картинка"], cancel: ["Cancel", "Отмена"],
+  sample: ["example", "пример"], overview: ["All examples", "Все примеры"], preview: ["Preview", "Набросок"],
+  your_picture: ["Your picture", "Ваша картинка"], user: ["You:", "Вы:"], bot: ["stylebot:", "stylebot:"],
+  skip: ["To the message box", "К строке сообщения"], buttons: ["Buttons", "Кнопки"],
+  enlarge: ["Enlarge", "Увеличить"], choose: ["Send this?", "Отправить?"],
+  as_photo: ["Send as photo", "Как фото"], as_photo_more: ["scaled to 1280 pixels", "до 1280 точек"],
+  as_document: ["Send as file", "Как файл"], as_document_more: ["untouched", "без изменений"],
+  drop: ["Drop pictures here", "Перетащите картинки сюда"], start: ["Start in the chat instead", "Начать в чате"],
+  studio: ["New painting", "Новая картина"], photo: ["Photo", "Фотография"], style: ["Style", "Стиль"],
+  own_photo: ["Your own photo", "Своя фотография"], own_style: ["Your own picture", "Своя картинка"],
+  example_photos: ["Example photos", "Примеры фотографий"], painters: ["Painters", "Художники"],
+  style_pictures: ["Or a picture", "Или картинка"], paint: ["Paint", "Нарисовать"],
+  takes_seconds: ["A painter needs a few seconds.", "Художнику нужно несколько секунд."],
+  takes_longer: ["A picture as the style takes longer. You see the painting grow.",
+                 "С картинкой это дольше. Вы увидите, как картина растёт."],
+  empty: ["Turn a photo into a painting", "Превратите фотографию в картину"],
+  empty_more: ["This chat and all that is sent in it stay on this machine.",
+               "Этот чат и всё, что в нём отправлено, остаётся на этом компьютере."],
+  online: ["on this machine", "на этом компьютере"], typing: ["at work", "работает"],
+  offline: ["No connection. Trying again …", "Нет связи. Пробую ещё раз …"], again: ["Try again", "Ещё раз"],
+  remove: ["Remove", "Убрать"], gone: ["This file is gone.", "Этого файла больше нет."],
+  wrong_key: ["Open the address that the program shows when it starts.", "Откройте адрес, который программа показывает при запуске."],
+  0: ["Not sent: no connection.", "Не отправлено: нет связи."],
+  400: ["Not sent: this is no picture that can be read. Send it as a file.", "Не отправлено: картинку не прочитать. Отправьте её файлом."],
+  413: ["Not sent: at most 50 MB, please.", "Не отправлено: не больше 50 МБ, пожалуйста."],
+};
+const EXAMPLES = {
+  astronaut: ["Astronaut", "Космонавт"], chelsea: ["Cat", "Кошка"], china: ["Temple", "Храм"],
+  coffee: ["Coffee", "Кофе"], flower: ["Flower", "Цветок"], rocket: ["Rocket", "Ракета"],
+  dabs: ["Dabs", "Мазки"], mosaic: ["Mosaic", "Мозаика"], swirls: ["Swirls", "Вихри"], waves: ["Waves", "Волны"],
+};
+const lang = navigator.language.toLowerCase().startsWith("ru") ? "ru" : "en";
+const say = (key, words = WORDS) => words[key][lang === "ru" ? 1 : 0];
+const $ = id => document.getElementById(id);
+document.documentElement.lang = lang;
+for (const it of document.querySelectorAll("[data-text]")) it.textContent = say(it.dataset.text);
+for (const it of document.querySelectorAll("[data-label]")) it.ariaLabel = it.title = say(it.dataset.label);
+$("log").title = ""; $("text").placeholder = say("write"); $("text").title = "";
