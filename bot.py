@@ -63,12 +63,19 @@ FAILURE_PREFIX = "async/failure/"
 MODELS_PREFIX = "models/"
 TRAINING_PREFIX = "training/"
 UPDATES_PREFIX = "updates/"
+ADMINS_KEY = "chats/admins.json"
 QUARANTINE_PREFIX = "quarantine/"
 CATALOG_KEY = "models/catalog.json"
 TRAINING_TEMPLATE_KEY = "models/training.json"
 LESSONS_PREFIX = "training/lessons/"
 PAINTER_PATTERN = r"[a-z0-9][a-z0-9_-]{0,31}"  # the name of a painter that is trained
 INVOCATION_SECONDS = 900  # the longest time that a model may work on one request
+# The alarms of an endpoint that the admins are told of: "<endpoint>-<kind>"
+ALARM_KINDS = ("idle", "failing", "backlog")
+# The metric by which an alarm knows that the bot is alive, for each value of DEPLOYMENT_DIMENSION
+METRICS_NAMESPACE = "stylebot"
+HEARTBEAT_METRIC = "Heartbeat"
+DEPLOYMENT_DIMENSION = "Deployment"
 
 # What we accept from users. getFile delivers at most 20 MB.
 MAX_FILE_BYTES = 20 * 2**20
@@ -112,6 +119,8 @@ REFUSALS = 10  # one after the other, until a token that has worked counts as re
 MAX_RETRY_AFTER_SECONDS = 300.0  # Telegram asks for seconds or minutes; then we ask again
 ANSWER_DAYS = 1  # answers of the models older than this belong to no job
 CATALOG_SECONDS = 30  # between two looks at the catalog of styles
+MONITOR_SECONDS = 60  # between two heartbeats, and two looks at the alarms
+ALIVE_SECONDS = 180  # without an answer of Telegram, until the heart stops
 LESSON_SECONDS = 5  # between two looks at a painter's training
 LESSON_DEADLINE_SECONDS = 12 * 3600  # from its creation to its failure, with all waiting for Spot
 LESSON_START_SECONDS = 300  # a training job may be unknown for so long after its creation
@@ -187,6 +196,7 @@ SETTINGS = {
         r"https?://.+", "https://api.telegram.org", "the address of a Bot API server"
     ),
     "SUPPORT": Setting(r".+", "Questions? Please ask the author.", "a sentence"),
+    "DEPLOYMENT": Setting(r"[a-z0-9-]{1,50}| ", " ", "what ./deploy.py up has printed"),
 }
 
 
@@ -203,6 +213,7 @@ class Config:
     daily_limit: int  # 0: no limit
     telegram_api: str  # without a slash at its end
     support: str
+    deployment: str = ""  # the prefix of ./deploy.py's names; "": CloudWatch is not used
 
 
 def read_config(environment: Mapping[str, str]) -> Config:
@@ -238,6 +249,7 @@ def read_config(environment: Mapping[str, str]) -> Config:
         daily_limit=int(values["DAILY_LIMIT"]),
         telegram_api=values["TELEGRAM_API"].rstrip("/"),
         support=values["SUPPORT"],
+        deployment=values["DEPLOYMENT"].strip(),
     )
 
 
@@ -305,6 +317,22 @@ class Text(NamedTuple):
 
 
 TEXTS = {
+    "alarm": Text("Alarm: {what}.", "Тревога: {what}."),
+    "alarm_over": Text("Over: {what}.", "Прошло: {what}."),
+    "alarm_idle": Text(
+        "the endpoint {endpoint} has had an instance without work for hours, which costs money; "
+        "see ./deploy.py status",
+        "у эндпоинта {endpoint} уже несколько часов работает машина без дела, а она стоит денег; "
+        "см. ./deploy.py status",
+    ),
+    "alarm_failing": Text(
+        "the model of the endpoint {endpoint} fails; see ./deploy.py logs",
+        "модель эндпоинта {endpoint} работает с ошибками; см. ./deploy.py logs",
+    ),
+    "alarm_backlog": Text(
+        "a picture has waited at the endpoint {endpoint} for half an hour; see ./deploy.py status",
+        "картинка ждёт у эндпоинта {endpoint} уже полчаса; см. ./deploy.py status",
+    ),
     "hello": Text(
         "Hello! I turn photos into paintings.",
         "Здравствуйте! Я превращаю фотографии в картины.",
@@ -814,6 +842,13 @@ def record_of(task: PaintJob | Lesson) -> dict[str, Json]:
     task.counted_from = time.monotonic()
     kind = JobRecord if isinstance(task, PaintJob) else LessonRecord
     return {name: getattr(task, name) for name in kind.__struct_fields__}
+
+
+class Admin(Struct, frozen=True):
+    """What the bot knows of an admin, in the object at ADMINS_KEY, by the admin's number."""
+
+    language: str = "en"
+    alarms: tuple[str, ...] = ()  # the names of those that the admin knows to be on
 
 
 class TrainingTemplate(Struct):
@@ -2188,6 +2223,7 @@ class UpdateHandler:
     lessons: Lessons
     metrics: Metrics
     bot_name: str = ""  # set before the first update
+    languages: dict[int, str] = field(default_factory=dict)  # of the admins who have written
 
     def handle(self, update: Update, health: Callable[[], str]) -> None:
         """Handle an update; `health` returns the answer to /stats.
@@ -2205,6 +2241,8 @@ class UpdateHandler:
             return
 
         update.language = incoming.language
+        if incoming.user in self.config.admins:
+            self.languages[incoming.user] = incoming.language
         stored = self.store.load_chat(update.chat)
         chat = stored.chat
         if update.id not in chat.seen:
@@ -2970,6 +3008,7 @@ class Dispatcher:
         self._pool = ThreadPoolExecutor(WORKER_THREADS)
         self._stopping = threading.Event()
         self._has_polled = False  # Telegram has taken the token in this process
+        self._polled_at: float = -ALIVE_SECONDS  # when Telegram answered last
         self._lock = threading.Condition()  # notified when an update has been handled
         self._inbox: dict[int, Update | None] = {}  # not confirmed; None: handled; guarded by _lock
         self._backlog: dict[int, Update] = {}  # confirmed, stored, not handled; guarded by _lock
@@ -3088,6 +3127,10 @@ class Dispatcher:
         lag = time.monotonic() - min(received, default=time.monotonic())
         jobs = len(self.runner.pending())
         return f"{self.metrics} jobs={jobs} waiting={len(received)} lag={lag:.1f}s"
+
+    def is_alive(self) -> bool:
+        """Return whether Telegram has answered lately."""
+        return time.monotonic() - self._polled_at < ALIVE_SECONDS
 
     def waiting(self) -> list[Update]:
         """Return the updates that are not handled, in order. The caller holds _lock."""
@@ -3240,6 +3283,7 @@ class Dispatcher:
             offset=offset,
         )
         self._has_polled = True
+        self._polled_at = time.monotonic()
         self.take_in(updates)
         self.dispatch()
         if len(updates) >= BATCH_LENGTH and self.store_waiting():
@@ -3323,6 +3367,114 @@ class Dispatcher:
         log.info("stopped: %s", self.health())
 
 
+# ---------------------------------------------------------------- the deployment
+
+
+class Monitor:
+    """Tells CloudWatch that the bot is alive, and the admins which alarms go off.
+
+    Whether an admin knows of an alarm is stored after the message was sent: a kill between the two
+    can only repeat it.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        telegram: TelegramClient,
+        store: Store,
+        connect_cloudwatch: Callable[[], Any],
+        languages: Mapping[int, str],
+        metrics: Metrics,
+    ) -> None:
+        self.config = config
+        self.telegram = telegram
+        self.store = store
+        self._connect_cloudwatch = connect_cloudwatch
+        self.languages = languages  # of the admins who have written to this process
+        self.metrics = metrics
+
+    @cached_property
+    def cloudwatch(self) -> Any:  # noqa: ANN401 - boto3's client
+        return self._connect_cloudwatch()
+
+    def start(self, is_alive: Callable[[], bool]) -> None:
+        """Look once a minute, in a thread of its own."""
+        threading.Thread(target=self.run, args=(is_alive,), name="monitor", daemon=True).start()
+
+    def run(self, is_alive: Callable[[], bool]) -> None:
+        while True:
+            self.look(is_alive())
+            time.sleep(MONITOR_SECONDS)
+
+    def look(self, is_alive: bool) -> None:
+        try:
+            if is_alive:
+                self.beat()
+            if self.config.admins:
+                self.tell_admins(self.find_alarms())
+        except Exception as error:  # the monitor must not die
+            log_and_back_off(self.metrics, "monitor", error, 1)
+
+    def beat(self) -> None:
+        """Write the metric whose absence is an alarm. Raises one of S3_ERRORS."""
+        dimension = {"Name": DEPLOYMENT_DIMENSION, "Value": self.config.deployment}
+        beat = {"MetricName": HEARTBEAT_METRIC, "Dimensions": [dimension], "Value": 1.0}
+        self.cloudwatch.put_metric_data(Namespace=METRICS_NAMESPACE, MetricData=[beat])
+
+    def alarm_texts(self) -> dict[str, tuple[str, str]]:
+        """Return the key of the text and the endpoint of each alarm, by the alarm's name."""
+        texts = {}
+        for endpoint in self.config.endpoints.values():
+            for kind in ALARM_KINDS:
+                texts[f"{endpoint}-{kind}"] = (f"alarm_{kind}", endpoint)
+        return texts
+
+    def find_alarms(self) -> list[str]:
+        """Return the names of the alarms that are on. Raises one of S3_ERRORS."""
+        names = list(self.alarm_texts())
+        alarms = self.cloudwatch.describe_alarms(AlarmNames=names)["MetricAlarms"]
+        return sorted(alarm["AlarmName"] for alarm in alarms if alarm["StateValue"] == "ALARM")
+
+    def tell_admins(self, alarms: list[str]) -> None:
+        """Tell each admin what has changed since the last message.
+
+        Raises TelegramError for one that may pass, and S3_ERRORS.
+        """
+        stored, etag = self.store.read(ADMINS_KEY, dict[str, Admin], {})
+        admins = dict(stored or {})
+        for number in sorted(self.config.admins):
+            before = admins.get(str(number), Admin())
+            language = self.languages.get(number, before.language)
+            words = self.describe_change(before.alarms, alarms, language)
+            if words:
+                self.send(number, words)
+            after = Admin(language, tuple(alarms))
+            if after != before:
+                admins[str(number)] = after
+                etag = self.store.replace_json(ADMINS_KEY, admins, etag)
+
+    def describe_change(self, before: Iterable[str], after: Iterable[str], language: str) -> str:
+        """Return a line for each alarm that went off, and for each that is over."""
+        texts = self.alarm_texts()
+        changes = [("alarm", set(after) - set(before)), ("alarm_over", set(before) - set(after))]
+        lines = []
+        for kind, names in changes:
+            for name in sorted(names.intersection(texts)):
+                key, endpoint = texts[name]
+                what = translate(language, key, endpoint=endpoint)
+                lines.append(translate(language, kind, what=what))
+        return "\n".join(lines)
+
+    def send(self, admin: int, words: str) -> None:
+        """Send to an admin. One who has never written to the bot, or blocks it, is left out."""
+        try:
+            self.telegram.send(admin, None, "sendMessage", text=words)
+        except TelegramError as error:
+            if error.code not in (400, 403):
+                raise
+            log.warning("admin %d cannot be told of an alarm: %s", admin, error)
+
+
 # ---------------------------------------------------------------- main
 
 
@@ -3346,8 +3498,10 @@ class Bot:
         s3: Any,  # noqa: ANN401 - boto3's clients
         runtime: Any,  # noqa: ANN401
         connect_sagemaker: Callable[[], Any],
+        connect_cloudwatch: Callable[[], Any] | None = None,
     ) -> None:
         metrics = Metrics()
+        self.config = config
         self.telegram = telegram
         self.store = Store(s3, config.bucket, metrics)
         self.models = Models(runtime, self.store, config.endpoints)
@@ -3370,6 +3524,12 @@ class Bot:
         self.dispatcher = Dispatcher(
             telegram, self.handler, self.runner, self.lessons, self.models, metrics
         )
+        self.monitor: Monitor | None = None
+        if config.deployment and connect_cloudwatch:
+            languages = self.handler.languages
+            self.monitor = Monitor(
+                config, telegram, self.store, connect_cloudwatch, languages, metrics
+            )
 
     def run(self) -> None:
         """Serve until SIGTERM or Ctrl-C; end within 10 s of it.
@@ -3378,6 +3538,8 @@ class Bot:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, raise_stop_signal)
+        if self.monitor:
+            self.monitor.start(self.dispatcher.is_alive)
         try:
             self.dispatcher.run()
         except StopSignal:
@@ -3385,7 +3547,7 @@ class Bot:
         os._exit(0)  # without waiting for threads that hang in a slow network
 
     def check(self) -> int:
-        """Try the token, the bucket and both endpoints, and print what is wrong.
+        """Try the token, the bucket, both endpoints and CloudWatch, and print what is wrong.
 
         Returns the exit code.
         """
@@ -3395,6 +3557,8 @@ class Bot:
             "NST_ENDPOINT": lambda: self.check_endpoint("nst"),
             "CYCLEGAN_ENDPOINT": lambda: self.check_endpoint("cyclegan"),
         }
+        if self.monitor:
+            checks["DEPLOYMENT"] = self.check_deployment
         exit_code = 0
         for name, check in checks.items():
             try:
@@ -3421,6 +3585,11 @@ class Bot:
         """Send a request whose input does not exist: the endpoint accepts it, and fails later."""
         self.models.invoke(model, f"{JOBS_PREFIX}check-{time.time_ns()}/request.json", "check")
 
+    def check_deployment(self) -> None:
+        assert self.monitor is not None
+        self.monitor.beat()
+        self.monitor.find_alarms()
+
 
 def connect(config: Config) -> Bot:
     """Return the bot with clients for Telegram and AWS."""
@@ -3435,6 +3604,7 @@ def connect(config: Config) -> Bot:
         s3=session.client("s3", config=limits),
         runtime=session.client("sagemaker-runtime", config=limits.merge(once)),
         connect_sagemaker=lambda: session.client("sagemaker", config=limits),
+        connect_cloudwatch=lambda: session.client("cloudwatch", config=limits),
     )
 
 

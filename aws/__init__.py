@@ -4,7 +4,7 @@ Shared: account (clients, names, tags), calls (reading what exists), changes (pl
 clock, messages, endpoint_settings.
 
 Resources, each with find, ensure and remove: bucket, identity, logs, registry, models, configs,
-endpoints, scaling, alarms, quotas, painters (with their catalog), trainings.
+endpoints, scaling, alarms, notify, quotas, painters (with their catalog), trainings.
 
 Commands: up (with sleep, smoke and cost), status, down, batch, train (with training_files and
 follow), push (what build.sh asks for); command_line parses the arguments. invocations sends a

@@ -41,6 +41,8 @@ class Account:
     sagemaker_runtime: Client
     scaling: Client
     cloudwatch: Client
+    sns: Client
+    budgets: Client
     quotas: Client
 
     @property
@@ -69,6 +71,16 @@ class Account:
     def bot_identity(self) -> str:
         """Name the bot's IAM user, role and instance profile."""
         return f"{self.prefix}-bot-{self.region}"
+
+    @property
+    def topic_arn(self) -> str:
+        """Return the ARN of the SNS topic to which the alarms are sent."""
+        return f"arn:{self.partition}:sns:{self.region}:{self.id}:{self.prefix}-alarms"
+
+    @property
+    def budget(self) -> str:
+        """Name the budget. It has the region in it, as AWS Budgets has no regions."""
+        return f"{self.prefix}-{self.region}"
 
     @property
     def tag_list(self) -> list[dict[str, str]]:
@@ -138,6 +150,8 @@ def open_account(
         sagemaker_runtime=client("sagemaker-runtime"),
         scaling=client("application-autoscaling"),
         cloudwatch=client("cloudwatch"),
+        sns=client("sns"),
+        budgets=client("budgets"),
         quotas=client("service-quotas"),
     )
 

@@ -1,7 +1,9 @@
-"""An endpoint's CloudWatch alarms.
+"""The CloudWatch alarms.
 
-One rolls back an update, one starts the first instance, and one tells that an instance has been on
-for hours without work.
+Of each endpoint, one rolls back an update and one starts the first instance. Those of
+bot.ALARM_KINDS tell people what is wrong, by the topic of aws/notify.py and by the bot: an instance
+has been on for hours without work, the model fails, a picture has waited for long. One more alarm
+tells that the bot is silent.
 """
 
 from collections.abc import Callable
@@ -11,12 +13,20 @@ from aws.calls import Answer, delete_if_present, find_created, is_subset, perfor
 from aws.changes import Change, Changes
 from aws.endpoint_settings import GPU_INSTANCES, VARIANT, EndpointSettings
 from aws.messages import DeployError
+from bot import ALARM_KINDS, DEPLOYMENT_DIMENSION, HEARTBEAT_METRIC, METRICS_NAMESPACE
 
 # An instance that is on for so long without work is told by an alarm.
 IDLE_HOURS = 3
 # Below these the instance only answers /ping. SageMaker counts 100 % for each CPU core.
 IDLE_GPU_PERCENT = 1.0
 IDLE_CPU_PERCENT = 25.0
+# A request that waits longer than waking and the longest picture take has been forgotten.
+OLDEST_REQUEST_SECONDS = 1800
+# So many errors of the model in a quarter of an hour are told.
+FAILING_ERRORS = 3
+FAILING_SECONDS = 900
+# The bot writes its heartbeat once a minute.
+SILENT_MINUTES = 15
 
 
 def faults_alarm_name(endpoint: str) -> str:
@@ -29,6 +39,18 @@ def wake_alarm_name(endpoint: str) -> str:
 
 def idle_alarm_name(endpoint: str) -> str:
     return f"{endpoint}-idle"
+
+
+def failing_alarm_name(endpoint: str) -> str:
+    return f"{endpoint}-failing"
+
+
+def backlog_alarm_name(endpoint: str) -> str:
+    return f"{endpoint}-backlog"
+
+
+def silent_alarm_name(account: Account) -> str:
+    return f"{account.prefix}-bot-silent"
 
 
 def find_alarms(account: Account, names: list[str]) -> list[Answer]:
@@ -94,7 +116,76 @@ def ensure_idle_alarm(account: Account, settings: EndpointSettings) -> Changes:
         "ComparisonOperator": "LessThanThreshold",
         "TreatMissingData": "notBreaching",
     }
-    yield from ensure_alarm(account, alarm)
+    yield from ensure_told_alarm(account, alarm)
+
+
+def ensure_failing_alarm(account: Account, endpoint: str) -> Changes:
+    """Yield what is missing to have the alarm on a model that answers with errors of its own.
+
+    It stays on longer than the alarm that rolls back an update, so that people see it.
+    """
+    alarm = {
+        "AlarmName": failing_alarm_name(endpoint),
+        "AlarmDescription": f"The model of {endpoint} has answered with {FAILING_ERRORS} errors of "
+        "its own or more in 15 minutes. ./deploy.py logs shows them.",
+        "Namespace": "AWS/SageMaker",
+        "MetricName": "Invocation5XXErrors",
+        "Dimensions": [
+            {"Name": "EndpointName", "Value": endpoint},
+            {"Name": "VariantName", "Value": VARIANT},
+        ],
+        "Statistic": "Sum",
+        "Period": FAILING_SECONDS,
+        "EvaluationPeriods": 1,
+        "Threshold": float(FAILING_ERRORS),
+        "ComparisonOperator": "GreaterThanOrEqualToThreshold",
+        "TreatMissingData": "notBreaching",
+    }
+    yield from ensure_told_alarm(account, alarm)
+
+
+def ensure_backlog_alarm(account: Account, endpoint: str) -> Changes:
+    """Yield what is missing to have the alarm on a picture that has waited for long."""
+    alarm = {
+        "AlarmName": backlog_alarm_name(endpoint),
+        "AlarmDescription": f"A picture has waited at {endpoint} for "
+        f"{OLDEST_REQUEST_SECONDS // 60} minutes. ./deploy.py status says more.",
+        "Namespace": "AWS/SageMaker",
+        "MetricName": "ApproximateAgeOfOldestRequest",
+        "Dimensions": [{"Name": "EndpointName", "Value": endpoint}],
+        "Statistic": "Maximum",
+        "Period": 300,
+        "EvaluationPeriods": 1,
+        "Threshold": float(OLDEST_REQUEST_SECONDS),
+        "ComparisonOperator": "GreaterThanThreshold",
+        "TreatMissingData": "notBreaching",
+    }
+    yield from ensure_told_alarm(account, alarm)
+
+
+def ensure_silent_alarm(account: Account) -> Changes:
+    """Yield what is missing to have the alarm on a bot that writes no heartbeat."""
+    alarm = {
+        "AlarmName": silent_alarm_name(account),
+        "AlarmDescription": f"The bot has been silent for {SILENT_MINUTES} minutes. It is alive "
+        f"only if Telegram answers it, and DEPLOYMENT={account.prefix} is in its environment.",
+        "Namespace": METRICS_NAMESPACE,
+        "MetricName": HEARTBEAT_METRIC,
+        "Dimensions": [{"Name": DEPLOYMENT_DIMENSION, "Value": account.prefix}],
+        "Statistic": "SampleCount",
+        "Period": 300,
+        "EvaluationPeriods": SILENT_MINUTES // 5,
+        "Threshold": 1.0,
+        "ComparisonOperator": "LessThanThreshold",
+        "TreatMissingData": "breaching",
+    }
+    yield from ensure_told_alarm(account, alarm)
+
+
+def ensure_told_alarm(account: Account, alarm: Answer) -> Changes:
+    """Yield what is missing to have an alarm of which people are told, also when it is over."""
+    told = [account.topic_arn]
+    yield from ensure_alarm(account, {**alarm, "AlarmActions": told, "OKActions": told})
 
 
 def ensure_wake_alarm(
@@ -165,8 +256,14 @@ def remove_wake_alarm(account: Account, endpoint: str) -> Changes:
 
 def remove_all_alarms(account: Account, endpoint: str) -> Changes:
     """Yield the deletion of each alarm of the endpoint."""
-    names = [wake_alarm_name(endpoint), faults_alarm_name(endpoint), idle_alarm_name(endpoint)]
+    names = [wake_alarm_name(endpoint), faults_alarm_name(endpoint)]
+    names += [f"{endpoint}-{kind}" for kind in ALARM_KINDS]
     yield from remove_alarms(account, names)
+
+
+def remove_silent_alarm(account: Account) -> Changes:
+    """Yield the deletion of the alarm on the bot, if `up` created it."""
+    yield from remove_alarms(account, [silent_alarm_name(account)])
 
 
 def remove_alarms(account: Account, names: list[str]) -> Changes:

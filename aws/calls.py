@@ -29,7 +29,8 @@ LAG_POLL_SECONDS = 5
 # AWS says so when the same request comes a second time.
 MADE_ALREADY = re.compile(
     # S3's BucketAlreadyExists means somebody else's bucket.
-    r"(?<!Bucket)AlreadyExists|AlreadyOwnedByYou|already existing|Create\w+ ResourceInUse"
+    r"(?<!Bucket)AlreadyExists|AlreadyOwnedByYou|already existing|DuplicateRecord"
+    r"|Create\w+ ResourceInUse"
     r"|(Update|Delete)Endpoint .*in-progress|Stop\w+ .*in status Stopp"
     # An instance profile holds one role, and holds it already.
     r"|AddRoleToInstanceProfile LimitExceeded"

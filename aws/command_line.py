@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from aws.down import down
 from aws.endpoint_settings import EndpointSettings, endpoint_name
 from aws.follow import follow, stop
 from aws.messages import DeployError, explain_error, output, say
+from aws.notify import NotifySettings
 from aws.push import login_password, repositories
 from aws.status import status
 from aws.train import DEFAULT_MINUTES, TrainingRequest, train
@@ -65,6 +67,7 @@ def run_command(
             options.plan,
             options.training_instance_type,
             options.request_quota,
+            NotifySettings(options.notify, options.budget),
         )
     if options.command == "down":
         return down(account, options.purge, options.yes)
@@ -156,7 +159,15 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     policy = add_command("policy", "Print an IAM policy with all names filled in.")
     policy.add_argument(
         "name",
-        choices=("bot", "bot-image", "boundary", "deployer", "deployer-iam", "execution"),
+        choices=(
+            "bot",
+            "bot-image",
+            "boundary",
+            "deployer",
+            "deployer-iam",
+            "deployer-watch",
+            "execution",
+        ),
     )
     push = add_command(
         "repositories", "For build.sh --push: create the repositories and print what they have."
@@ -208,6 +219,18 @@ def add_up_arguments(parser: argparse.ArgumentParser) -> None:
         "--request-quota",
         action="store_true",
         help="only request the quotas that are needed, where those of the account are smaller",
+    )
+    parser.add_argument(
+        "--notify",
+        type=parse_address,
+        metavar="ADDRESS",
+        help="an e-mail address to be told of alarms; kept until its owner unsubscribes",
+    )
+    parser.add_argument(
+        "--budget",
+        type=parse_dollars,
+        metavar="DOLLARS",
+        help="tell these addresses when a month of the whole account costs more",
     )
     parser.add_argument("--image-tag", help="the tag of the images; default: the newest image")
     parser.add_argument(
@@ -319,6 +342,18 @@ def parse_tags(text: str) -> dict[str, str]:
             raise argparse.ArgumentTypeError(f"{text!r} is not like team=art,stage=test")
         tags[key] = value
     return tags
+
+
+def parse_address(text: str) -> str:
+    if not re.fullmatch(r"[^@\s,]+@[^@\s,]+\.[^@\s,]+", text) or not text.isascii():
+        raise argparse.ArgumentTypeError(f"{text!r} is not an e-mail address")
+    return text
+
+
+def parse_dollars(text: str) -> Decimal:
+    if not re.fullmatch(r"\d{1,7}(\.\d\d?)?", text) or not Decimal(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a sum of dollars, such as 50")
+    return Decimal(text)
 
 
 def parse_prefix(text: str) -> str:

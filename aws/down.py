@@ -10,6 +10,7 @@ from aws import (
     identity,
     logs,
     models,
+    notify,
     registry,
     scaling,
     trainings,
@@ -72,6 +73,9 @@ def removal_steps(account: Account) -> list[list[Change]]:
         model_step += models.remove_models(account, name)
         last_step += logs.remove_log_group(account, name)
 
+    scaling_step += alarms.remove_silent_alarm(account)
+    last_step += notify.remove_budget(account)
+    last_step += notify.remove_topic(account)
     # The instance profile contains the bot's role, so it must go first.
     model_step += identity.remove_instance_profile(account)
     last_step += logs.remove_transform_log_group(account)

@@ -194,7 +194,7 @@ def ensure_bot_user(account: Account) -> Changes:
             ),
         )
 
-    wanted = account.policy_document("bot")
+    wanted = without_sids(account.policy_document("bot"))
     found = find(iam.get_user_policy, UserName=name, PolicyName="bot")
     if found and is_subset(json.loads(wanted), found["PolicyDocument"]):
         return
@@ -208,6 +208,14 @@ def ensure_bot_user(account: Account) -> Changes:
             PolicyDocument=wanted,
         ),
     )
+
+
+def without_sids(document: str) -> str:
+    """Return a policy without the names of its statements: a user's may have 2048 characters."""
+    policy = json.loads(document)
+    for statement in policy["Statement"]:
+        statement.pop("Sid", None)
+    return json.dumps(policy, separators=(",", ":"))
 
 
 def ensure_bot_role(account: Account) -> Changes:

@@ -40,7 +40,7 @@ REMEDIES = {
     ),
     r"AccessDenied|not authorized|UnauthorizedOperation|\(403\)": (
         "These credentials lack that permission. Ask for the policies that "
-        "`./deploy.py policy deployer` and `./deploy.py policy deployer-iam` print."
+        "`./deploy.py policy deployer`, `policy deployer-iam` and `policy deployer-watch` print."
     ),
     r"health check": (
         "The container did not answer /ping with 200 in time. The log lines say why; if they "

@@ -21,6 +21,7 @@ from aws.cost import describe_daily_cost
 from aws.endpoint_settings import VARIANT, EndpointSettings
 from aws.endpoints import find_endpoint, is_in_service
 from aws.messages import output
+from aws.notify import ensure_topic, find_addresses, find_budget
 from aws.painters import list_painters
 from aws.registry import find_image_details
 from aws.scaling import ensure_scaling, find_scalable_target
@@ -29,8 +30,6 @@ from aws.trainings import describe_state, list_running_jobs, read_progress
 from bot import MODELS
 
 BACKLOG_MINUTES = 10
-# A request that waits longer than waking and the longest picture take has been forgotten.
-OLDEST_REQUEST_SECONDS = 1800
 DAY = timedelta(days=1)
 
 
@@ -49,6 +48,7 @@ def status(account: Account) -> int:
     """Print the state of the deployment. Return the exit code: 1 if something is wrong."""
     sections = [check_endpoint(account, model) for model in MODELS]
     sections.append(check_shared(account))
+    sections.append([Line("alarms:"), *run_check("alarms", check_notification, account)])
     sections.append([Line("trainings:"), *run_check("trainings", describe_trainings, account)])
     sections.append([Line("painters:"), *run_check("painters", describe_painters, account)])
 
@@ -171,6 +171,8 @@ def check_alarms(account: Account, model: str, endpoint: Answer) -> Lines:
     meanings = {
         alarms.idle_alarm_name(name): f"an instance has had no work for {alarms.IDLE_HOURS} hours",
         alarms.faults_alarm_name(name): "the model answers with errors of its own",
+        alarms.failing_alarm_name(name): "the model fails",
+        alarms.backlog_alarm_name(name): "a picture waits, and nobody works on it",
     }
     for alarm in alarms.find_alarms(account, list(meanings)):
         if alarm["StateValue"] != "ALARM":
@@ -201,6 +203,8 @@ def check_settings(account: Account, model: str, endpoint: Answer) -> Lines:
     yield from check_drift(ensure_scaling(account, settings))
     yield from check_drift(alarms.ensure_idle_alarm(account, settings))
     yield from check_drift(alarms.ensure_faults_alarm(account, name))
+    yield from check_drift(alarms.ensure_failing_alarm(account, name))
+    yield from check_drift(alarms.ensure_backlog_alarm(account, name))
     yield from check_drift(logs.ensure_log_group(account, name))
 
 
@@ -243,7 +247,7 @@ def check_backlog(account: Account, model: str, endpoint: Answer) -> Lines:
         yield Line(f"backlog: {points[-1][1]:.0f} pictures")
 
     ages = read(metric="ApproximateAgeOfOldestRequest", back=back)
-    if ages and ages[-1][1] > OLDEST_REQUEST_SECONDS:
+    if ages and ages[-1][1] > alarms.OLDEST_REQUEST_SECONDS:
         yield Line(
             f"a picture has waited for {ages[-1][1] / 60:.0f} minutes: nobody works on it",
             is_wrong=True,
@@ -353,6 +357,37 @@ def check_bucket(account: Account) -> Lines:
 def check_role(account: Account) -> Lines:
     yield from check_drift(identity.ensure_boundary(account))
     yield from check_drift(identity.ensure_execution_role(account))
+
+
+def check_notification(account: Account) -> Lines:
+    """Return who is told of alarms and costs, and whether the bot is alive."""
+    yield from check_drift(ensure_topic(account, None))
+    yield from check_drift(alarms.ensure_silent_alarm(account))
+    name = alarms.silent_alarm_name(account)
+    for alarm in alarms.find_alarms(account, [name]):
+        if alarm["StateValue"] == "ALARM":
+            yield Line(
+                f"the bot has been silent for {alarms.SILENT_MINUTES} minutes. If it runs, set "
+                f"DEPLOYMENT={account.prefix} in its environment",
+                is_wrong=True,
+            )
+
+    addresses = find_addresses(account)
+    for address, is_confirmed in addresses.items():
+        if is_confirmed:
+            yield Line(f"{address} is told of alarms")
+        else:
+            yield Line(
+                f"{address} is not told of alarms yet: it must click on the link in AWS's e-mail. "
+                "The link is good for two days; then run up --notify again",
+                is_wrong=True,
+            )
+    if not addresses:
+        yield Line("nobody is told of alarms by e-mail: ./deploy.py up --notify ADDRESS")
+    budget = find_budget(account)
+    if budget is not None:
+        dollars = float(budget["BudgetLimit"]["Amount"])
+        yield Line(f"budget: ${dollars:.2f} a month for the whole account")
 
 
 def describe_trainings(account: Account) -> Lines:

@@ -9,6 +9,7 @@ from aws.changes import Changes, apply, apply_in_parallel, run_in_parallel
 from aws.cost import TYPICAL_IMAGE_GIGABYTES, estimate_cost
 from aws.endpoint_settings import EndpointSettings
 from aws.messages import DeployError, output, say
+from aws.notify import KEEP, NotifySettings, check_settings, ensure_budget, ensure_topic
 from aws.quotas import Need, check_quotas, describe_needs, request_quotas
 from aws.registry import Image, find_image, remove_old_images, require_docker_manifest
 from aws.sleep import ensure_scaling_or_delete, ensure_sleep, warn_of_sleepless
@@ -23,18 +24,20 @@ def up(
     plan: bool = False,
     training_instance_type: str = trainings.DEFAULT_INSTANCE_TYPE,
     request_quota: bool = False,
+    notify: NotifySettings = KEEP,
 ) -> int:
     """Run the command up and return its exit code. However it ends, it names what never sleeps.
 
     `bot_identity` is "user", "role" or None. With `plan` every change is printed and none is made.
     `training_instance_type` is for the painters that the bot trains. With `request_quota` AWS is
-    asked for the quotas that are needed, and nothing else is done.
+    asked for the quotas that are needed, and nothing else is done. `notify` says who is told of
+    alarms and costs, beside those who are told already.
     Raises DeployError if an image is missing, or an endpoint does not work.
     """
     if request_quota:
         return request(account, describe_needs(account, settings, training_instance_type), plan)
     try:
-        return run(account, settings, image_tag, bot_identity, plan, training_instance_type)
+        return run(account, settings, image_tag, bot_identity, plan, training_instance_type, notify)
     finally:
         warn_of_sleepless(account)
 
@@ -55,8 +58,10 @@ def run(
     bot_identity: str | None,
     plan: bool,
     training_instance_type: str,
+    notify: NotifySettings,
 ) -> int:
     account = with_kept_tags(account)
+    check_settings(account, notify)
     count = 0
     if not plan:
         # First of all, whatever fails later. A plan shows it with the endpoint's other changes.
@@ -68,7 +73,7 @@ def run(
         images[endpoint.name] = require_image(account, endpoint.model, image_tag, plan)
 
     check_quotas(account, describe_needs(account, settings, training_instance_type), plan)
-    count += make_changes(account, settings, images, bot_identity, plan)
+    count += make_changes(account, settings, images, bot_identity, plan, notify)
     painters_image = images[account.endpoint_name("cyclegan")]
     count += apply(trainings.ensure_template(account, painters_image, training_instance_type), plan)
     served_model = models.describe_wanted_model(account, "cyclegan", painters_image).name
@@ -94,6 +99,7 @@ def make_changes(
     images: dict[str, Image],
     bot_identity: str | None,
     plan: bool,
+    notify: NotifySettings,
 ) -> int:
     """Make every change, or with `plan` only print it. Return how many there were.
 
@@ -102,7 +108,11 @@ def make_changes(
     # The roles and the user name it.
     count = apply(identity.ensure_boundary(account), plan)
     # What the endpoints need
-    sequences = [ensure_bucket(account), identity.ensure_execution_role(account)]
+    sequences = [
+        ensure_bucket(account),
+        identity.ensure_execution_role(account),
+        ensure_topic(account, notify.address),
+    ]
     if bot_identity == "user":
         sequences.append(identity.ensure_bot_user(account))
     if bot_identity == "role":
@@ -111,7 +121,7 @@ def make_changes(
         sequences.append(logs.ensure_log_group(account, endpoint.name))
     count += apply_in_parallel(sequences, plan)
 
-    deployments = []
+    deployments = [ensure_budget(account, notify), alarms.ensure_silent_alarm(account)]
     for endpoint in settings:
         deployments.append(deploy_endpoint(account, endpoint, images[endpoint.name]))
     count += apply_in_parallel(deployments, plan)
@@ -147,9 +157,11 @@ def deploy_endpoint(account: Account, settings: EndpointSettings, image: Image) 
     config = configs.describe_wanted_config(account, settings, model.name)
     yield from models.ensure_model(account, model)
     yield from configs.ensure_config(account, config)
-    # The endpoint's update names the first alarm. The second one is there before the instance.
+    # The endpoint's update names the first alarm. The others are there before the instance.
     yield from alarms.ensure_faults_alarm(account, settings.name)
     yield from alarms.ensure_idle_alarm(account, settings)
+    yield from alarms.ensure_failing_alarm(account, settings.name)
+    yield from alarms.ensure_backlog_alarm(account, settings.name)
     yield from endpoints.ensure_endpoint(account, settings, config.name)
     yield from ensure_scaling_or_delete(account, settings)
     yield from configs.remove_configs(account, settings.name, keep=config.name)
@@ -169,6 +181,7 @@ def print_environment(
     output(f"BUCKET={account.bucket}")
     for endpoint in settings:
         output(f"{endpoint.model.upper()}_ENDPOINT={endpoint.name}")
+    output(f"DEPLOYMENT={account.prefix}")
     say(
         "The bot's permissions: `./deploy.py policy bot` prints them; --bot user or --bot role "
         f"creates {account.bot_identity} with them."

@@ -11,6 +11,9 @@ moto 5.2.5 lacks, and this adds:
   scaling target cannot be changed;
 - instance types newer than moto (ml.g5, ml.g6);
 - the permissions boundary of a user;
+- e-mail addresses that have to confirm a subscription (`confirmed`);
+- the tags and the subscribers of budgets, and their updates;
+- periods of alarms that CloudWatch refuses;
 - the quotas of SageMaker, and requests for more (`quotas`, `requested_quotas`);
 - a model whose image has no manifest of Docker's is refused;
 - answers that are lost after the change was made (`lost_answers`), and new things that AWS does not
@@ -39,6 +42,10 @@ import boto3
 import requests
 from botocore.exceptions import ClientError
 from moto.applicationautoscaling.models import applicationautoscaling_backends
+from moto.budgets.models import Budget, budgets_backends
+from moto.budgets.responses import BudgetsResponse
+from moto.cloudwatch.exceptions import InvalidParameterCombination
+from moto.cloudwatch.responses import CloudWatchResponse
 from moto.core.responses import ActionResult
 from moto.ecr.models import ecr_backends
 from moto.iam.responses import IamResponse
@@ -60,6 +67,9 @@ from moto.sagemaker.responses import SageMakerResponse
 from moto.sagemakerruntime.responses import SageMakerRuntimeResponse
 from moto.server import ThreadedMotoServer
 from moto.servicequotas.responses import ServiceQuotasResponse
+from moto.sns.exceptions import SNSInvalidParameter
+from moto.sns.models import SNSBackend
+from moto.sns.responses import SNSResponse
 
 from tests.fakes import training_jobs
 from tests.fakes.sagemaker import Answer, Invocation, Request, work_on
@@ -110,6 +120,8 @@ asleep: set[str] = set()
 quotas: dict[str, float] = {}
 # What was requested, by name
 requested_quotas: dict[str, float] = {}
+# The e-mail addresses whose owners have clicked on the link that confirms a subscription
+confirmed: set[str] = set()
 # The operations whose next answer is lost: AWS does what it was asked, and the connection breaks.
 lost_answers: set[str] = set()
 # To how many calls AWS does not show yet what was created or changed.
@@ -459,6 +471,101 @@ def limit_user(self: IamResponse) -> ActionResult:
     return ActionResult({})
 
 
+# ---------------------------------------------------------------- alarms, addresses, budgets
+
+moto_put_metric_alarm = CloudWatchResponse.put_metric_alarm
+moto_subscribe = SNSBackend.subscribe
+DAY_SECONDS = 86400
+
+
+def put_metric_alarm(self: CloudWatchResponse) -> ActionResult:
+    """Refuse what CloudWatch refuses: odd periods, long evaluations, topics that are no ARN."""
+    period = int(self._get_param("Period") or 60)
+    if period not in (10, 20, 30) and period % 60:
+        raise InvalidParameterCombination("Period must be 10, 20, 30 or a multiple of 60")
+    longest = 7 * DAY_SECONDS if period >= 3600 else DAY_SECONDS
+    if period * int(self._get_param("EvaluationPeriods")) > longest:
+        raise InvalidParameterCombination(
+            f"Metrics cannot be checked across more than {longest // DAY_SECONDS} days "
+            "(EvaluationPeriods * Period)"
+        )
+    for action in self._get_param("AlarmActions", []) + self._get_param("OKActions", []):
+        if not action.startswith(("arn:aws:sns:", "arn:aws:autoscaling:")):
+            raise InvalidParameterCombination(f"Invalid arn syntax: {action}")
+    return moto_put_metric_alarm(self)
+
+
+def subscribe(self: SNSBackend, topic_arn: str, endpoint: str, protocol: str) -> Json:
+    if protocol == "email" and not re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", endpoint):
+        raise SNSInvalidParameter("Invalid parameter: Email address")
+    return moto_subscribe(self, topic_arn, endpoint, protocol)
+
+
+def list_subscriptions(self: SNSResponse) -> ActionResult:
+    """List subscriptions; those that are not confirmed have no ARN."""
+    topic = self._get_param("TopicArn")
+    shown = []
+    for item in self.backend.list_subscriptions_by_topic(topic)[0]:
+        arn = item.arn if item.endpoint in confirmed else "PendingConfirmation"
+        shown.append(
+            {
+                "SubscriptionArn": arn,
+                "Protocol": item.protocol,
+                "Endpoint": item.endpoint,
+                "TopicArn": topic,
+            }
+        )
+    return ActionResult({"Subscriptions": shown})
+
+
+def find_budget(name: str) -> Budget:
+    """Return moto's budget. Raises AWS's error."""
+    backend = budgets_backends[ACCOUNT]["aws"]
+    backend.describe_budget(ACCOUNT, name)
+    return backend.budgets[ACCOUNT][name]
+
+
+moto_create_budget = BudgetsResponse.create_budget
+
+
+def create_budget(self: BudgetsResponse) -> str:
+    answer = moto_create_budget(self)
+    asked = json.loads(self.body)
+    budget: Json = find_budget(asked["Budget"]["BudgetName"])
+    budget.tags = asked.get("ResourceTags", [])
+    return answer
+
+
+def update_budget(self: BudgetsResponse) -> str:
+    wanted = json.loads(self.body)["NewBudget"]
+    find_budget(wanted["BudgetName"]).budget.update(wanted)
+    return "{}"
+
+
+def list_budget_tags(self: BudgetsResponse) -> str:
+    name = json.loads(self.body)["ResourceARN"].rpartition("/")[2]
+    budget: Json = find_budget(name)
+    return json.dumps({"ResourceTags": budget.tags})
+
+
+def find_budget_subscribers(body: str) -> Json:
+    """Return the list of subscribers of the notification that a request names."""
+    asked = json.loads(body)
+    for notification in find_budget(asked["BudgetName"]).notifications:
+        if notification.details == asked["Notification"]:
+            return notification.subscribers
+    return []
+
+
+def describe_budget_subscribers(self: BudgetsResponse) -> str:
+    return json.dumps({"Subscribers": find_budget_subscribers(self.body)})
+
+
+def create_budget_subscriber(self: BudgetsResponse) -> str:
+    find_budget_subscribers(self.body).append(json.loads(self.body)["Subscriber"])
+    return "{}"
+
+
 # ---------------------------------------------------------------- bucket policies
 
 
@@ -544,6 +651,7 @@ LAGS = (
         "RegisterScalableTarget", "ResourceId", ("PutScalingPolicy",),
         "ObjectNotFoundException", "No scalable target registered",
     ),
+    Lag("CreateTopic", "Name", ("Subscribe",), "NotFound", "Topic does not exist"),
     Lag("PutScalingPolicy", "PolicyName", ("DescribeScalingPolicies",), "", ""),
 )  # fmt: skip
 
@@ -670,6 +778,16 @@ def patched_moto() -> Iterator[None]:
         replace(ServiceQuotasResponse, "request_service_quota_increase", request_quota)
         replace(IamResponse, "create_user", create_user)
         replace(IamResponse, "put_user_permissions_boundary", limit_user)
+        replace(CloudWatchResponse, "put_metric_alarm", put_metric_alarm)
+        replace(SNSBackend, "subscribe", subscribe)
+        replace(SNSResponse, "list_subscriptions_by_topic", list_subscriptions)
+        replace(BudgetsResponse, "create_budget", create_budget)
+        replace(BudgetsResponse, "update_budget", update_budget)
+        replace(BudgetsResponse, "list_tags_for_resource", list_budget_tags)
+        replace(
+            BudgetsResponse, "describe_subscribers_for_notification", describe_budget_subscribers
+        )
+        replace(BudgetsResponse, "create_subscriber", create_budget_subscriber)
         # moto has no UpdateEndpoint.
         replace(SageMakerResponse, "update_endpoint", update_endpoint)
         replace(SageMakerResponse, "create_training_job", training_jobs.create_training_job)
@@ -711,6 +829,7 @@ def clear(url: str) -> None:
     lag = 0
     unseen.clear()
     lost_answers.clear()
+    confirmed.clear()
     quotas.clear()
     requested_quotas.clear()
     failures.clear()
@@ -786,6 +905,8 @@ def snapshot() -> dict[str, Json]:
         **snapshot_sagemaker(),
         **snapshot_alarms(),
         **snapshot_logs(),
+        **snapshot_topics(),
+        **snapshot_budgets(),
     }
     comparable: dict[str, Json] = without_random_parts(found)
     return comparable
@@ -847,6 +968,24 @@ def snapshot_logs() -> dict[str, Json]:
     for group in logs.describe_log_groups()["logGroups"]:
         tags = logs.list_tags_for_resource(resourceArn=group["logGroupArn"])
         found[f"log {group['logGroupName']}"] = [group, tags]
+    return found
+
+
+def snapshot_topics() -> dict[str, Json]:
+    sns = boto3.client("sns")
+    found = {}
+    for topic in sns.list_topics()["Topics"]:
+        arn = topic["TopicArn"]
+        subscriptions = sns.list_subscriptions_by_topic(TopicArn=arn)["Subscriptions"]
+        found[f"topic {arn}"] = [sns.list_tags_for_resource(ResourceArn=arn)["Tags"], subscriptions]
+    return found
+
+
+def snapshot_budgets() -> dict[str, Json]:
+    found = {}
+    for name, budget in budgets_backends[ACCOUNT]["aws"].budgets[ACCOUNT].items():
+        notifications = [vars(notification) for notification in budget.notifications]
+        found[f"budget {name}"] = {**vars(budget), "notifications": notifications}
     return found
 
 

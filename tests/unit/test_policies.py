@@ -6,11 +6,13 @@ import warnings
 
 import pytest
 
+from aws.identity import without_sids
 from bot import (
     ASYNC_PREFIX,
     CHATS_PREFIX,
     JOBS_PREFIX,
     LESSONS_PREFIX,
+    METRICS_NAMESPACE,
     MODELS,
     MODELS_PREFIX,
     QUARANTINE_PREFIX,
@@ -71,6 +73,7 @@ def test_no_policy_is_forgotten() -> None:
         "bucket",
         "deployer",
         "deployer-iam",
+        "deployer-watch",
         "execution",
         "trust",
     }
@@ -116,7 +119,8 @@ def test_nothing_is_allowed_by_wildcard(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["bot", "bot-image", "boundary", "deployer", "deployer-iam", "execution"]
+    "name",
+    ["bot", "bot-image", "boundary", "deployer", "deployer-iam", "deployer-watch", "execution"],
 )
 def test_every_resource_is_of_this_deployment(name: str) -> None:
     service_wide = (
@@ -141,7 +145,14 @@ def test_every_resource_is_of_this_deployment(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("deployer", 0), ("deployer-iam", 2), ("bot", 1), ("boundary", 1), ("execution", 0)],
+    [
+        ("deployer", 0),
+        ("deployer-iam", 2),
+        ("deployer-watch", 0),
+        ("bot", 1),
+        ("boundary", 1),
+        ("execution", 0),
+    ],
 )
 def test_a_role_is_passed_to_its_service_only(name: str, count: int) -> None:
     passing = []
@@ -167,7 +178,7 @@ def objects_below(*prefixes: str) -> set[str]:
 
 
 def test_the_bot_may_do_what_it_does_and_no_more() -> None:
-    """It keeps its prefixes, calls two endpoints, and trains painters; see docs/chat.md."""
+    """It keeps its prefixes, calls two endpoints, trains painters, and looks at the alarms."""
     own = (CHATS_PREFIX, JOBS_PREFIX, ASYNC_PREFIX, UPDATES_PREFIX)
     arn = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}"
     role = f"arn:aws:iam::{ACCOUNT}:role/stylebot-execution-{REGION}"
@@ -178,6 +189,10 @@ def test_the_bot_may_do_what_it_does_and_no_more() -> None:
         "s3:ListBucket": {f"arn:aws:s3:::{BUCKET}"},
         "sagemaker:InvokeEndpointAsync": {f"{arn}:endpoint/stylebot-{model}" for model in MODELS},
         "iam:PassRole": {role},
+        # Alarms can only be listed all together.
+        "cloudwatch:DescribeAlarms": {f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:*"},
+        # A metric has no ARN.
+        "cloudwatch:PutMetricData": {"*"},
     }
     # A job with tags needs AddTags.
     for action in ("CreateTrainingJob", "DescribeTrainingJob", "StopTrainingJob", "AddTags"):
@@ -185,6 +200,9 @@ def test_the_bot_may_do_what_it_does_and_no_more() -> None:
     assert allowed_actions("bot") == set(expected)
     for action, resources in expected.items():
         assert resources_of("bot", action) == resources, action
+    metrics = {"cloudwatch:namespace": METRICS_NAMESPACE}
+    assert is_allowed(["bot"], "cloudwatch:PutMetricData", "*", metrics)
+    assert not is_allowed(["bot"], "cloudwatch:PutMetricData", "*")
 
 
 def test_the_containers_may_read_and_write_models_and_trainings() -> None:
@@ -204,7 +222,7 @@ BOT_ROLE = f"{IAM}:role/stylebot-bot-{REGION}"
 BOT_USER = f"{IAM}:user/stylebot-bot-{REGION}"
 WITHIN = {"iam:PermissionsBoundary": BOUNDARY}
 ADMINISTRATOR = {"iam:PermissionsBoundary": "arn:aws:iam::aws:policy/AdministratorAccess"}
-DEPLOYER = ["deployer", "deployer-iam"]
+DEPLOYER = ["deployer", "deployer-iam", "deployer-watch"]
 
 
 @pytest.mark.parametrize(
@@ -287,7 +305,7 @@ def test_the_bots_role_may_pull_its_image_only() -> None:
 
 def test_the_bots_policy_fits_into_a_user_whatever_the_names() -> None:
     """A user's own policies may have 2048 characters, in all."""
-    text = json.dumps(read_document("bot"), separators=(",", ":"))
+    text = without_sids(json.dumps(read_document("bot")))
     longest = text.replace("stylebot", "a" * 20).replace(REGION, "ap-southeast-2")
     assert len(longest) <= 2048
 

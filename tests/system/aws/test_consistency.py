@@ -20,6 +20,10 @@ CREATING = {
     "UpdateEndpoint",
     "CreateTransformJob",
     "CreateTrainingJob",
+    "CreateTopic",
+    "Subscribe",
+    "CreateBudget",
+    "CreateSubscriber",
 }
 DELETING = {
     "DeleteEndpoint",
@@ -34,14 +38,17 @@ DELETING = {
     "DeleteScalingPolicy",
     "DeregisterScalableTarget",
     "DeleteAlarms",
+    "DeleteTopic",
+    "DeleteBudget",
 }
 
 
 def install_and_update(deploy: Deploy) -> None:
     assert deploy("repositories", "abc") == 0
     push_images()
-    assert deploy("up", "--bot", "user") == 0
-    assert deploy("up", "--bot", "role") == 0
+    notify = ["--notify", "a@example.com", "--budget", "50"]
+    assert deploy("up", "--bot", "user", *notify) == 0
+    assert deploy("up", "--bot", "role", "--notify", "b@example.com") == 0
     fake.push("nst", "def", content="new")
     assert deploy("up") == 0
 
@@ -66,7 +73,8 @@ def test_a_lost_answer_to_a_creating_call_is_no_error(
 def test_a_lost_answer_to_a_deleting_call_is_no_error(deploy: Deploy) -> None:
     assert deploy("repositories", "abc") == 0
     push_images()
-    assert deploy("up", "--bot", "role") == 0
+    notify = ["--notify", "a@example.com", "--budget", "50"]
+    assert deploy("up", "--bot", "role", *notify) == 0
     assert deploy("up", "--bot", "user") == 0
     fake.lost_answers |= DELETING
     assert deploy("down", "--purge", "--yes") == 0

@@ -18,6 +18,9 @@ def test_up_killed_after_a_change_and_run_again_ends_the_same(
     kill_up_after_changes(url, deploy, wire, every=7)
 
 
+UP = ["up", "--bot", "role", "--notify", "a@example.com", "--budget", "50"]
+
+
 def kill_up_after_changes(url: str, deploy: Deploy, wire: Wire, every: int) -> None:
     """Kill `up` after every change whose number is a multiple of `every`, and check the end.
 
@@ -25,7 +28,7 @@ def kill_up_after_changes(url: str, deploy: Deploy, wire: Wire, every: int) -> N
     """
     clear_and_push_images(url, wire, deploy)
     empty = fake.snapshot()
-    assert deploy("up", "--bot", "role") == 0
+    assert deploy(*UP) == 0
     changes = wire.changes_made
     whole = fake.snapshot()
     assert changes > 30
@@ -34,14 +37,14 @@ def kill_up_after_changes(url: str, deploy: Deploy, wire: Wire, every: int) -> N
         clear_and_push_images(url, wire, deploy)
         wire.kill_after = count
         with pytest.raises(KilledError):
-            deploy("up", "--bot", "role")
+            deploy(*UP)
         wire.kill_after = None
 
         if run % 5 == 0:
             assert deploy("down", "--yes") == 0
             left = without_bucket(fake.snapshot())
             assert left == empty, f"killed after {count} changes and taken down"
-        assert deploy("up", "--bot", "role") == 0
+        assert deploy(*UP) == 0
         assert fake.snapshot() == whole, f"killed after {count} changes and run again"
 
     assert deploy("down", "--yes") == 0
@@ -54,7 +57,7 @@ def test_down_killed_after_any_change_and_run_again_leaves_nothing(
     empty = fake.snapshot()
     for count in range(1, 100):
         clear_and_push_images(url, wire, deploy)
-        assert deploy("up", "--bot", "user") == 0
+        assert deploy("up", "--bot", "user", "--notify", "a@example.com", "--budget", "50") == 0
         wire.changes_made = 0
         wire.kill_after = 5 * count
         try:

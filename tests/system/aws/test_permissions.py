@@ -26,6 +26,15 @@ S3_ACTIONS = {
     "GetBucketLifecycleConfiguration": "GetLifecycleConfiguration",
     "PutBucketLifecycleConfiguration": "PutLifecycleConfiguration",
 }
+# The same of AWS Budgets
+BUDGETS_ACTIONS = {
+    "DescribeBudget": "ViewBudget",
+    "DescribeSubscribersForNotification": "ViewBudget",
+    "CreateBudget": "ModifyBudget",
+    "UpdateBudget": "ModifyBudget",
+    "CreateSubscriber": "ModifyBudget",
+    "DeleteBudget": "ModifyBudget",
+}
 # Everybody may call it.
 NEEDS_NO_PERMISSION = "sts:GetCallerIdentity"
 
@@ -34,7 +43,8 @@ def test_the_deployers_policy_allows_every_call_that_is_made(
     url: str, deploy: Deploy, wire: Wire
 ) -> None:
     clear_and_push_images(url, wire, deploy)
-    assert deploy("up", "--bot", "user") == 0
+    assert deploy("up", "--bot", "user", "--notify", "a@example.com", "--budget", "50") == 0
+    assert deploy("up", "--notify", "b@example.com", "--budget", "60") == 0
     assert deploy("up", "--bot", "role") == 0
     assert deploy("login-password") == 0
     fake.quotas["ml.g6.xlarge for endpoint usage"] = 0
@@ -51,6 +61,7 @@ def test_the_deployers_policy_allows_every_call_that_is_made(
     assert deploy("train", STYLE, "--name", "monet") == 1
     training_jobs.behaviour.failure_reason = ""
     assert deploy("train", STYLE, "--name", "monet", "--no-wait") == 0
+    fake.confirmed |= {"a@example.com", "b@example.com"}
     assert deploy("status") == 0
     [*_, running] = list_training_jobs()
     assert deploy("train", "--stop", running) == 0
@@ -58,7 +69,9 @@ def test_the_deployers_policy_allows_every_call_that_is_made(
     assert deploy("down", "--purge", "--yes") == 0
 
     # The boundary is an administrator's.
-    allowed = allowed_actions("deployer") | allowed_actions("deployer-iam") | {"iam:CreatePolicy"}
+    allowed = {"iam:CreatePolicy"}
+    for name in ("deployer", "deployer-iam", "deployer-watch"):
+        allowed |= allowed_actions(name)
     for call in sorted(set(wire.calls) - {NEEDS_NO_PERMISSION}):
         assert action(call) in allowed, f"{call} is made, but not allowed"
 
@@ -72,4 +85,6 @@ def action(call: str) -> str:
         service = "servicequotas"
     if service == "s3":
         operation = S3_ACTIONS.get(operation, operation)
+    if service == "budgets":
+        operation = BUDGETS_ACTIONS.get(operation, operation)
     return f"{service}:{operation}"

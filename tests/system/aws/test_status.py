@@ -9,6 +9,7 @@ import pytest
 
 from aws.status import measure_waits
 from bot import MODELS
+from tests.fakes import aws as fake
 from tests.system.aws.helpers import BUCKET, STYLE, Deploy, Wire, write_log
 
 
@@ -126,3 +127,28 @@ def put_metric(endpoint: str, metric: str, value: float) -> None:
         "Timestamp": time.time() - 90,
     }
     boto3.client("cloudwatch").put_metric_data(Namespace="AWS/SageMaker", MetricData=[point])
+
+
+@pytest.mark.usefixtures("pushed")
+def test_status_tells_who_is_told_of_alarms(
+    deploy: Deploy, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert deploy("up") == 0
+    assert deploy("status") == 0
+    assert "nobody is told of alarms by e-mail" in capfd.readouterr().out
+
+    assert deploy("up", "--notify", "vera@example.com", "--budget", "50") == 0
+    assert deploy("status") == 1
+    printed = capfd.readouterr().out
+    assert "! vera@example.com is not told of alarms yet" in printed
+    assert "budget: $50.00 a month" in printed
+
+    fake.confirmed.add("vera@example.com")
+    assert deploy("status") == 0
+    assert "vera@example.com is told of alarms" in capfd.readouterr().out
+
+    boto3.client("cloudwatch").set_alarm_state(
+        AlarmName="stylebot-bot-silent", StateValue="ALARM", StateReason="test"
+    )
+    assert deploy("status") == 1
+    assert "! the bot has been silent for 15 minutes" in capfd.readouterr().out

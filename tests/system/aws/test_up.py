@@ -12,8 +12,9 @@ from aws.account import open_account
 from aws.changes import apply
 from aws.endpoint_settings import EndpointSettings
 from aws.endpoints import ensure_endpoint
+from aws.identity import without_sids
 from aws.scaling import scalable_target
-from bot import INVOCATION_SECONDS, MODELS
+from bot import ALARM_KINDS, INVOCATION_SECONDS, MODELS
 from tests.fakes import aws as fake
 from tests.fakes.clock import fake_clock
 from tests.system.aws.helpers import (
@@ -38,12 +39,13 @@ def test_up_prints_what_the_bot_needs_and_no_secret(
 ) -> None:
     assert deploy("up") == 0
     printed = capfd.readouterr()
-    environment = dict(line.split("=") for line in printed.out.splitlines()[-4:])
+    environment = dict(line.split("=") for line in printed.out.splitlines()[-5:])
     assert environment == {
         "AWS_DEFAULT_REGION": fake.REGION,
         "BUCKET": BUCKET,
         "NST_ENDPOINT": "stylebot-nst",
         "CYCLEGAN_ENDPOINT": "stylebot-cyclegan",
+        "DEPLOYMENT": "stylebot",
     }
     assert "testing" not in printed.out + printed.err
     for model in MODELS:
@@ -147,7 +149,7 @@ def test_the_bots_user_is_created_on_request(
     iam = boto3.client("iam")
     policy = iam.get_user_policy(UserName=BOT_IDENTITY, PolicyName="bot")
     assert deploy("policy", "bot") == 0
-    assert policy["PolicyDocument"] == json.loads(capfd.readouterr().out)
+    assert policy["PolicyDocument"] == json.loads(without_sids(capfd.readouterr().out))
 
 
 @pytest.mark.usefixtures("pushed")
@@ -577,3 +579,74 @@ def endpoint_answer(status: str, config: str) -> dict[str, Any]:
         "CreationTime": 0,
         "LastModifiedTime": 0,
     }
+
+
+# ---------------------------------------------------------------- who is told
+
+
+def find_alarm(name: str) -> dict[str, Any]:
+    cloudwatch = boto3.client("cloudwatch")
+    alarm: dict[str, Any]
+    [alarm] = cloudwatch.describe_alarms(AlarmNames=[name])["MetricAlarms"]
+    return alarm
+
+
+@pytest.mark.usefixtures("pushed")
+def test_alarms_are_sent_to_a_topic_whose_addresses_stay(deploy: Deploy) -> None:
+    topic = f"arn:aws:sns:{fake.REGION}:{fake.ACCOUNT}:stylebot-alarms"
+    assert deploy("up", "--notify", "vera@example.com") == 0
+    assert deploy("up", "--notify", "olga@example.com") == 0
+    assert deploy("up") == 0
+    [tags] = [
+        boto3.client("sns").list_tags_for_resource(ResourceArn=item["TopicArn"])["Tags"]
+        for item in boto3.client("sns").list_topics()["Topics"]
+    ]
+    assert tags == [{"Key": "stylebot", "Value": "stylebot"}]
+    found = boto3.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
+    assert {item["Endpoint"] for item in found} == {"vera@example.com", "olga@example.com"}
+
+    told = ["bot-silent"]
+    for model in MODELS:
+        told += [f"{model}-{kind}" for kind in ALARM_KINDS]
+    for name in told:
+        alarm = find_alarm(f"stylebot-{name}")
+        assert alarm["AlarmActions"] == alarm["OKActions"] == [topic], name
+    silent = find_alarm("stylebot-bot-silent")
+    assert silent["TreatMissingData"] == "breaching"
+    # These belong to the scaling and to updates.
+    assert topic not in find_alarm("stylebot-nst-wake")["AlarmActions"]
+    assert not find_alarm("stylebot-nst-faults")["AlarmActions"]
+
+
+@pytest.mark.usefixtures("pushed")
+def test_a_budget_tells_the_addresses(deploy: Deploy, capfd: pytest.CaptureFixture[str]) -> None:
+    empty = fake.snapshot()
+    assert deploy("up", "--budget", "50") == 1
+    assert "--budget tells nobody: add --notify ADDRESS." in capfd.readouterr().err
+    assert fake.snapshot() == empty
+
+    assert deploy("up", "--notify", "vera@example.com", "--budget", "50") == 0
+    assert deploy("up", "--notify", "olga@example.com") == 0
+    assert deploy("up", "--budget", "60.50") == 0
+    budget = fake.find_budget(f"stylebot-{fake.REGION}")
+    assert budget.budget["BudgetLimit"] == {"Amount": "60.50", "Unit": "USD"}
+    [notification] = budget.notifications
+    subscribers: Any = notification.subscribers
+    addresses = [item["Address"] for item in subscribers]
+    assert addresses == ["vera@example.com", "olga@example.com"]
+
+    capfd.readouterr()
+    assert deploy("up", "--plan", "--budget", "60.5") == 0
+    assert "Nothing to change." in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("address", ["vera", "vera@home", "a@b.c,d@e.f", "вера@example.com"])
+def test_what_is_no_address_is_refused_at_once(address: str, deploy: Deploy) -> None:
+    with pytest.raises(SystemExit):
+        deploy("up", "--notify", address)
+
+
+@pytest.mark.parametrize("dollars", ["0", "-5", "many", "1.999"])
+def test_what_is_no_sum_is_refused_at_once(dollars: str, deploy: Deploy) -> None:
+    with pytest.raises(SystemExit):
+        deploy("up", "--notify", "vera@example.com", f"--budget={dollars}")
