@@ -23,7 +23,9 @@ conversation (pure functions), errors, updates, jobs, the dispatcher (who is ser
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
+import io
 import json
 import logging
 import os
@@ -45,6 +47,7 @@ from itertools import count
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 import boto3
+import imagesize
 import msgspec
 import requests
 from botocore.config import Config as ClientConfig
@@ -80,6 +83,13 @@ DEPLOYMENT_DIMENSION = "Deployment"
 # What we accept from users. getFile delivers at most 20 MB.
 MAX_FILE_BYTES = 20 * 2**20
 MAX_PIXELS = 40_000_000
+MIN_SIDE = 16  # pixels
+MAX_FILE_NAME_LENGTH = 60  # of which we tell
+
+# The head of a file tells what it is, and nearly always how large its picture is.
+HEAD_BYTES = 256 * 1024
+# JPEG, PNG, GIF, WebP, BMP, TIFF, and the family of AVIF and HEIC
+IMAGE_SIGNATURES = rb"\xff\xd8\xff|\x89PNG|GIF8|RIFF....WEBP|BM|II\*\0|MM\0\*|....ftyp"
 
 # What Telegram accepts as a photo: https://core.telegram.org/bots/api#sendphoto
 PHOTO_MAX_BYTES = 10 * 2**20
@@ -309,6 +319,15 @@ TELLING_CODES = (
 )
 
 
+# The same request would fail again, because of its photo or its style
+PICTURE_CODES = (
+    *TELLING_CODES,
+    ErrorCode.EXPIRED,
+    ErrorCode.FILE_TOO_LARGE,
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+)
+
+
 class Text(NamedTuple):
     """A sentence in the languages that the bot speaks."""
 
@@ -365,7 +384,24 @@ TEXTS = {
     "painting_already": Text("I am painting that already.", "Это я уже рисую."),
     "nothing_to_cancel": Text("There is nothing to cancel.", "Отменять нечего."),
     "not_a_picture": Text("That is not a picture.", "Это не картинка."),
-    "not_an_image": Text("This file is not an image.", "Этот файл не изображение."),
+    "not_an_image": Text("{picture} is not an image.", "{picture} — не изображение."),
+    "empty_file": Text("{picture} is empty.", "{picture}: файл пуст."),
+    "too_many_bytes": Text(
+        "{picture} is too large: {megabytes} MB, and I take at most 20.",
+        "{picture}: {megabytes} МБ, это слишком много, я беру не больше 20.",
+    ),
+    "too_many_pixels": Text(
+        "{picture} is too large: {width}x{height} are {megapixels} megapixels, "
+        "and I take at most 40.",
+        "{picture}: {width}x{height}, это {megapixels} мегапикселей, а я беру не больше 40.",
+    ),
+    "too_few_pixels": Text(
+        "{picture} is too small: {width}x{height} pixels, and I need at least 16 on each side.",
+        "{picture}: {width}x{height}, это слишком мало, нужно хотя бы 16 пикселей по каждой "
+        "стороне.",
+    ),
+    "this_picture": Text("This picture", "Эта картинка"),
+    "this_file": Text("This file", "Этот файл"),
     "unknown_command": Text(
         "I do not know this command, see /help.",
         "Такой команды я не знаю, смотрите /help.",
@@ -446,8 +482,13 @@ TEXTS = {
     ),
     "after_failure": Text(
         "Please try again, or send me another photo.",
-        "Попробуйте ещё раз или пришлите другую.",
+        "Попробуйте ещё раз или пришлите другую фотографию.",
     ),
+    "choose_another": Text(
+        "Please choose another style, or send me another photo.",
+        "Выберите другой стиль или пришлите другую фотографию.",
+    ),
+    "send_another": Text("Please send me another photo.", "Пришлите другую фотографию."),
     "own_style": Text("your picture's style", "стиль вашей картины"),
     "taking": Text(
         "I stop here: the picture comes as it is now.",
@@ -533,6 +574,14 @@ ERROR_TEXTS = {
         "Модель не запущена. {support}",
     ),
     ErrorCode.EXPIRED: Text("I no longer have that photo.", "Этой фотографии уже нет."),
+}
+
+
+# What to do after a failure: texts, and the verbs of the buttons below
+AFTER_FAILURE = {
+    "after_failure": ["retry", "another"],
+    "choose_another": ["another"],
+    "send_another": [],
 }
 
 
@@ -913,8 +962,9 @@ class TelegramFile(Struct, omit_defaults=True):
     file_id: FileId
     width: Count = 0
     height: Count = 0
-    file_size: Count = 0
+    file_size: Count | None = None
     mime_type: str | None = None
+    file_name: str = ""
 
 
 class Attachments(Struct, omit_defaults=True, kw_only=True):
@@ -1104,12 +1154,19 @@ class TelegramClient:
 
     def download(self, file_id: str) -> bytes:
         """Return a file of at most MAX_FILE_BYTES. Raises TelegramError."""
+        return self._download(file_id, lambda response: read_body(response, MAX_FILE_BYTES))
+
+    def download_head(self, file_id: str) -> bytes:
+        """Return the first HEAD_BYTES of a file, or a little more. Raises TelegramError."""
+        return self._download(file_id, read_head)
+
+    def _download(self, file_id: str, read: Callable[[requests.Response], bytes]) -> bytes:
         path = self.call("getFile", file_id=file_id).file_path
         try:
             url = f"{self._files}/{path}"
             with self._session().get(url, timeout=(10, 30), stream=True) as response:
                 response.raise_for_status()
-                return read_body(response, MAX_FILE_BYTES)
+                return read(response)
         except MisfitError:
             raise TelegramError("getFile", 400, "the file is too big") from None
         except requests.RequestException as error:
@@ -1123,6 +1180,15 @@ def read_body(response: requests.Response, limit: int) -> bytes:
         data += chunk
         if len(data) > limit:
             raise MisfitError("it is too large")
+    return data
+
+
+def read_head(response: requests.Response) -> bytes:
+    data = b""
+    for chunk in response.iter_content(2**16):
+        data += chunk
+        if len(data) >= HEAD_BYTES:
+            break
     return data
 
 
@@ -1634,9 +1700,24 @@ class Words(NamedTuple):
 
 
 class Rejected(NamedTuple):
-    """Content that cannot be painted."""
+    """Content that cannot be painted, and what we know of it."""
 
     reason: str  # the key of a text
+    file_name: str = ""
+    width: int = 0
+    height: int = 0
+    byte_count: int = 0
+
+    def describe(self, language: str) -> dict[str, str | int]:
+        """Return the values for the text of the reason."""
+        name = translate(language, "this_file" if self.byte_count else "this_picture")
+        return {
+            "picture": self.file_name or name,
+            "width": self.width,
+            "height": self.height,
+            "megapixels": round(self.width * self.height / 1_000_000),
+            "megabytes": round(self.byte_count / 2**20),
+        }
 
 
 class Button(NamedTuple):
@@ -1775,19 +1856,58 @@ def read_file(message: Attachments) -> ImageRef | Rejected:
     file = message.photo[-1] if message.photo else message.document
     if file is None or message.animation is not UNSET:  # it comes with a document too
         return Rejected("not_a_picture")
+    reason = find_fault(file.width, file.height, file.file_size)
     if not message.photo and not (file.mime_type or "").startswith("image/"):
-        return Rejected("not_an_image")
-    if file.file_size > MAX_FILE_BYTES or file.width * file.height > MAX_PIXELS:
-        return Rejected(ErrorCode.IMAGE_TOO_LARGE.value)
+        reason = "not_an_image"
+    if reason:
+        name = short_name(file.file_name)
+        return Rejected(reason, name, file.width, file.height, file.file_size or 0)
     return ImageRef(file.file_id, is_document=not message.photo)
+
+
+def find_fault(width: int, height: int, byte_count: int | None) -> str:
+    """Return the key of a text that says why a picture cannot be painted, or "".
+
+    width, height: in pixels; 0 or less where they are not known. byte_count: None if not known.
+    """
+    if byte_count == 0:
+        return "empty_file"
+    if byte_count and byte_count > MAX_FILE_BYTES:
+        return "too_many_bytes"
+    if min(width, height) <= 0:
+        return ""
+    if width * height > MAX_PIXELS:
+        return "too_many_pixels"
+    if min(width, height) < MIN_SIDE:
+        return "too_few_pixels"
+    return ""
+
+
+def short_name(file_name: str) -> str:
+    """Return a file's name for one line of a message."""
+    return " ".join(file_name.split())[:MAX_FILE_NAME_LENGTH]
+
+
+def inspect_head(head: bytes) -> Rejected | None:
+    """Return why the picture that begins with `head` cannot be painted, or None."""
+    if not head:
+        return Rejected("empty_file")
+    if not re.match(IMAGE_SIGNATURES, head, re.DOTALL):
+        return Rejected("not_an_image")
+    width, height = imagesize.get(io.BytesIO(head))
+    reason = find_fault(width, height, None)
+    return Rejected(reason, width=width, height=height) if reason else None
+
+
+def is_allowed(user: int, config: Config) -> bool:
+    return not config.allowed_users or user in config.allowed_users or user in config.admins
 
 
 def transition(chat: Chat, incoming: Incoming, config: Config, styles: Styles) -> Decision:
     """Return what an event does to a chat."""
     event = incoming.event
     is_admin = incoming.user in config.admins
-    is_allowed = is_admin or not config.allowed_users or incoming.user in config.allowed_users
-    if not is_allowed:
+    if not is_allowed(incoming.user, config):
         return Decision(chat, ("private",))
     if isinstance(event, Button):
         return press_button(chat, event, styles)
@@ -1951,6 +2071,16 @@ def start_painting(chat: Chat, request: PaintRequest) -> Decision:
     if chat.content == request.content:
         chat = replace(chat, content=None)
     return Decision(chat, request=request)
+
+
+def after_failure(code: ErrorCode, request: PaintRequest) -> str:
+    """Return the key of the text that says what to do now. AFTER_FAILURE has its buttons."""
+    if code is ErrorCode.UNKNOWN_STYLE:
+        return "choose_another"
+    if code not in PICTURE_CODES:
+        return "after_failure"
+    # The fault may be that of the style
+    return "send_another" if isinstance(request.style, str) else "choose_another"
 
 
 def result_buttons(request: PaintRequest) -> list[list[str]]:
@@ -2239,6 +2369,8 @@ class UpdateHandler:
         incoming = read_update(update.raw, self.bot_name)
         if incoming is None:
             return
+        if not update.is_rest and is_allowed(incoming.user, self.config):
+            incoming = self.inspect(update, incoming)
 
         update.language = incoming.language
         if incoming.user in self.config.admins:
@@ -2249,6 +2381,31 @@ class UpdateHandler:
             chat = self.change_chat(update, incoming, stored)
         if chat.reply and chat.seen[-1] == update.id:
             self.answer(stored.number, chat, incoming, health)
+
+    def inspect(self, update: Update, incoming: Incoming) -> Incoming:
+        """Return the update, with its picture refused where the head of its file says why.
+
+        Telegram tells the size of a photo, but of a file neither that nor what it really is. A file
+        that cannot be read now is taken; its job tries again.
+        """
+        event = incoming.event
+        if not isinstance(event, ImageRef) or not event.is_document:
+            return incoming
+        message = update.raw.message
+        document = message.document if message else None
+        if document is None:  # it is in another message
+            return incoming
+        try:
+            rejected = inspect_head(self.telegram.download_head(event.file_id))
+        except TelegramError as error:
+            log.warning("update %s: its file is not looked at: %s", update.id, error)
+            return incoming
+        if rejected is None:
+            return incoming
+        rejected = rejected._replace(
+            file_name=short_name(document.file_name), byte_count=document.file_size or 0
+        )
+        return dataclasses.replace(incoming, event=rejected)
 
     def say_sorry(self, update: Update) -> None:
         """Tell the user that the update failed for good."""
@@ -2337,9 +2494,12 @@ class UpdateHandler:
     def answer(
         self, number: int, chat: Chat, incoming: Incoming, health: Callable[[], str]
     ) -> None:
+        event = incoming.event
+        rejected = event if isinstance(event, Rejected) else Rejected("")
         words = translate(
             incoming.language,
             *chat.reply,
+            **rejected.describe(incoming.language),
             support=self.config.support,
             limit=self.config.daily_limit,
             user=incoming.user,
@@ -2568,9 +2728,7 @@ class JobRunner:
                 self.store.count_painting(job.user, job.id)
             self.metrics.add("done")
 
-        # There is nothing to try again with a photo that we cannot get.
-        is_lost = job.error_code in (ErrorCode.EXPIRED, ErrorCode.IMAGE_TOO_LARGE)
-        self.store.release_job(job.chat, job.id, keep=None if is_lost else job.request)
+        self.store.release_job(job.chat, job.id, keep=job.request)
 
     def apologize(self, job: PaintJob, stored: StoredChat) -> None:
         """Tell that a job ends because its chat's record was put aside. It can be tried again."""
@@ -2598,13 +2756,14 @@ class JobRunner:
         if failure.message and failure.code in TELLING_CODES and job.language == "en":
             reason = failure.message
         before = translate(job.language, "failed")
-        after = translate(job.language, "after_failure")
+        advice = after_failure(failure.code, job.request)
+        after = translate(job.language, advice)
         self.send_once(
             job,
             "reason",
             "sendMessage",
             text=f"{before} {reason} {after}",
-            reply_markup=job_buttons(job.language, job.id, [["retry", "another"]]),
+            reply_markup=job_buttons(job.language, job.id, [AFTER_FAILURE[advice]]),
         )
 
     def deliver(self, job: PaintJob) -> Failure | None:

@@ -174,6 +174,7 @@ def test_the_bots_models_and_styles_are_the_containers() -> None:
 
 def test_the_bot_takes_no_larger_picture_than_the_containers() -> None:
     assert bot.MAX_PIXELS <= limits.MAX_MEGAPIXELS * 1_000_000
+    assert bot.MIN_SIDE == limits.MIN_SIDE
 
 
 def test_the_bot_knows_every_error_code() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import time
 
 import pytest
+from PIL import Image
 
 from tests.fakes.names import eventually
 from tests.fakes.telegram import Message, User
@@ -20,7 +22,7 @@ ENGLISH = {
     "cancelled": "Cancelled",
     "nothing": "nothing to cancel",
     "stranger": "do not have this painter",
-    "not_image": "not an image",
+    "not_image": "Secret.png is not an image",
     "wrong": "not a picture",
     "help": "Ask Vincent",
     "command": "do not know this command",
@@ -34,7 +36,7 @@ RUSSIAN = {
     "cancelled": "Отменено",
     "nothing": "Отменять нечего",
     "stranger": "художника у меня нет",
-    "not_image": "не изображение",
+    "not_image": "Secret.png — не изображение",
     "wrong": "не картинка",
     "help": "Ask Vincent",
     "command": "команды я не знаю",
@@ -146,7 +148,7 @@ def test_a_painter_by_name_in_any_case(world: World) -> None:
 def test_a_file_comes_back_as_a_file_too(world: World) -> None:
     world.start()
     anna = world.user()
-    anna.document(b"my garden", mime="image/jpeg")
+    anna.document(b"BM my garden", mime="image/jpeg")
     anna.press(anna.sees("Choose"), "Monet")
     photo, document = anna.sees(kind="photo"), anna.sees(kind="document")
     assert photo.file == document.file
@@ -180,14 +182,33 @@ def test_too_large_to_fetch(world: World) -> None:
     world.start()
     anna = world.user()
     anna.document(size=21 * 2**20)
-    anna.sees("Too large", "20 MB", "send me the photo")
+    anna.sees("Secret.png is too large: 21 MB", "at most 20", "send me the photo")
     file = {"file_id": "x", "file_unique_id": "x", "width": 9000, "height": 9000}
     anna._message(photo=[file])
-    anna.sees("Too large", "40 megapixels")
-    anna.document(b"x" * (21 * 2**20), size=1000)  # larger than announced
+    anna.sees("This picture is too large: 9000x9000", "at most 40")
+    anna.document(b"\x89PNG" + b"x" * (21 * 2**20), size=1000)  # larger than announced
     anna.press(anna.sees("Choose"), "Monet")
-    anna.sees("did not work out", "Too large", "another photo")
+    failure = anna.sees("did not work out", "Too large", "another photo")
+    assert failure.buttons == {}  # nothing else than another photo helps
     is_clean(world)
+
+
+def test_a_file_that_is_no_picture_is_refused_when_it_arrives(world: World) -> None:
+    world.start()
+    anna = world.user()
+    anna.document(b"just text", mime="image/png")
+    anna.sees("Secret.png is not an image", "send me the photo")
+    anna.document(b"", mime="image/png")
+    anna.sees("Secret.png is empty")
+    small = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(small, "PNG")
+    anna.document(small.getvalue())
+    anna.sees("Secret.png is too small: 8x8 pixels")
+    anna.photo(b"my garden")
+    anna.sees("Choose a painter")
+    anna.document(small.getvalue())  # as the style
+    anna.sees("Secret.png is too small: 8x8 pixels", "Choose a painter")
+    assert b"Secret" not in b"".join(map(world.storage.read, world.storage.list_keys()))
 
 
 def test_two_photos_in_an_album_are_content_and_style(world: World) -> None:
@@ -471,6 +492,7 @@ def test_daily_limit(world: World) -> None:
     anna, boris = world.user(), world.user()
     paint(anna)
     world.endpoint.mode = "failing"
+    world.endpoint.error = ""
     anna.photo()
     anna.press(anna.sees("Choose"), "Monet")
     failure = anna.sees("did not work out")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import string
 from dataclasses import replace as replace_setting
 
 import msgspec
+import pillow_heif
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from PIL import Image
 
 import bot
 from bot import (
@@ -80,7 +83,7 @@ def decide(chat: Chat, event: bot.Event, user: int = 5, config: Config = CONFIG)
         (IDLE, Teach("klimt", PHOTO), ["unknown_command", "ask_content"]),
         (IDLE, Words("Monet"), ["ask_content"]),
         (IDLE, Rejected("not_an_image"), ["not_an_image", "ask_content"]),
-        (IDLE, Rejected("image_too_large"), ["image_too_large", "ask_content"]),
+        (IDLE, Rejected("too_many_bytes"), ["too_many_bytes", "ask_content"]),
         (IDLE, under(PHOTO, "monet"), ["expired", "ask_content"]),
         (WITH_PHOTO, under(OTHER, "monet"), ["expired", "ask_style"]),
         (WITH_PHOTO, Button("style", "monet"), ["expired", "ask_style"]),  # of an old version
@@ -293,7 +296,7 @@ events = st.one_of(
     st.builds(Command, st.sampled_from(["start", "cancel", "help", "stats", "", "x"])),
     st.builds(Words, st.sampled_from(["Monet", "van gogh", "x", "\N{SNOWMAN}"])),
     images,
-    st.builds(Rejected, st.sampled_from(["not_a_picture", "not_an_image", "image_too_large"])),
+    st.builds(Rejected, st.sampled_from(["not_a_picture", "not_an_image", "too_many_pixels"])),
     st.builds(Button, verbs, st.one_of(ids, st.sampled_from(ARGUMENTS))),
 )
 
@@ -305,7 +308,14 @@ def test_every_event_is_answered_in_words_or_by_a_painting(chat: Chat, event: bo
     assert sum(outcomes) == 1
     for language in ("en", "ru"):
         words = bot.translate(
-            language, *decision.reply, support="S", limit=1, user=2, health="H", style="s"
+            language,
+            *decision.reply,
+            support="S",
+            limit=1,
+            user=2,
+            health="H",
+            style="s",
+            **Rejected("").describe(language),
         )
         assert words or decision.request or decision.take_job
 
@@ -442,11 +452,26 @@ def read(**content: Json) -> bot.Incoming | None:
         ),
         (
             {"document": {"file_id": "d", "mime_type": "image/png", "file_size": 21 << 20}},
-            Rejected("image_too_large"),
+            Rejected("too_many_bytes", byte_count=21 << 20),
+        ),
+        (
+            {
+                "document": {
+                    "file_id": "d",
+                    "mime_type": "image/png",
+                    "file_size": 0,
+                    "file_name": " my\n" + 70 * "x",
+                }
+            },
+            Rejected("empty_file", "my " + 57 * "x"),
         ),
         (
             {"photo": [{"file_id": "a", "width": 8000, "height": 8000}]},
-            Rejected("image_too_large"),
+            Rejected("too_many_pixels", width=8000, height=8000),
+        ),
+        (
+            {"photo": [{"file_id": "a", "width": 900, "height": 8, "file_size": 300}]},
+            Rejected("too_few_pixels", width=900, height=8, byte_count=300),
         ),
     ],
 )
@@ -454,6 +479,59 @@ def test_what_a_message_says(content: dict[str, Json], event: bot.Event) -> None
     incoming = read(**content)
     assert incoming
     assert incoming.event == event
+
+
+def image_file(form: str, width: int, height: int) -> bytes:
+    data = io.BytesIO()
+    Image.new("L", (width, height)).save(data, form)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF"])
+def test_the_head_of_a_file_tells_how_large_its_picture_is(form: str) -> None:
+    assert bot.inspect_head(image_file(form, 17, 16)) is None
+    too_small = bot.inspect_head(image_file(form, 20, 8))
+    assert too_small == Rejected("too_few_pixels", width=20, height=8)
+
+
+def test_heic_is_taken_as_the_model_takes_it() -> None:
+    pillow_heif.register_heif_opener()
+    assert bot.inspect_head(image_file("HEIF", 64, 64)) is None
+
+
+def test_what_the_head_of_a_file_refuses() -> None:
+    assert bot.inspect_head(b"") == Rejected("empty_file")
+    for data in (b"text", b"<svg width='9' height='9'/>", b"%PDF-1.7", b"PK\3\4"):
+        assert bot.inspect_head(data) == Rejected("not_an_image")
+    large = image_file("PNG", 8200, 5000)
+    assert bot.inspect_head(large) == Rejected("too_many_pixels", width=8200, height=5000)
+    assert bot.inspect_head(large[:20]) is None  # the model tells what is wrong
+
+
+def test_a_refusal_names_the_picture_and_the_reason() -> None:
+    large = Rejected("too_many_pixels", "IMG_1.jpg", 8200, 5000, 9 << 20)
+    assert bot.translate("en", large.reason, **large.describe("en")) == (
+        "IMG_1.jpg is too large: 8200x5000 are 41 megapixels, and I take at most 40."
+    )
+    small = Rejected("too_few_pixels", width=8, height=8)
+    assert bot.translate("ru", small.reason, **small.describe("ru")).startswith(
+        "Эта картинка: 8x8, это слишком мало"
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "request_", "verbs"),
+    [
+        ("internal", BY_MONET, ["retry", "another"]),
+        ("image_unreadable", BY_MONET, []),  # it is the photo
+        ("image_unreadable", BY_PICTURE, ["another"]),  # it may be the style
+        ("unknown_style", BY_MONET, ["another"]),
+    ],
+)
+def test_what_to_do_after_a_failure_leads_somewhere(
+    code: str, request_: PaintRequest, verbs: list[str]
+) -> None:
+    assert bot.AFTER_FAILURE[bot.after_failure(bot.ErrorCode(code), request_)] == verbs
 
 
 def test_a_command_for_another_bot_is_not_for_us() -> None:
@@ -529,6 +607,7 @@ PLACEHOLDERS = {
     "reason",
     "minutes",
     "count",
+    *Rejected("").describe("en"),
 }
 
 

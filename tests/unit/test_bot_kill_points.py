@@ -104,6 +104,9 @@ class Phone(bot.TelegramClient):
     def download(self, file_id: str) -> bytes:
         return file_id.encode()
 
+    def download_head(self, file_id: str) -> bytes:
+        return b"\x89PNG"
+
     def pictures(self) -> list[bytes]:
         return [message.file for message in self.shown.values() if message.file]
 
