@@ -63,7 +63,8 @@ def storage_command(objects: Path, config: Path, port: int) -> list[str]:
     s3_socket = socket_path(private, "s3.sock")
     filer_socket = socket_path(private, "filer.sock")
     make_certificates(private)
-    # Without such a list, each web page may read the answers.
+    # Without such a list, each web page may read the answers. SeaweedFS has no setting for those at
+    # / and /status: every page may read them, but they have nothing in them.
     origin = f"http://127.0.0.1:{port}"
     return [
         weed,

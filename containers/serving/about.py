@@ -116,7 +116,8 @@ def usage(service: Service, styles: list[str], host: str) -> str:
     lines += [
         "",
         "Also: text/csv and application/jsonlines (a batch), GET /ping, GET /execution-parameters;",
-        "GET / with Accept: application/json describes this server to programs.",
+        "GET / with Accept: application/json describes this server to programs, and",
+        "GET /openapi.json does so in OpenAPI 3.1.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -10,11 +10,11 @@ import time
 from collections.abc import Mapping
 
 from flask import Flask, Response, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from containers.common.log import write_log
 
-from . import catalog, images, storage
+from . import catalog, images, openapi, storage
 from .about import describe, usage
 from .control import Control, watch
 from .errors import ApiError, ClientGoneError, as_api_error, bad_request
@@ -63,6 +63,10 @@ def create_app(service: Service) -> Flask:
     def execution_parameters() -> Response:
         return json_response(EXECUTION_PARAMETERS)
 
+    @app.get("/openapi.json")
+    def description() -> Response:
+        return json_response(openapi.document(service))
+
     @app.get("/")
     def about() -> Response:
         # At equal quality the first type wins, so */* gets text
@@ -100,7 +104,10 @@ def create_app(service: Service) -> Flask:
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
-        return error_response(as_api_error(error))
+        response = error_response(as_api_error(error))
+        if isinstance(error, MethodNotAllowed):
+            response.allow.update(error.valid_methods or [])
+        return response
 
     return app
 

@@ -70,9 +70,11 @@ def parse_job(service: Service, request: Request) -> Job | CatalogJob:
     """
     mimetype = request.mimetype
     if mimetype == "application/json":
+        check_query(request)
         with parsing:
             return job_from_json(service, request)
     if mimetype == "multipart/form-data":
+        check_query(request)
         return job_from_form(service, request)
     if mimetype.startswith("image/") and not service.styled_by_image:
         return job_from_image(service, request)
@@ -86,6 +88,15 @@ def parse_job(service: Service, request: Request) -> Job | CatalogJob:
     )
 
 
+def check_query(request: Request) -> None:
+    """Raise ApiError bad_request for parameters in a query that would not be read."""
+    if request.args:
+        raise bad_request(
+            f"Parameters such as {next(iter(request.args))!r:.60} are read from the query only if "
+            "the body is an image. Put them into the body."
+        )
+
+
 # --- batches ---
 
 
@@ -94,6 +105,7 @@ def parse_batch(service: Service, request: Request) -> list[Job | ApiError]:
 
     Raises ApiError body_too_large, or bad_request if the body cannot be split into rows.
     """
+    check_query(request)
     read_fields = csv_fields if request.mimetype == "text/csv" else json_fields
     with parsing:
         rows = split_rows(read_body(request))

@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path, PurePath
 
 from flask import Flask
@@ -118,6 +119,20 @@ def cyclegan() -> Flask:
     """Stand in for CycleGAN, as the bot calls it."""
     service = Service("fake", SUMMARY, False, BOT_PARAMETERS, (), load_painter, has_catalog=True)
     return create_app(service)
+
+
+def nst_interface() -> Flask:
+    """NST's own interface; its pictures are negatives."""
+    from containers.nst.service import service
+
+    return create_app(replace(service(), load=load))
+
+
+def cyclegan_interface() -> Flask:
+    """CycleGAN's own interface, with one style: negative."""
+    from containers.cyclegan.service import service
+
+    return create_app(replace(service(), load=load_painter))
 
 
 def impatient() -> Flask:
