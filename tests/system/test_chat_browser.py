@@ -70,6 +70,18 @@ window.spoken = document.querySelector("#spoken");
 const note = () => heard.push(spoken.textContent);
 new MutationObserver(note).observe(spoken, {characterData: true, childList: true, subtree: true});
 """
+HIDE = """
+window.told = [];
+const Real = Notification;
+window.Notification = class extends Real {
+  constructor(title, options) { super(title, options); told.push([title, options.body]); }
+};
+window.hide = hidden => {
+  Object.defineProperty(document, "hidden", {value: hidden, configurable: true});
+  document.dispatchEvent(new Event("visibilitychange"));
+};
+hide(true);
+"""
 PRESS_TWICE = """
 window.pressed = 0;
 for (const wait of [0, 600]) setTimeout(() => { arguments[0].click(); pressed += 1; }, wait);
@@ -472,6 +484,82 @@ def test_the_studio_sends_what_a_person_would_send(
     tab.press(Keys.ESCAPE)
     tab.waits_for("the chat", lambda: not tab.all("#studio-dialog[open]"))
     assert tab.complaints() == []
+
+
+def test_a_result_is_compared_with_its_photo_and_the_others_are_a_step_away(
+    browser: Browser, painter: Painter
+) -> None:
+    tab = browser.open()
+    tab.pick(PHOTO)
+    tab.click(".keys button", "Vintage")
+    tab.waits_for("the painting", tab.has_painting)
+    tab.click(".keys button", "Monet")
+    tab.waits_for("the second painting", lambda: len(tab.all("article.bot img")) == 2)
+
+    tab.sees("article.bot", "Painted: Monet")
+    tab.click("article.bot .picture")
+    slider = tab.sees("#viewer-slider")
+    tab.waits_for("its photo", lambda: tab.has_picture("#viewer-stage") == (451, 300))
+    assert tab.focused() == slider
+    for _ in range(10):
+        tab.press(Keys.ARROW_RIGHT)
+    clip = "return getComputedStyle(document.querySelector('#viewer-before')).clipPath"
+    assert "40%" in tab.driver.execute_script(clip)
+    assert tab.sees("#viewer-place").text == "2 / 2"
+    save = tab.sees("#viewer-save")
+    assert save.get_attribute("download") == "Painted-Monet-2-s.jpg"
+    tab.click("#viewer-previous")
+    tab.sees("#viewer-caption", "Vintage")
+    tab.sees("#viewer-close").send_keys(Keys.ARROW_RIGHT)
+    tab.sees("#viewer-caption", "Monet")
+    tab.click("#viewer-close")
+
+    tab.click("article.user .picture")
+    tab.sees("#viewer-caption", "Your picture")
+    assert not tab.driver.find_element(By.ID, "viewer-slider").is_displayed()
+    assert not tab.driver.find_element(By.ID, "viewer-next").is_displayed()
+    assert tab.complaints() == []
+
+
+def test_a_film_plays(browser: Browser, chat: Chat) -> None:
+    tab = browser.open()
+    tab.click("#start")
+    tab.sees("article.bot", "Hello")
+    film = io.BytesIO()
+    frames = [Image.new("RGB", (96, 64), color) for color in ("red", "green", "blue")]
+    frames[0].save(film, "GIF", save_all=True, append_images=frames[1:], duration=200)
+    files = {"animation": ("film.gif", film.getvalue())}
+    chat.call("sendAnimation", files=files, chat_id=USER, caption="How it came about.")
+    tab.sees("article.bot p", "How it came about")
+    tab.waits_for("the film", lambda: tab.has_picture("article.bot") == (96, 64))
+    files = {"animation": ("film.mp4", b"not really a video")}
+    chat.call("sendAnimation", files=files, chat_id=USER, width=96, height=64)
+    video = tab.sees("article.bot video")
+    assert video.get_attribute("loop")
+    tab.waits_for("its source", lambda: bool(video.get_attribute("src")))
+    assert not tab.all("article.bot .file")
+
+
+def test_a_hidden_tab_tells_that_a_picture_is_finished(browser: Browser, chat: Chat) -> None:
+    tab = browser.open()
+    tab.click("#start")
+    tab.sees("article.bot", "Hello")
+    assert tab.sees("#bell"), "the browser is asked only after a gesture"
+    permission = {"permissions": ["notifications"], "origin": chat.url}
+    tab.driver.execute_cdp_cmd("Browser.grantPermissions", permission)
+    tab.driver.execute_script(HIDE)
+    chat.call(
+        "sendPhoto", files={"photo": PHOTO.read_bytes()}, chat_id=USER, caption="Half\n▓░ 50%"
+    )
+    tab.sees("article.bot", "Half")
+    question = {"inline_keyboard": [[{"text": "Monet", "callback_data": "style:monet"}]]}
+    chat.call("sendMessage", chat_id=USER, text="Who?", reply_markup=question)
+    tab.sees("article.bot", "Who?")
+    chat.call("sendPhoto", files={"photo": PHOTO.read_bytes()}, chat_id=USER, caption="Painted: A.")
+    tab.waits_for("the title", lambda: tab.driver.title == "● Painted: A · stylebot")
+    assert tab.driver.execute_script("return told") == [["Your painting is ready", "Painted: A"]]
+    tab.driver.execute_script("hide(false)")
+    assert tab.driver.title == "stylebot"
 
 
 def test_files_come_by_paste_and_drop_and_leave_untouched(

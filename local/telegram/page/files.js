@@ -39,7 +39,6 @@ for (const dialog of document.querySelectorAll("dialog")) {
     $("text").focus();
   };
 }
-$("viewer-close").onclick = $("viewer-image").onclick = () => $("viewer").close();
 addEventListener("paste", event => {
   if (event.clipboardData.files.length) { event.preventDefault(); choose(event.clipboardData.files); }
 });

@@ -63,14 +63,15 @@ function show(message, sent = null) {
   const old = bubbles.get(message.message_id), article = old ?? sent ?? newArticle(message.from);
   const date = new Date(1000 * message.date), text = message.text ?? message.caption ?? "";
   speakChange(article, text, old);
-  showPicture(article, message.photo, describe(message, text));
+  messages.set(message.message_id, message);
+  showPicture(article, pictureOf(message), describe(message, text), () => view(messages.get(message.message_id)));
+  showFilm(article, message.animation, describe(message, text));
   showFile(article, message.document);
   showWords(article.querySelector(".words"), text, message.from === "bot");
   showTime(article.querySelector("time"), date);
   article.classList.remove("sending");
   showKeys(article, message);
   bubbles.set(message.message_id, article);
-  messages.set(message.message_id, message);
   if (!old) place(article, message.message_id, date);
 }
 
@@ -162,8 +163,28 @@ function showText(box, text, hasCommands) {
   }));
 }
 
+const isVideo = file => file?.mime_type.startsWith("video/");
+
+/** Returns what a message shows as a picture: its photo, or a film that is a GIF. */
+const pictureOf = ({ photo, animation }) => photo ?? (isVideo(animation) ? null : animation);
+
+/** Shows a film that is a video, or none. */
+function showFilm(article, film, description) {
+  const old = article.querySelector("video");
+  if (old && isVideo(film) && old.dataset.file === film.file_id) return;
+  old?.remove();
+  if (!isVideo(film)) return;
+  const isCalm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const video = make("video", "", "", { controls: true, loop: true, muted: true, playsInline: true, autoplay: !isCalm });
+  video.ariaLabel = description;
+  video.dataset.file = film.file_id;
+  article.querySelector(".words").before(video);
+  frame(article, film.width / film.height || 1.5);
+  whenNear(video, async () => { video.src = await fileUrl(film, film.mime_type); });
+}
+
 /** Shows a picture, or none. The one that was there before stays until the new one is loaded. */
-function showPicture(article, photo, description) {
+function showPicture(article, photo, description, enlarge) {
   let button = article.querySelector(".picture");
   if (!photo) return button?.remove();
   if (!button) {
@@ -174,8 +195,8 @@ function showPicture(article, photo, description) {
   const image = button.firstChild;
   Object.assign(image, { width: photo.width, height: photo.height, alt: description });
   button.ariaLabel = `${say("enlarge")}: ${description}`;
-  button.onclick = () => fileUrl(photo).then(url => enlarge(url, photo.file_name, description)).catch(() => alert(say("gone")));
-  frame(article, photo.width / photo.height);
+  button.onclick = () => enlarge().catch(() => alert(say("gone")));
+  frame(article, photo.width / photo.height || 1.5);
   if (button.dataset.file === photo.file_id) return;
   button.dataset.file = photo.file_id;
   whenNear(image, async () => {
@@ -183,13 +204,6 @@ function showPicture(article, photo, description) {
     await next.decode();
     if (button.dataset.file === photo.file_id) image.src = url;
   });
-}
-
-function enlarge(url, name, description) {
-  Object.assign($("viewer-image"), { src: url, alt: description });
-  Object.assign($("viewer-save"), { href: url, download: name });
-  $("viewer").showModal();
-  unsettle($("viewer"));
 }
 
 function showFile(article, document_) {
@@ -239,9 +253,10 @@ function showKeys(article, message) {
   if (focused) ([...keys.querySelectorAll("button")].find(it => it.textContent === focused.textContent) ?? focusable(article)).focus();
 }
 
-/** Returns a message's button with this callback data, if there is one. */
+/** Returns a message's button whose callback data is, or begins with, these words between colons. */
 function findKey(message_id, data) {
-  return [...bubbles.get(message_id)?.querySelectorAll(".keys button") ?? []].find(it => it.dataset.data === data);
+  const buttons = [...bubbles.get(message_id)?.querySelectorAll(".keys button") ?? []];
+  return buttons.find(it => `${it.dataset.data}:`.startsWith(`${data}:`));
 }
 
 /** Tab leads to one button of a keyboard, and the arrows from there to the others. */

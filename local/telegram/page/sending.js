@@ -12,7 +12,7 @@ function send(kind, content, album = "") {
   const local = kind === "photo" && content.type.match(/^image\/(jpeg|png|webp|gif|avif|bmp)$/) && URL.createObjectURL(content);
   if (local) {
     urls.set(local, Promise.resolve(local));
-    showPicture(article, { file_id: local, width: 4, height: 3 }, say("your_picture"));
+    showPicture(article, { file_id: local, width: 4, height: 3 }, say("your_picture"), async () => {});
   } else if (kind === "text") showWords(article.querySelector(".words"), content, false);
   else showFile(article, { file_name: content.name, size: content.size });
   showEmpty(false);

@@ -24,10 +24,12 @@ async function listen() {
   for (;;) {
     try {
       const events = await (await call(`events?after=${after}&timeout=${seconds}`)).json();
+      const isNews = after > 0; // at first comes all that there is
       for (const event of events) {
         // The message that is being sent has a bubble already. The answer to its sender tells its id.
         if (delivery && event.message?.from === "user" && !bubbles.has(event.message.message_id)) await delivery;
         apply(event);
+        if (isNews && event.message?.from === "bot") tellIfHidden(event.message);
         after = Math.max(after, event.n);
       }
       if ($("status").className === "bad") setStatus("online");
@@ -69,12 +71,12 @@ function apply({ kind, message }) {
 }
 
 const urls = new Map(); // from a file_id or a path to a promise of the URL of its blob
-function getUrl(id, path) {
+function getUrl(id, path, type = "") {
   if (!urls.has(id)) {
-    const url = call(path).then(answer => answer.blob()).then(blob => URL.createObjectURL(blob));
+    const url = call(path).then(answer => answer.blob()).then(blob => URL.createObjectURL(new Blob([blob], { type })));
     url.catch(() => urls.delete(id));
     urls.set(id, url);
   }
   return urls.get(id);
 }
-const fileUrl = file => getUrl(file.file_id, `file/${file.file_id}`);
+const fileUrl = (file, type) => getUrl(file.file_id, `file/${file.file_id}`, type);

@@ -140,7 +140,7 @@ async function chooseUnderQuestion(photo, data) {
   if (!photo) return; // it was not sent
   const question = await questionAbout(photo);
   const button = question && findKey(question.message_id, data);
-  if (button) press(button, question.message_id, data);
+  if (button) press(button, question.message_id, button.dataset.data);
 }
 
 /** Returns the bot's question about a photo; null where the user goes on meanwhile, or it does not come. */
