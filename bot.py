@@ -33,6 +33,7 @@ import random
 import re
 import signal
 import sys
+import textwrap
 import threading
 import time
 from collections import Counter
@@ -96,7 +97,12 @@ PHOTO_MAX_BYTES = 10 * 2**20
 PHOTO_MAX_SIDES = 10_000  # width + height
 PHOTO_MAX_RATIO = 20
 CAPTION_MAX_LENGTH = 1000
+CALLBACK_MAX_LENGTH = 64  # of a button's data
+PAINTERS_MAX_LENGTH = 500  # of the list in a sentence
 SEND_METHODS = {"photo": "sendPhoto", "document": "sendDocument"}
+
+COMMANDS = ("start", "paint", "cancel", "help", "stats", "teach")
+CAPTION_COMMANDS = ("/teach", "/paint")  # those that may stand under a picture
 
 WORKER_THREADS = 16
 PICTURES_IN_MEMORY = 4
@@ -281,7 +287,7 @@ def read_numbers(value: str) -> frozenset[int]:
 class ErrorCode(str, Enum):
     """Why a painting failed. The value is the code that the models put into their answers.
 
-    Each code has a text in ERROR_TEXTS. The last three are found by the bot itself.
+    Each code has a text in ERROR_TEXTS. The last four are found by the bot itself.
     """
 
     ACCESS_DENIED = "access_denied"
@@ -308,6 +314,7 @@ class ErrorCode(str, Enum):
     DEADLINE = "deadline"
     ENDPOINT = "endpoint"
     EXPIRED = "expired"
+    NO_RIGHTS = "no_rights"
 
 
 # What the models say with these codes is about the picture, and written for the person who sent it.
@@ -365,6 +372,25 @@ TEXTS = {
     "ask_content": Text(
         "Please send me the photo to paint.",
         "Пришлите фотографию, которую нужно нарисовать.",
+    ),
+    "ask_paint": Text(
+        "Reply to a photo with /paint and a painter, such as /paint monet",
+        "Ответьте на фотографию командой /paint и именем художника, например /paint monet",
+    ),
+    "painters": Text("There are: {painters}.", "Есть: {painters}."),
+    "not_yours": Text(
+        "These buttons belong to somebody else. Reply to a photo with /paint to get your own.",
+        "Это чужие кнопки. Ответьте на фотографию командой /paint, и будут свои.",
+    ),
+    "help_group": Text(
+        "Reply to a photo with /paint monet, or with /paint to choose a painter. "
+        "/cancel stops what you asked for. {support}",
+        "Ответьте на фотографию командой /paint monet или просто /paint, чтобы выбрать художника. "
+        "/cancel остановит то, о чём просили вы. {support}",
+    ),
+    "ask_style_group": Text(
+        "Choose a painter, or answer this message with a picture as the style.",
+        "Выберите художника или ответьте на это сообщение картинкой-образцом.",
     ),
     "got_content": Text("Got your photo.", "Фотография у меня."),
     "ask_style": Text(
@@ -504,6 +530,7 @@ TEXTS = {
     "button_colours": Text("Keep my colours", "Мои цвета"),
     "button_theirs": Text("The style's colours", "Цвета стиля"),
     "command_start": Text("new painting", "новая картина"),
+    "command_paint": Text("paint the photo I reply to", "нарисовать фото, на которое отвечаю"),
     "command_cancel": Text("stop it", "остановить"),
     "command_help": Text("help", "помощь"),
 }
@@ -574,6 +601,18 @@ ERROR_TEXTS = {
         "Модель не запущена. {support}",
     ),
     ErrorCode.EXPIRED: Text("I no longer have that photo.", "Этой фотографии уже нет."),
+    ErrorCode.NO_RIGHTS: Text(
+        "I may not send pictures here: an administrator of the group can allow it.",
+        "Мне здесь нельзя отправлять картинки: это может разрешить администратор группы.",
+    ),
+}
+
+
+# What people in groups read instead: there the bot gets only commands, mentions and replies to it.
+GROUP_TEXTS = {
+    "help": "help_group",
+    "ask_content": "ask_paint",
+    "ask_style": "ask_style_group",
 }
 
 
@@ -610,11 +649,13 @@ def monotonic() -> float:
     return time.monotonic()
 
 
-class ImageRef(Struct, frozen=True):
+class ImageRef(Struct, frozen=True, omit_defaults=True):
     """A picture at Telegram. Its link would hold the token, so only the file_id is stored."""
 
     file_id: FileId
     is_document: bool = msgspec.field(name="document")  # it came as a file, not as a photo
+    # In a group, the message that the painting of it answers to; else 0
+    message_id: Id = msgspec.field(name="message", default=0)
 
     @property
     def tag(self) -> str:
@@ -654,6 +695,8 @@ class Painting(Struct, frozen=True):
 
 class Chat(Struct, frozen=True):
     """The state of a chat, stored at chats/<chat>.json.
+
+    In a group each member has a state of its own, at chats/<chat>/<user>.json.
 
     It waits for a photo, or for a style (`content` is set), or for its jobs, or for a picture to
     train a painter with (`lesson_name` is set, whatever else is).
@@ -792,6 +835,12 @@ class PaintJob(JobRecord):
     is_cancelled: bool = False  # the model can see that
     is_taken: bool = False  # its user wants the best picture so far
     status_text: str = ""  # of the status message as it is shown
+    refusal: str = ""  # what Telegram said when it last refused the picture
+
+    @property
+    def owner(self) -> str:
+        """Return what the data of its buttons ends with."""
+        return owner_suffix(self.chat, self.user)
 
     def key(self, name: str) -> str:
         return f"{JOBS_PREFIX}{self.id}/{name}"
@@ -950,10 +999,11 @@ OFFICIAL_STYLES = Styles(STYLES_SHOWN)
 class TelegramUser(Struct, omit_defaults=True):
     id: Id
     language_code: str | None = None
+    is_bot: bool = False
 
 
 class TelegramChat(Struct):
-    id: Id  # positive: a private chat
+    id: Id  # positive: a private chat; negative: a group or a channel
 
 
 class TelegramFile(Struct, omit_defaults=True):
@@ -975,16 +1025,28 @@ class Attachments(Struct, omit_defaults=True, kw_only=True):
     animation: Json = UNSET
 
 
+class RepliedMessage(Attachments, omit_defaults=True, kw_only=True):
+    """The message that another one replies to."""
+
+    message_id: Id = 0
+    sender: TelegramUser | None = msgspec.field(name="from", default=None)
+
+
 class Message(Attachments, omit_defaults=True):
     """A message that somebody wrote, or under which a button stands."""
 
     chat: TelegramChat
     sender: TelegramUser | None = msgspec.field(name="from", default=None)
+    message_id: Id = 0
+    # Who writes in the name of a group or a channel. `sender` is then a bot that stands for it.
+    sender_chat: TelegramChat | None = None
+    is_automatic_forward: bool = False  # a channel's post, in the group where it is discussed
     message_thread_id: Id | None = None
     is_topic_message: bool = False
     text: str = ""
     caption: str = ""
-    reply_to_message: Attachments | None = None
+    reply_to_message: RepliedMessage | None = None
+    external_reply: Attachments | None = None  # it replies to a message of another chat or topic
 
 
 class CallbackQuery(Struct, omit_defaults=True):
@@ -1014,6 +1076,7 @@ class StoredUpdate(TelegramUpdate, omit_defaults=True):
 class BotUser(Struct):
     """The result of getMe."""
 
+    id: Id = 0
     username: str = ""
 
 
@@ -1196,7 +1259,12 @@ def encode_form_value(value: Json) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def keyboard(rows: list[list[tuple[str, str]]]) -> Json:
+def owner_suffix(chat: int, user: int) -> str:
+    """Return what the data of a user's buttons ends with; "" in a private chat. See owner_of."""
+    return f"@{user}" if chat < 0 else ""
+
+
+def keyboard(rows: list[list[tuple[str, str]]], owner: str = "") -> Json:
     """Return an inline keyboard of buttons, each a label and its callback data.
 
     Empty rows are left out.
@@ -1204,8 +1272,15 @@ def keyboard(rows: list[list[tuple[str, str]]]) -> Json:
     buttons = []
     for row in rows:
         if row:
-            buttons.append([{"text": label, "callback_data": data} for label, data in row])
+            buttons.append([make_button(label, data, owner) for label, data in row])
     return {"inline_keyboard": buttons}
+
+
+def make_button(label: str, data: str, owner: str) -> Json:
+    """Return a button. Where the name of a painter leaves no room for its owner, it has none."""
+    if len(data) + len(owner) > CALLBACK_MAX_LENGTH:
+        owner = ""
+    return {"text": label, "callback_data": data + owner}
 
 
 # ---------------------------------------------------------------- S3
@@ -1217,6 +1292,7 @@ class StoredChat(NamedTuple):
     number: int  # another one than was asked for where a group has moved
     chat: Chat
     etag: str  # "" where there is no object yet
+    user: int = 0  # whose state it is, in a group
 
 
 PUT_ASIDE = Chat(was_put_aside=True)
@@ -1318,18 +1394,22 @@ class Store:
         if objects:
             self._s3.delete_objects(Bucket=self.bucket, Delete={"Objects": objects, "Quiet": True})
 
-    def load_chat(self, number: int) -> StoredChat:
-        """Return the chat's state. A group that has moved is followed to its new number."""
+    def load_chat(self, number: int, user: int = 0) -> StoredChat:
+        """Return the chat's state; in a group, that of its member `user`.
+
+        A group that has moved is followed to its new number.
+        """
         passed = {number}
-        chat, etag = self.read(chat_key(number), Chat, PUT_ASIDE)
+        chat, etag = self.read(chat_key(number, user), Chat, PUT_ASIDE)
         while chat and chat.moved is not UNSET:
             if chat.moved in passed or len(passed) > MAX_MOVES:
-                etag = self.put_aside(chat_key(number), etag, "it leads to no chat", PUT_ASIDE)
-                return StoredChat(number, PUT_ASIDE, etag)
+                key = chat_key(number, user)
+                etag = self.put_aside(key, etag, "it leads to no chat", PUT_ASIDE)
+                return StoredChat(number, PUT_ASIDE, etag, user)
             number = chat.moved
             passed.add(number)
-            chat, etag = self.read(chat_key(number), Chat, PUT_ASIDE)
-        return StoredChat(number, self.upgrade(chat or Chat()), etag)
+            chat, etag = self.read(chat_key(number, user), Chat, PUT_ASIDE)
+        return StoredChat(number, self.upgrade(chat or Chat()), etag, user)
 
     def upgrade(self, chat: Chat) -> Chat:
         """Return the chat of a record before version 3 as one of today."""
@@ -1345,19 +1425,30 @@ class Store:
 
         Raises ClientError PreconditionFailed if it has changed since.
         """
-        self.replace_json(chat_key(stored.number), chat, stored.etag)
+        self.replace_json(chat_key(stored.number, stored.user), chat, stored.etag)
 
-    def move_chat(self, old: int, new: int) -> None:
-        """Take a group's state along to its new number."""
-        self.put_json(chat_key(new), self.load_chat(old).chat)
-        self.put_json(chat_key(old), {"moved": new})
+    def move_group(self, old: int, new: int) -> None:
+        """Take the states of a group's members along to its new number."""
+        prefix = f"{CHATS_PREFIX}{old}/"
+        cursor = prefix
+        while cursor:
+            items, cursor, _ = self.list_page(prefix, cursor)
+            for item in items:
+                user = item["Key"].removeprefix(prefix).removesuffix(".json")
+                self.move_member(old, new, int(user))
 
-    def release_job(self, number: int, job_id: str | None, keep: PaintRequest | None) -> None:
+    def move_member(self, old: int, new: int, user: int) -> None:
+        self.put_json(chat_key(new, user), self.load_chat(old, user).chat)
+        self.put_json(chat_key(old, user), {"moved": new})
+
+    def release_job(
+        self, number: int, user: int, job_id: str | None, keep: PaintRequest | None
+    ) -> None:
         """Let the chat give up this job (None: all that it has).
 
         `keep` goes into its history, for the buttons.
         """
-        stored = self.load_chat(number)
+        stored = self.load_chat(number, user)
         owned = [painting.job_id for painting in stored.chat.jobs]
         if job_id is not None:
             owned = [job_id] if job_id in owned else []
@@ -1474,7 +1565,10 @@ class StyleCatalog:
             log.warning("%s is ignored: %s; the styles stay as they are", CATALOG_KEY, error)
 
 
-def chat_key(number: int) -> str:
+def chat_key(number: int, user: int) -> str:
+    """Return where the state of a chat is kept. In a group each member has one of its own."""
+    if number < 0:
+        return f"{CHATS_PREFIX}{number}/{user}.json"
     return f"{CHATS_PREFIX}{number}.json"
 
 
@@ -1693,6 +1787,13 @@ class Teach(NamedTuple):
     picture: ImageRef | Rejected | None
 
 
+class Paint(NamedTuple):
+    """The command /paint, or a mention of the bot: to paint a picture there and then."""
+
+    painter: str  # in the user's words; "": the user is asked
+    picture: ImageRef | Rejected | None
+
+
 class Words(NamedTuple):
     """Text that is no command."""
 
@@ -1732,17 +1833,22 @@ class Button(NamedTuple):
         return f"{self.verb}:{self.argument}"
 
 
-Event = Command | Teach | Words | ImageRef | Rejected | Button
+Event = Command | Teach | Paint | Words | ImageRef | Rejected | Button
 
 
 @dataclass(frozen=True)
 class Incoming:
     """What an update says, and who says it."""
 
-    user: int
+    user: int  # in a group, a negative number stands for a group or a channel that writes
     thread: int | None
     language: str
     event: Event
+    group_message: int = 0  # in a group, the number of the message to answer to
+
+    @property
+    def is_group(self) -> bool:
+        return self.group_message != 0
 
 
 @dataclass(frozen=True)
@@ -1766,12 +1872,42 @@ def chat_of(raw: TelegramUpdate) -> int:
 
 def sender_of(raw: TelegramUpdate) -> tuple[int, int]:
     """Return the numbers of the chat and of the user; 0 for one that there is not."""
-    source = raw.callback_query or raw.message
-    sender = source.sender if source else None
-    return chat_of(raw), sender.id if sender else 0
+    if raw.callback_query:
+        return chat_of(raw), raw.callback_query.sender.id
+    return chat_of(raw), author_of(raw.message) if raw.message else 0
 
 
-def without_words(raw: TelegramUpdate, styles: Styles) -> TelegramUpdate:
+def author_of(message: Message) -> int:
+    """Return the number of who wrote a message: of a user, a group or a channel; 0: of nobody.
+
+    A bot that writes in its own name is nobody, so that no two bots answer each other for ever.
+    """
+    if message.is_automatic_forward:
+        return 0
+    if message.sender_chat:
+        return message.sender_chat.id
+    if message.sender is None or message.sender.is_bot:
+        return 0
+    return message.sender.id
+
+
+def language_of(user: TelegramUser) -> str:
+    return "ru" if (user.language_code or "").lower().startswith("ru") else "en"
+
+
+def owner_of(query: CallbackQuery) -> int:
+    """Return the number of the one whose button was pressed; 0: of nobody who may press it.
+
+    What a group or a channel has asked for anybody may press: the one who presses is a user.
+    """
+    _, _, owner = query.data.partition("@")
+    if not re.fullmatch(r"-?[0-9]{1,16}", owner):
+        return query.sender.id
+    is_foreign = int(owner) > 0 and int(owner) != query.sender.id
+    return 0 if is_foreign else int(owner)
+
+
+def without_words(raw: TelegramUpdate, styles: Styles, me: BotUser) -> TelegramUpdate:
     """Return an update to be stored: the text is a command or a painter, or else no longer there.
 
     To handle it is the same.
@@ -1779,6 +1915,10 @@ def without_words(raw: TelegramUpdate, styles: Styles) -> TelegramUpdate:
     message = raw.message
     if message is None:
         return raw
+    event = read_message(message, me)
+    if isinstance(event, Paint):
+        painter = find_style(event.painter, styles) or ("..." if event.painter else "")
+        return replace(raw, message=replace(message, text=f"/paint {painter}", caption=""))
     words = message.text.strip()
     labels = {label.lower() for label in styles.labels.values()}
     if words.lower() not in labels:
@@ -1797,57 +1937,98 @@ def is_cancel(incoming: Incoming | None) -> bool:
     return event == Command("cancel") or (isinstance(event, Button) and event.verb == "cancel")
 
 
-def read_update(raw: TelegramUpdate, bot_name: str) -> Incoming | None:
+def read_update(raw: TelegramUpdate, me: BotUser) -> Incoming | None:
     """Return what an update says, or None if it is not meant for this bot."""
     query = raw.callback_query
     message = query.message if query else raw.message
     if message is None:
         return None
+    user = owner_of(query) if query else author_of(message)
     sender = query.sender if query else message.sender
-    if sender is None:
+    if not user or sender is None:
         return None
 
     event: Event | None
     if query:
-        verb, _, argument = query.data.partition(":")
+        data, _, _ = query.data.partition("@")
+        verb, _, argument = data.partition(":")
         event = Button(verb, argument)
     else:
-        event = read_message(message, bot_name)
+        event = read_message(message, me)
     if event is None:
         return None
 
-    has_topic = message.chat.id > 0 or message.is_topic_message
-    is_russian = (sender.language_code or "").lower().startswith("ru")
+    is_group = message.chat.id < 0
+    has_topic = not is_group or message.is_topic_message
     return Incoming(
-        user=sender.id,
+        user=user,
         thread=message.message_thread_id if has_topic else None,
-        language="ru" if is_russian else "en",
+        language=language_of(sender),
         event=event,
+        group_message=message.message_id if is_group else 0,
     )
 
 
-def read_message(message: Message, bot_name: str) -> Event | None:
-    """Return what a message says, or None for another bot's command."""
-    words = message.text.strip()
+def read_message(message: Message, me: BotUser) -> Event | None:
+    """Return what a message says, or None where it is not said to this bot."""
     caption = message.caption.strip()
-    if not words and not caption.startswith("/teach"):
-        return read_file(message)
-    if words and not words.startswith("/"):
-        return Words(words)
-    command, *arguments = re.split(r"\s+", (words or caption)[1:].lower())
+    words = message.text.strip()
+    if words.startswith("/") or caption.startswith(CAPTION_COMMANDS):
+        return read_command(message, words or caption, me)
+    mention = rf"(?i)(?<!\w)@{re.escape(me.username)}\b"
+    if me.username and re.search(mention, words or caption):
+        painter = re.sub(mention, "", words or caption).strip(" \n,.:;!?")
+        return Paint(painter, find_picture(message))
+    if message.chat.id < 0:
+        return read_group_reply(message, me)
+    return Words(words) if words else read_file(message)
+
+
+def read_command(message: Message, words: str, me: BotUser) -> Event | None:
+    command, *arguments = re.split(r"\s+", words[1:].lower())
     name, _, addressee = command.partition("@")
-    if addressee not in ("", bot_name.lower()):
+    if addressee not in ("", me.username.lower()):
         return None
     if name == "teach":
         return Teach(" ".join(arguments), find_picture(message))
+    if name == "paint":
+        return Paint(" ".join(arguments), find_picture(message))
+    is_for_anybody = message.chat.id < 0 and not addressee
+    if is_for_anybody and name not in COMMANDS:  # another bot of the group may know it
+        return None
     return Command(name)
+
+
+def read_group_reply(message: Message, me: BotUser) -> Event | None:
+    """Return the picture or the words that answer a message of the bot, or None for other talk.
+
+    Where the bot is an administrator, or has no privacy mode, it gets all that is said in a group.
+    """
+    answered = message.reply_to_message
+    if not (answered and answered.sender and answered.sender.id == me.id):
+        return None
+    if message.text:
+        return Words(message.text.strip())
+    picture = read_file(message)
+    if isinstance(picture, ImageRef):
+        return replace(picture, message_id=message.message_id)
+    is_picture = picture.reason not in ("not_a_picture", "not_an_image")
+    return picture if is_picture else None
 
 
 def find_picture(message: Message) -> ImageRef | Rejected | None:
     """Return the picture of a command: its message's own, or that of the message it replies to."""
-    for source in (message, message.reply_to_message):
-        if source and (source.photo or source.document):
-            return read_file(source)
+    answered = message.reply_to_message
+    for source in (message, answered, message.external_reply):
+        if not source or not (source.photo or source.document):
+            continue
+        picture = read_file(source)
+        if message.chat.id > 0 or isinstance(picture, Rejected):
+            return picture
+        number = message.message_id
+        if answered and source is answered:
+            number = answered.message_id
+        return replace(picture, message_id=number)
     return None
 
 
@@ -1910,6 +2091,8 @@ def transition(chat: Chat, incoming: Incoming, config: Config, styles: Styles) -
     if not is_allowed(incoming.user, config):
         return Decision(chat, ("private",))
     if isinstance(event, Button):
+        if event.verb == "unteach" and not is_admin:
+            return ask(chat)
         return press_button(chat, event, styles)
     if isinstance(event, Teach) and not is_admin:
         event = Command("teach")
@@ -1921,10 +2104,14 @@ def transition(chat: Chat, incoming: Incoming, config: Config, styles: Styles) -
         return ask(chat, event.reason)
     if chat.lesson_name and isinstance(event, ImageRef):
         return start_lesson(chat, chat.lesson_name, event)
+    if incoming.is_group and isinstance(event, Words) and not chat.content:
+        return Decision(chat)  # somebody talks about a painting
     if chat.jobs:
         return ask(chat)
     if isinstance(event, ImageRef):
         return take_picture(chat, event)
+    if isinstance(event, Paint):
+        return paint(chat, event, styles)
     return take_words(chat, event, styles)
 
 
@@ -1982,10 +2169,34 @@ def take_words(chat: Chat, words: Words, styles: Styles) -> Decision:
     """Take words as the name of a painter, in any case."""
     if not chat.content:
         return ask(chat)
+    name = find_style(words.words, styles)
+    if name is None:
+        return ask(chat, ErrorCode.UNKNOWN_STYLE.value)
+    return start_painting(chat, default_request(chat.content, name))
+
+
+def find_style(words: str, styles: Styles) -> str | None:
+    """Return the painter with this name or label, in any case."""
     for name, label in styles.labels.items():
-        if label.lower() == words.words.lower():
-            return start_painting(chat, default_request(chat.content, name))
-    return ask(chat, ErrorCode.UNKNOWN_STYLE.value)
+        if words.lower() in (name.lower(), label.lower()):
+            return name
+    return None
+
+
+def paint(chat: Chat, command: Paint, styles: Styles) -> Decision:
+    """Paint the picture of the command, or else the one that waits for a style."""
+    picture = command.picture or chat.content
+    if picture is None:
+        return Decision(chat, ("ask_paint",))
+    if isinstance(picture, Rejected):
+        return Decision(chat, (picture.reason, "ask_paint"))
+    if not command.painter:
+        return ask(chat.with_content(picture))
+    name = find_style(command.painter, styles)
+    if name is None:
+        reply = (ErrorCode.UNKNOWN_STYLE.value, "painters", "ask_style")
+        return Decision(chat.with_content(picture), reply)
+    return start_painting(chat, default_request(picture, name))
 
 
 def press_button(chat: Chat, button: Button, styles: Styles) -> Decision:
@@ -2109,20 +2320,28 @@ def status_buttons(job: PaintJob, progress: Progress) -> list[str]:
     return ["cancel"]
 
 
-def job_buttons(language: str, job_id: str, rows: list[list[str]]) -> Json:
+def job_buttons(language: str, job_id: str, rows: list[list[str]], owner: str = "") -> Json:
     """Return a keyboard of verbs that act on this job."""
     return keyboard(
         [
             [(translate(language, f"button_{verb}"), f"{verb}:{job_id}") for verb in row]
             for row in rows
-        ]
+        ],
+        owner,
     )
 
 
-def style_keyboard(styles: Mapping[str, str], photo: ImageRef) -> Json:
+def style_keyboard(styles: Mapping[str, str], photo: ImageRef, owner: str = "") -> Json:
     """Return the painters of this photograph, two in a row."""
     buttons = [(label, f"style:{name}:{photo.tag}") for name, label in styles.items()]
-    return keyboard([buttons[i : i + 2] for i in range(0, len(buttons), 2)])
+    return keyboard([buttons[i : i + 2] for i in range(0, len(buttons), 2)], owner)
+
+
+def reply_to(message_id: int) -> Json:
+    """Return the reply_parameters of an answer to a message; None for 0, which answers to none."""
+    if not message_id:
+        return None
+    return {"message_id": message_id, "allow_sending_without_reply": True}
 
 
 def fits_photo(size: tuple[int, int], byte_count: int) -> bool:
@@ -2227,10 +2446,10 @@ class Messenger:
         try:
             return self.telegram.send(chat, thread, method, **values)
         except TelegramError as error:
-            if error.code == 403:  # the user has blocked the bot, or the group has removed it
-                self.store.release_job(chat, None, keep=None)
+            if error.code == 403 and chat > 0:  # the user has blocked the bot
+                self.store.release_job(chat, 0, None, keep=None)
             if error.new_chat:
-                self.store.move_chat(chat, error.new_chat)
+                self.store.move_group(chat, error.new_chat)
             raise
 
     def show_status(
@@ -2352,7 +2571,7 @@ class UpdateHandler:
     runner: JobRunner
     lessons: Lessons
     metrics: Metrics
-    bot_name: str = ""  # set before the first update
+    me: BotUser = field(default_factory=BotUser)  # set before the first update
     languages: dict[int, str] = field(default_factory=dict)  # of the admins who have written
 
     def handle(self, update: Update, health: Callable[[], str]) -> None:
@@ -2363,10 +2582,10 @@ class UpdateHandler:
         if update.error_code:
             self.say_sorry(update)
             return
+        incoming = read_update(update.raw, self.me)
         query = update.raw.callback_query
         if query:
-            self.telegram.try_call("answerCallbackQuery", callback_query_id=query.id)
-        incoming = read_update(update.raw, self.bot_name)
+            self.answer_press(query)
         if incoming is None:
             return
         if not update.is_rest and is_allowed(incoming.user, self.config):
@@ -2375,12 +2594,19 @@ class UpdateHandler:
         update.language = incoming.language
         if incoming.user in self.config.admins:
             self.languages[incoming.user] = incoming.language
-        stored = self.store.load_chat(update.chat)
+        stored = self.store.load_chat(update.chat, incoming.user)
         chat = stored.chat
         if update.id not in chat.seen:
             chat = self.change_chat(update, incoming, stored)
         if chat.reply and chat.seen[-1] == update.id:
             self.answer(stored.number, chat, incoming, health)
+
+    def answer_press(self, query: CallbackQuery) -> None:
+        """Tell Telegram that a button has been pressed, and a user that it is somebody else's."""
+        words = None
+        if not owner_of(query):
+            words = translate(language_of(query.sender), "not_yours")
+        self.telegram.try_call("answerCallbackQuery", callback_query_id=query.id, text=words)
 
     def inspect(self, update: Update, incoming: Incoming) -> Incoming:
         """Return the update, with its picture refused where the head of its file says why.
@@ -2495,36 +2721,53 @@ class UpdateHandler:
         self, number: int, chat: Chat, incoming: Incoming, health: Callable[[], str]
     ) -> None:
         event = incoming.event
-        rejected = event if isinstance(event, Rejected) else Rejected("")
+        refused = event.picture if isinstance(event, (Paint, Teach)) else event
+        rejected = refused if isinstance(refused, Rejected) else Rejected("")
+        keys = chat.reply
+        if incoming.is_group:
+            keys = tuple(GROUP_TEXTS.get(key, key) for key in keys)
+        labels = self.catalog.styles().labels.values()
         words = translate(
             incoming.language,
-            *chat.reply,
+            *keys,
             **rejected.describe(incoming.language),
             support=self.config.support,
             limit=self.config.daily_limit,
             user=incoming.user,
             count=chat.left_out,
             health=health() if "stats" in chat.reply else "",
+            painters=textwrap.shorten(", ".join(labels), PAINTERS_MAX_LENGTH, placeholder=" ..."),
         )
         if "ask_style" in chat.reply and chat.content:
-            self.ask_style(number, incoming.thread, words, chat.content)
+            self.ask_style(number, incoming, words, chat.content)
             return
         buttons = None
         if chat.about:
-            buttons = job_buttons(incoming.language, chat.about, [["retry", "another"]])
+            owner = owner_suffix(number, incoming.user)
+            rows = [["retry", "another"]]
+            buttons = job_buttons(incoming.language, chat.about, rows, owner)
         self.messenger.send(
-            number, incoming.thread, "sendMessage", text=words, reply_markup=buttons
+            number,
+            incoming.thread,
+            "sendMessage",
+            text=words,
+            reply_markup=buttons,
+            reply_parameters=reply_to(incoming.group_message),
         )
 
-    def ask_style(self, chat: int, thread: int | None, words: str, photo: ImageRef) -> None:
+    def ask_style(self, chat: int, incoming: Incoming, words: str, photo: ImageRef) -> None:
         """Ask with a button for each style, below a picture of them all where there is one."""
         styles = self.catalog.styles()
-        buttons = style_keyboard(styles.labels, photo)
+        owner = owner_suffix(chat, incoming.user)
+        more = {
+            "reply_markup": style_keyboard(styles.labels, photo, owner),
+            "reply_parameters": reply_to(incoming.group_message),
+        }
         if styles.sheet and self.sheet.send(
-            chat, thread, styles.sheet, caption=words, reply_markup=buttons
+            chat, incoming.thread, styles.sheet, caption=words, **more
         ):
             return
-        self.messenger.send(chat, thread, "sendMessage", text=words, reply_markup=buttons)
+        self.messenger.send(chat, incoming.thread, "sendMessage", text=words, **more)
 
 
 # ---------------------------------------------------------------- jobs
@@ -2642,8 +2885,16 @@ class JobRunner:
 
         Raises TelegramError and S3_ERRORS, after which the step is repeated.
         """
+        try:
+            self.take_step(job)
+        except TelegramError as error:
+            if error.code == 403:  # the user has blocked the bot, or the group has removed it
+                self.store.release_job(job.chat, job.user, job.id, keep=None)
+            raise
+
+    def take_step(self, job: PaintJob) -> None:
         served_chat = job.chat
-        stored = self.store.load_chat(job.chat)
+        stored = self.store.load_chat(job.chat, job.user)
         job.chat = stored.number
         if not stored.chat.owns(job.id):
             if stored.chat.was_put_aside:
@@ -2660,9 +2911,9 @@ class JobRunner:
     def submit(self, job: PaintJob) -> None:
         """Tell the user that we begin, copy the pictures to S3, and call the model."""
         words = translate(job.language, "accepted", style=job.style_label)
-        buttons = job_buttons(job.language, job.id, [["cancel"]])
+        buttons = job_buttons(job.language, job.id, [["cancel"]], job.owner)
         if not self.send_once(job, "status", "sendMessage", text=words, reply_markup=buttons):
-            self.store.release_job(job.chat, job.id, keep=None)
+            self.store.release_job(job.chat, job.user, job.id, keep=None)
             return
 
         request = job.request
@@ -2708,12 +2959,13 @@ class JobRunner:
         elif age_of(job) > WAKING_SECONDS:
             words += "\n" + translate(job.language, "waking")
 
-        self.telegram.call(
+        self.telegram.try_call(
             "sendChatAction", chat_id=job.chat, message_thread_id=job.thread, action="typing"
         )
         if job.status_message and words != job.status_text:
             preview = progress.preview or b""
-            buttons = job_buttons(job.language, job.id, [status_buttons(job, progress)])
+            rows = [status_buttons(job, progress)]
+            buttons = job_buttons(job.language, job.id, rows, job.owner)
             self.messenger.show_status(job.chat, job.status_message, words, preview, buttons)
         job.status_text = words
 
@@ -2728,7 +2980,7 @@ class JobRunner:
                 self.store.count_painting(job.user, job.id)
             self.metrics.add("done")
 
-        self.store.release_job(job.chat, job.id, keep=job.request)
+        self.store.release_job(job.chat, job.user, job.id, keep=job.request)
 
     def apologize(self, job: PaintJob, stored: StoredChat) -> None:
         """Tell that a job ends because its chat's record was put aside. It can be tried again."""
@@ -2763,7 +3015,7 @@ class JobRunner:
             "reason",
             "sendMessage",
             text=f"{before} {reason} {after}",
-            reply_markup=job_buttons(job.language, job.id, [AFTER_FAILURE[advice]]),
+            reply_markup=job_buttons(job.language, job.id, [AFTER_FAILURE[advice]], job.owner),
         )
 
     def deliver(self, job: PaintJob) -> Failure | None:
@@ -2777,7 +3029,7 @@ class JobRunner:
 
         file = (request.result, picture)
         caption = self.caption(job, answer)
-        buttons = job_buttons(job.language, job.id, result_buttons(request))
+        buttons = job_buttons(job.language, job.id, result_buttons(request), job.owner)
         width, height = answer.size or (1, 1)
         is_shown = False
         if not request.wants_file and fits_photo((width, height), len(picture)):
@@ -2786,7 +3038,10 @@ class JobRunner:
             self.send_picture(job, "document", file)
         if not is_shown:
             is_shown = self.send_picture(job, "document", file, caption, buttons)
-        return None if is_shown else Failure(ErrorCode.INTERNAL)
+        if is_shown:
+            return None
+        has_no_rights = re.search("rights|FORBIDDEN|RESTRICTED", job.refusal)
+        return Failure(ErrorCode.NO_RIGHTS if has_no_rights else ErrorCode.INTERNAL)
 
     def caption(self, job: PaintJob, answer: ModelAnswer) -> str:
         """Return the style, the seconds and the model's notes."""
@@ -2834,7 +3089,13 @@ class JobRunner:
         if part in job.sent:
             return True
         try:
-            message = self.messenger.send(job.chat, job.thread, method, **values)
+            message = self.messenger.send(
+                job.chat,
+                job.thread,
+                method,
+                reply_parameters=reply_to(job.request.content.message_id),
+                **values,
+            )
         except TelegramError as error:
             if is_refusal(error):
                 return False
@@ -2875,11 +3136,13 @@ class JobRunner:
                 files={kind: file},
                 caption=caption or None,
                 reply_markup=buttons,
+                reply_parameters=reply_to(job.request.content.message_id),
             )
         except TelegramError as error:
             if error.code:  # an answer came, so nothing was sent
                 job.sent.remove(attempt)
             if is_refusal(error):
+                job.refusal = error.description
                 return False
             raise
         return self.record_sent(job, kind)
@@ -3131,6 +3394,7 @@ class Lessons:
 
 def lesson_buttons(lesson: Lesson) -> Json:
     label = translate(lesson.language, "button_cancel")
+    # Whose button it is is not named: any admin may stop a training.
     return keyboard([[(label, f"unteach:{lesson.id}")]])
 
 
@@ -3339,7 +3603,7 @@ class Dispatcher:
                 return False
             stored = []
             for update in updates:
-                raw = without_words(update.raw, styles)
+                raw = without_words(update.raw, styles, self.handler.me)
                 stored.append(
                     StoredUpdate(update.id, raw.message, raw.callback_query, update.left_out)
                 )
@@ -3378,7 +3642,7 @@ class Dispatcher:
             for raw in stored or []:
                 number = raw.update_id
                 update = Update(number, chat_of(raw), raw, raw.left_out, key=key)
-                incoming = read_update(raw, self.handler.bot_name)
+                incoming = read_update(raw, self.handler.me)
                 update.is_rest = update.left_out > 0 and not is_cancel(incoming)
                 self._backlog[number] = update
 
@@ -3412,12 +3676,12 @@ class Dispatcher:
 
     def introduce(self) -> None:
         """Learn the bot's name, and tell Telegram the commands in both languages."""
-        self.handler.bot_name = self.call_until_answered("getMe").username
+        self.handler.me = self.call_until_answered("getMe")
         self.telegram.try_call("deleteWebhook")
         for language, code in (("en", None), ("ru", "ru")):
             commands = [
                 {"command": name, "description": translate(language, f"command_{name}")}
-                for name in ("start", "cancel", "help")
+                for name in ("start", "paint", "cancel", "help")
             ]
             self.telegram.try_call("setMyCommands", commands=commands, language_code=code)
 
@@ -3472,12 +3736,15 @@ class Dispatcher:
 
         The caller holds _lock.
         """
+        incoming = read_update(update.raw, self.handler.me)
+        if incoming is None and not update.raw.callback_query:  # what people say to each other
+            self._inbox[update.id] = None
+            return
         self._inbox[update.id] = update
         sender = sender_of(update.raw)
         earlier = [u for u in self.waiting() if sender_of(u.raw) == sender and u is not update]
         floods = [u for u in earlier if u.is_rest and not u.is_served]
         is_too_much = bool(floods) or len(earlier) >= MESSAGES_AT_ONCE
-        incoming = read_update(update.raw, self.handler.bot_name)
         replaced: list[Update] = []
         if is_cancel(incoming):
             # A button may be that of an older job, and then cancels nothing.

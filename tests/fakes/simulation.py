@@ -22,6 +22,7 @@ import bot
 from tests.fakes.memory_s3 import MemoryS3
 
 Json = Any  # whatever JSON can hold
+BOT = 7  # the bot's own number
 CALL_SECONDS = 0.05  # of Telegram
 S3_SECONDS = 0.01
 
@@ -179,6 +180,7 @@ class Simulation:
         """Start the bot; if one runs, it was killed just now."""
         self.pool = Pool(self.clock)
         self.bot = bot.Bot(self.config, self.telegram, self.s3, self.model, no_trainer)
+        self.bot.handler.me = bot.BotUser(BOT, "style_bot")
         self.dispatcher = self.bot.dispatcher
         self.dispatcher._pool = self.pool  # type: ignore[assignment]
         self.dispatcher._lock = Lock(self.clock)

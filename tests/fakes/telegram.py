@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import threading
 import time
@@ -31,8 +32,11 @@ class Message:
     texts: list[str] = field(default_factory=list)  # as it was shown over time
     previews: list[bytes] = field(default_factory=list)
     thread: int | None = None
+    reply_to: int = 0  # the number of the message that it answers
     deleted: bool = False
 
+
+BOT = 7  # the bot's own number
 
 Fault = Callable[[str, dict[str, Any]], "web.StreamResponse | str | None"]
 BREAK = web.RequestKey("break", str)  # how the answer to a request is to end
@@ -60,6 +64,7 @@ class Telegram(LoBotApiEmulator):  # type: ignore[misc] # the package has no typ
         self.calls: list[tuple[float, str, dict[str, Any]]] = []
         self.faults: list[Fault] = []
         self.pushed: list[dict[str, Any]] = []
+        self.numbers = itertools.count(1_000_000)  # of what users write
         self.media_edits = False  # whether editMessageMedia works, as it does in Telegram
         self.threads = False  # whether message_thread_id is taken, as it is in Telegram
         self.lock = threading.Lock()
@@ -143,6 +148,8 @@ class Telegram(LoBotApiEmulator):  # type: ignore[misc] # the package has no typ
                 int(fields["chat_id"]), result["message_id"], words, kind, thread=thread
             )
             message.file = uploads[kind]["data"] if kind in uploads else b""
+            answered = self.decoded(fields.get("reply_parameters") or {})
+            message.reply_to = answered.get("message_id", 0)
             with self.lock:
                 self.messages[message.chat, message.id] = message
                 self.chats[message.chat].append(message)
@@ -245,7 +252,7 @@ class User:
             "language_code": self.language,
         }
         common = {
-            "message_id": 1,
+            "message_id": next(self.telegram.numbers),
             "date": int(time.time()),
             "chat": {"id": self.chat, "type": kind},
             "from": sender,
@@ -257,8 +264,17 @@ class User:
         """What is in the chat by now is no longer new."""
         self.cursor = max([m.id for m in self.messages()], default=0)
 
-    def write(self, text: str) -> int:
-        return self._message(text=text)
+    def write(self, text: str, **content: Json) -> int:
+        return self._message(text=text, **content)
+
+    def sent(self, update: int) -> Json:
+        """Return the message of an update, as another one replies to it."""
+        [message] = [u["message"] for u in self.telegram.pushed if u["update_id"] == update]
+        return message
+
+    def said_by_bot(self, message: Message) -> Json:
+        """Return a message of the bot, as another one replies to it."""
+        return {"message_id": message.id, "date": 1, "from": {"id": BOT, "is_bot": True}}
 
     def _asset(self, data: bytes) -> str:
         name = f"file-{self.number}-{len(self.telegram.assets)}-{time.monotonic_ns()}"

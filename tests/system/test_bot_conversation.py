@@ -6,12 +6,13 @@ import io
 import itertools
 import json
 import time
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from tests.fakes.names import eventually
-from tests.fakes.telegram import Message, User
+from tests.fakes.telegram import Message, User, refusal, times
 from tests.fakes.world import QUICK, World, made_of
 
 ENGLISH = {
@@ -433,10 +434,70 @@ def test_in_a_group(world: World) -> None:
     anna.write("/start@other_bot")
     anna.sees_nothing()
     anna.write("/start@Style_Bot")
-    anna.sees("Hello", "send me the photo")
-    anna.photo(b"ours")
-    anna.press(anna.sees("Choose"), "Monet")
-    assert made_of(anna.sees("Monet", kind="photo"))["content"] == "ours"
+    anna.sees("Hello", "Reply to a photo with /paint")
+    shown = anna.sent(anna.photo(b"ours"))
+    anna.write("lovely!")
+    anna.sees_nothing()
+    anna.write("/paint MONET", reply_to_message=shown)
+    painting = anna.sees("Monet", kind="photo")
+    assert made_of(painting)["content"] == "ours"
+    assert painting.reply_to == shown["message_id"]
+    anna.write("lovely!", reply_to_message=anna.said_by_bot(painting))
+    anna.sees_nothing()
+
+
+def test_members_of_a_group_do_not_disturb_each_other(world: World) -> None:
+    world.endpoint.mode = "asleep"
+    world.start()
+    anna, boris = world.user(group=-100500), world.user(group=-100500)
+    for user, file in ((anna, b"by anna"), (boris, b"by boris")):
+        user.write("/paint", reply_to_message=user.sent(user.photo(file)))
+        question = user.sees("Choose a painter")
+        user.write("Monet", reply_to_message=user.said_by_bot(question))
+        user.sees("Painting your photo: Monet")
+    statuses = [m for m in boris.messages() if m.text.startswith("Painting")]
+    boris.press(statuses[0], "Cancel")  # of anna's
+    eventually(
+        lambda: any("belong to somebody else" in f.get("text", "") for _, _, f in calls_of(world)),
+        "boris is told that it is not his",
+    )
+    boris.press(statuses[1], "Cancel")
+    boris.sees("Cancelled")
+    world.endpoint.wake()
+    assert made_of(anna.sees("Monet", kind="photo"))["content"] == "by anna"
+    boris.sees_nothing(kind="photo")
+    is_clean(world)
+
+
+def calls_of(world: World) -> list[tuple[float, str, dict[str, Any]]]:
+    return [call for call in world.telegram.calls if call[1] == "answerCallbackQuery"]
+
+
+def test_a_group_where_the_bot_may_not_send_pictures(world: World) -> None:
+    world.start()
+    anna = world.user(group=-100500)
+    refused = lambda: refusal(400, "Bad Request: not enough rights to send photos to the chat")  # noqa: E731
+    for method in ("sendPhoto", "sendDocument"):
+        world.telegram.faults.append(times(10**6, method, refused))
+    anna.write("/paint monet", reply_to_message=anna.sent(anna.photo()))
+    anna.sees("may not send pictures here")
+    is_clean(world)
+
+
+def test_a_bot_that_is_removed_from_a_group_gives_up(world: World) -> None:
+    world.endpoint.mode = "asleep"
+    world.start(QUICK)
+    anna = world.user(group=-100500)
+    anna.write("/paint monet", reply_to_message=anna.sent(anna.photo()))
+    anna.sees("Painting")
+    eventually(lambda: world.endpoint.calls, "the model is called")
+    kicked = lambda: refusal(403, "Forbidden: bot was kicked from the supergroup chat")  # noqa: E731
+    for method in ("sendMessage", "editMessageText", "sendPhoto"):
+        world.telegram.faults.append(times(10**6, method, kicked))
+    eventually(lambda: not world.storage.list_keys("jobs/"), "the job is given up", 40)
+    before = len(world.telegram.calls)
+    time.sleep(3)
+    assert len(world.telegram.calls) - before < 3
 
 
 def test_topics_are_echoed(world: World) -> None:
@@ -465,7 +526,7 @@ def test_commands_are_registered_in_both_languages(world: World) -> None:
     calls = [fields for _, method, fields in world.telegram.calls if method == "setMyCommands"]
     assert [fields.get("language_code") for fields in calls] == [None, "ru"]
     assert [[c["command"] for c in fields["commands"]] for fields in calls] == [
-        ["start", "cancel", "help"]
+        ["start", "paint", "cancel", "help"]
     ] * 2
     polls = world.telegram._update_queues._state("42:secret-of-the-tests")
     eventually(

@@ -285,7 +285,8 @@ def test_a_user_who_blocks_the_bot_loses_the_job(world: World, method: str) -> N
 def test_a_group_that_becomes_a_supergroup(world: World) -> None:
     world.start()
     anna = world.user(group=-500)
-    begin(anna)
+    anna.photo(caption="/paint monet")
+    anna.sees("Painting")
     moved = lambda: refusal(400, "Bad Request: group chat was upgraded", migrate_to_chat_id=-100777)  # noqa: E731
     for method in ("sendMessage", "sendPhoto"):
         world.telegram.faults.append(times(10**6, method, moved, -500))
@@ -293,7 +294,7 @@ def test_a_group_that_becomes_a_supergroup(world: World) -> None:
     painting = new.sees("Monet", kind="photo")
     new.press(painting, "Softer")
     new.sees("Monet", kind="photo")
-    assert world.storage.json("chats/-500.json") == {"moved": -100777}
+    assert world.storage.json(f"chats/-500/{anna.number}.json") == {"moved": -100777}
 
 
 # ---------------------------------------------------------------- S3

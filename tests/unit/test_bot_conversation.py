@@ -23,6 +23,7 @@ from bot import (
     Config,
     ImageRef,
     Incoming,
+    Paint,
     Painting,
     PaintRequest,
     Rejected,
@@ -50,6 +51,7 @@ CONFIG = Config(
     telegram_api="https://api.telegram.org",
     support="Ask Vincent.",
 )
+ME = bot.BotUser(7, "Style_Bot")
 STYLES = bot.Styles({"monet": "Monet", "vangogh": "Van Gogh"})
 
 IDLE = Chat()
@@ -424,7 +426,7 @@ def message(**content: Json) -> dict[str, Json]:
 
 def read_raw(raw: dict[str, Json]) -> bot.Incoming | None:
     data = json.dumps({"update_id": 1, **raw}).encode()
-    return bot.read_update(bot.decode(data, bot.TelegramUpdate), "Style_Bot")
+    return bot.read_update(bot.decode(data, bot.TelegramUpdate), ME)
 
 
 def read(**content: Json) -> bot.Incoming | None:
@@ -538,6 +540,199 @@ def test_a_command_for_another_bot_is_not_for_us() -> None:
     assert read(text="/start@other_bot") is None
 
 
+# ---------------------------------------------------------------- groups
+
+
+GROUP = {"id": -5, "type": "supergroup"}
+SHOWN = {"message_id": 41, "from": {"id": 6}, "photo": [{"file_id": "photo"}]}
+IN_GROUP = ImageRef("photo", is_document=False, message_id=41)
+BY_US = {"message_id": 42, "from": {"id": 7, "is_bot": True}, "text": "Choose a painter"}
+
+
+def read_in_group(**content: Json) -> bot.Incoming | None:
+    return read(**{"message_id": 50, "chat": GROUP, **content})
+
+
+@pytest.mark.parametrize(
+    ("content", "event"),
+    [
+        ({"text": "/paint monet", "reply_to_message": SHOWN}, Paint("monet", IN_GROUP)),
+        ({"text": "/paint@style_bot", "reply_to_message": SHOWN}, Paint("", IN_GROUP)),
+        ({"text": "@Style_Bot Van Gogh", "reply_to_message": SHOWN}, Paint("Van Gogh", IN_GROUP)),
+        ({"text": "monet @style_bot", "reply_to_message": SHOWN}, Paint("monet", IN_GROUP)),
+        ({"text": "/paint monet"}, Paint("monet", None)),
+        ({"text": "/paint", "reply_to_message": {"text": "hi"}}, Paint("", None)),
+        (
+            {"text": "/paint", "reply_to_message": {"document": {"file_id": "d"}}},
+            Paint("", Rejected("not_an_image")),
+        ),
+        (
+            {"photo": [{"file_id": "photo"}], "caption": "/paint monet"},
+            Paint("monet", replace(IN_GROUP, message_id=50)),
+        ),
+        (
+            {"photo": [{"file_id": "photo"}], "caption": "monet, @style_bot"},
+            Paint("monet", replace(IN_GROUP, message_id=50)),
+        ),
+        (
+            {"text": "/paint", "external_reply": {"photo": [{"file_id": "photo"}]}},
+            Paint("", replace(IN_GROUP, message_id=50)),
+        ),
+        ({"text": "/start"}, Command("start")),
+        ({"text": "/dance@style_bot"}, Command("dance")),
+        ({"text": "monet", "reply_to_message": BY_US}, Words("monet")),
+        (
+            {"photo": [{"file_id": "photo"}], "reply_to_message": BY_US},
+            replace(IN_GROUP, message_id=50),
+        ),
+    ],
+)
+def test_what_is_said_to_the_bot_in_a_group(content: dict[str, Json], event: bot.Event) -> None:
+    incoming = read_in_group(**content)
+    assert incoming
+    assert incoming.event == event
+    assert incoming.group_message == 50
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"text": "monet"},
+        {"text": "hello", "reply_to_message": SHOWN},
+        {"photo": [{"file_id": "photo"}]},
+        {"photo": [{"file_id": "photo"}], "caption": "by monet"},
+        {"text": "/paint@other_bot monet", "reply_to_message": SHOWN},
+        {"text": "@other_style_bot monet", "reply_to_message": SHOWN},
+        {"text": "mail@style_bot.example", "reply_to_message": SHOWN},
+        {"text": "@style_bots", "reply_to_message": SHOWN},
+        {"text": "/dance"},
+        {"sticker": {"file_id": "s"}, "reply_to_message": BY_US},
+        {
+            "sticker": {"file_id": "s"},
+            "reply_to_message": BY_US | {"photo": [{"file_id": "by us"}]},
+        },
+        {"animation": {}, "document": {"file_id": "d"}, "reply_to_message": BY_US},
+        {"migrate_to_chat_id": -100},
+        {"text": "/paint", "from": {"id": 8, "is_bot": True}},
+        {"photo": [], "is_automatic_forward": True, "sender_chat": {"id": -9}, "caption": "/paint"},
+    ],
+)
+def test_what_people_say_to_each_other_in_a_group_is_not_for_us(content: dict[str, Json]) -> None:
+    assert read_in_group(**content) is None
+
+
+def test_a_reply_with_paint_works_in_a_private_chat_too() -> None:
+    incoming = read(text="/paint monet", reply_to_message=SHOWN)
+    assert incoming == Incoming(5, None, "en", Paint("monet", PHOTO))
+
+
+def test_who_writes_in_the_name_of_a_group_or_of_a_channel() -> None:
+    fake = {"id": 1087968824, "is_bot": True}
+    for number in (-5, -1009):
+        incoming = read_in_group(text="/paint", **{"from": fake, "sender_chat": {"id": number}})
+        assert incoming
+        assert incoming.user == number
+
+
+def test_a_comment_under_a_channels_post_is_answered_under_the_post() -> None:
+    post = SHOWN | {"sender_chat": {"id": -1009}, "is_automatic_forward": True}
+    incoming = read_in_group(text="/paint", message_thread_id=41, reply_to_message=post)
+    assert incoming
+    assert incoming.event == Paint("", IN_GROUP)
+    assert incoming.thread is None  # no topic: the reply leads there
+
+
+@pytest.mark.parametrize(
+    ("owner", "user"),
+    [("", 5), ("@5", 5), ("@6", None), ("@-5", -5), ("@x", 5), ("@99999999999999999999", 5)],
+)
+def test_a_button_belongs_to_who_asked(owner: str, user: int | None) -> None:
+    query = {"id": "1", "from": {"id": 5}, "data": f"cancel:9{owner}"}
+    under = message() | {"chat": GROUP, "message_id": 50}
+    incoming = read_raw({"callback_query": query | {"message": under}})
+    assert (incoming.user if incoming else None) == user
+    if incoming:
+        assert incoming.event == Button("cancel", "9")
+
+
+@pytest.mark.parametrize("name", ["monet", "x" * 50])
+def test_the_data_of_a_painters_button_is_short_enough(name: str) -> None:
+    keyboard = bot.style_keyboard({name: "X"}, PHOTO, bot.owner_suffix(-5, 7_000_000_000))
+    [[button]] = keyboard["inline_keyboard"]
+    assert len(button["callback_data"]) <= 64
+    assert button["callback_data"].startswith(f"style:{name}:{PHOTO.tag}")
+
+
+@pytest.mark.parametrize(
+    ("chat", "event", "reply"),
+    [
+        (IDLE, Paint("monet", None), ["ask_paint"]),
+        (IDLE, Paint("", Rejected("not_an_image")), ["not_an_image", "ask_paint"]),
+        (BUSY, Paint("monet", PHOTO), ["busy"]),
+        (IDLE, Words("lovely"), []),
+        (AFTERWARDS, Words("lovely"), []),
+    ],
+)
+def test_what_only_gets_an_answer_in_a_group(
+    chat: Chat, event: bot.Event, reply: list[str]
+) -> None:
+    incoming = Incoming(5, None, "en", event, group_message=50)
+    assert bot.transition(chat, incoming, CONFIG, STYLES) == bot.Decision(chat, tuple(reply))
+
+
+@pytest.mark.parametrize(
+    ("chat", "event", "decision"),
+    [
+        (IDLE, Paint("Monet", PHOTO), bot.Decision(IDLE, request=BY_MONET)),
+        (
+            WITH_PHOTO,
+            Paint("monet", None),
+            bot.Decision(replace(WITH_PHOTO, content=None), request=BY_MONET),
+        ),
+        (
+            replace(WITH_PHOTO, content=OTHER),
+            Paint("van gogh", PHOTO),
+            bot.Decision(replace(WITH_PHOTO, content=OTHER), request=BY_VANGOGH),
+        ),
+        (IDLE, Paint("", PHOTO), bot.Decision(WITH_PHOTO, ("ask_style",))),
+        (
+            IDLE,
+            Paint("rembrandt", PHOTO),
+            bot.Decision(WITH_PHOTO, ("unknown_style", "painters", "ask_style")),
+        ),
+    ],
+)
+def test_paint_there_and_then(chat: Chat, event: bot.Event, decision: bot.Decision) -> None:
+    assert decide(chat, event) == decision
+
+
+def test_only_an_admin_stops_a_training() -> None:
+    assert decide(IDLE, Button("unteach", "3"), user=1).stop_lesson == "3"
+    assert decide(IDLE, Button("unteach", "3"), user=5) == bot.Decision(IDLE, ("ask_content",))
+
+
+@pytest.mark.parametrize(
+    ("text", "stored"),
+    [
+        ("/paint van gogh", "/paint vangogh"),
+        ("@style_bot my secret", "/paint ..."),
+        ("/paint", "/paint "),
+    ],
+)
+def test_what_is_stored_of_a_mention_says_the_same(text: str, stored: str) -> None:
+    said = {"message": message(text=text, chat=GROUP, message_id=50, reply_to_message=SHOWN)}
+    raw = bot.decode(json.dumps({"update_id": 1, **said}).encode(), bot.TelegramUpdate)
+    kept = bot.without_words(raw, STYLES, ME)
+    assert kept.message
+    assert kept.message.text == stored
+    before, after = bot.read_update(raw, ME), bot.read_update(kept, ME)
+    assert before
+    assert after
+    assert bot.transition(IDLE, before, CONFIG, STYLES) == bot.transition(
+        IDLE, after, CONFIG, STYLES
+    )
+
+
 @pytest.mark.parametrize(
     "raw",
     [
@@ -568,7 +763,7 @@ def test_a_button() -> None:
     ],
 )
 def test_the_topic_is_echoed(chat: int, fields: dict[str, Json], thread: int | None) -> None:
-    incoming = read(text="hm", chat={"id": chat}, **fields)
+    incoming = read(text="/paint", chat={"id": chat}, **fields)
     assert incoming
     assert incoming.thread == thread
 
@@ -590,7 +785,7 @@ def test_a_broken_update_does_not_fit_or_is_read(raw: dict[str, Json]) -> None:
     except bot.MisfitError:
         return
     assert isinstance(bot.chat_of(update), int)
-    bot.read_update(update, "style_bot")
+    bot.read_update(update, ME)
 
 
 # ---------------------------------------------------------------- texts
@@ -607,6 +802,7 @@ PLACEHOLDERS = {
     "reason",
     "minutes",
     "count",
+    "painters",
     *Rejected("").describe("en"),
 }
 
@@ -755,4 +951,4 @@ def test_an_admins_help_has_more() -> None:
 )
 def test_messages_that_are_commands(message: Json, event: bot.Event | None) -> None:
     data = json.dumps({"chat": {"id": 5}, **message}).encode()
-    assert bot.read_message(bot.decode(data, bot.Message), "our_bot") == event
+    assert bot.read_message(bot.decode(data, bot.Message), bot.BotUser(7, "our_bot")) == event

@@ -125,8 +125,8 @@ def test_a_chat_whose_record_does_not_fit_starts_anew(
 
 def test_chats_that_lead_to_each_other_start_anew(world: World) -> None:
     world.put(RECORD, b'{"moved": -1}')
-    world.put("chats/-1.json", b'{"moved": -2}')
-    world.put("chats/-2.json", b'{"moved": -1}')
+    world.put("chats/-1/1.json", b'{"moved": -2}')
+    world.put("chats/-2/1.json", b'{"moved": -1}')
     world.paint(1)
     assert len(world.keys("quarantine/")) == 1
     world.paint(3)
@@ -134,7 +134,7 @@ def test_chats_that_lead_to_each_other_start_anew(world: World) -> None:
 
 def test_a_long_way_to_a_chat_is_not_gone_for_ever(world: World) -> None:
     for number in range(100):
-        world.put(f"chats/{-number}.json", json.dumps({"moved": -number - 1}).encode())
+        world.put(f"chats/{-number}/1.json", json.dumps({"moved": -number - 1}).encode())
     world.put(RECORD, b'{"moved": -1}')
     world.paint(1)
 

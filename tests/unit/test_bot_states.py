@@ -25,7 +25,7 @@ import bot
 from tests.fakes.memory_s3 import MemoryS3
 from tests.fakes.names import BUCKET
 from tests.fakes.sagemaker import Answer, Invocation, Objects, Request, work_on
-from tests.fakes.simulation import Bucket, Simulation, Telegram, message
+from tests.fakes.simulation import BOT, Bucket, Simulation, Telegram, message
 from tests.unit.test_bot_doors import BAD_CHATS, BAD_JOBS, BAD_UPDATES
 from tests.unit.test_bot_kill_points import CHAT, CONFIG, Killed
 
@@ -35,6 +35,7 @@ EXAMPLES, STEPS = 60 * (MORE or 1), 50
 USERS = (1, 2, 3)
 GROUP = -5
 CHATS = (*USERS, GROUP)
+CONVERSATIONS = (*((user, user) for user in USERS), *((GROUP, user) for user in USERS))
 
 chats = st.sampled_from(CHATS)
 users = st.sampled_from(USERS)
@@ -64,6 +65,11 @@ class Faults:
             self.lost_in -= 1
             return not self.lost_in
         return False
+
+
+def conversation(chat: int, user: int) -> int:
+    """Return a number that stands for a chat, or for a member of the group."""
+    return GROUP * 10 - user if chat == GROUP else chat
 
 
 class FaultyBucket(Bucket):
@@ -105,10 +111,14 @@ class FaultyTelegram(Telegram):
 
     def note(self, method: str, values: dict[str, Json]) -> None:
         chat = values.get("chat_id", 0)
+        if chat == GROUP and values.get("reply_parameters"):
+            chat = conversation(chat, values["reply_parameters"]["message_id"])
         caption = values.get("caption") or values.get("media", {}).get("caption")
         words = values.get("text") or caption or ""
         rows = (values.get("reply_markup") or {}).get("inline_keyboard", [])
-        data = [button["callback_data"].split(":") for row in rows for button in row]
+        data = [
+            button["callback_data"].partition("@")[0].split(":") for row in rows for button in row
+        ]
         jobs = {argument for verb, argument in data if verb in ("cancel", "another")}
         if method == "sendMessage" and words.startswith("Painting your photo"):
             self.accepted.update(dict.fromkeys(jobs, chat))
@@ -208,6 +218,9 @@ class Machine(RuleBasedStateMachine):
 
     def say(self, chat: int, user: int, **content: Json) -> None:
         said = message(self.sender(chat, user), **content) | {"chat": {"id": chat}}
+        if chat == GROUP:
+            said["message_id"] = user  # what answers to it is then about this user
+            said["reply_to_message"] = {"message_id": 99, "from": {"id": BOT, "is_bot": True}}
         self.world.telegram.push(self.world.clock.now, message=said)
 
     @rule(chat=chats, seconds=st.sampled_from([0.0, 0.1, 0.4, 1.0, 3.0]))
@@ -251,12 +264,16 @@ class Machine(RuleBasedStateMachine):
     )
     def press(self, chat: int, user: int, verb: str, back: int) -> None:
         """Press a button under one of the last messages."""
-        jobs = [job for job, owner in self.world.telegram.accepted.items() if owner == chat]
+        owner = 1 + back % 2 if chat == GROUP else chat  # not always the one who presses
+        accepted = self.world.telegram.accepted.items()
+        jobs = [job for job, owned in accepted if owned == conversation(chat, owner)]
         argument = jobs[-1 - back] if back < len(jobs) else "0"
         if verb == "style":
             photo = bot.ImageRef(f"photo of {chat}", is_document=False)
             argument = f"monet:{photo.tag}"
-        at = message(chat) | {"chat": {"id": chat}}
+        at = message(chat) | {"chat": {"id": chat}, "message_id": owner}
+        if chat == GROUP:
+            argument += f"@{owner}"
         sender = {"id": self.sender(chat, user)}
         query = {"id": "1", "from": sender, "message": at, "data": f"{verb}:{argument}"}
         self.world.telegram.push(self.world.clock.now, callback_query=query)
@@ -353,8 +370,8 @@ class Machine(RuleBasedStateMachine):
         world.start_bot()
         world.run_for(40)  # longer than any pause
         world.model.work()
-        for chat in CHATS:
-            self.say(chat, 1, text="hello?")  # who has lost a job is told now
+        for chat, user in CONVERSATIONS:
+            self.say(chat, user, text="/help")  # who has lost a job is told now
         world.run_for(10)
         world.model.work()
         world.run_for(10)
@@ -379,8 +396,8 @@ class Machine(RuleBasedStateMachine):
         world = self.world
         start = world.clock.now
         for content in ({"text": "/cancel"}, {"photo": [{"file_id": "garden"}]}, {"text": "Monet"}):
-            for chat in CHATS:
-                self.say(chat, 1, **content)
+            for chat, user in CONVERSATIONS:
+                self.say(chat, user, **content)
             world.run_for(4)
         world.model.work()
         world.run_for(5)
@@ -388,7 +405,8 @@ class Machine(RuleBasedStateMachine):
             shown = [words for at, _, words in world.telegram.shown[chat] if at > start]
             assert [words for words in shown if "Choose a painter" in words], shown
             assert shown[-1].startswith("Painted: Monet"), shown
-            assert world.bot.store.load_chat(chat).chat.jobs == ()
+        for chat, user in CONVERSATIONS:
+            assert world.bot.store.load_chat(chat, user).chat.jobs == ()
 
 
 TestStates = Machine.TestCase
