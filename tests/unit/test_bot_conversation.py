@@ -803,6 +803,7 @@ PLACEHOLDERS = {
     "minutes",
     "count",
     "painters",
+    "endpoint",
     *Rejected("").describe("en"),
 }
 
