@@ -73,6 +73,15 @@ class Account:
         return f"{self.prefix}-bot-{self.region}"
 
     @property
+    def bot_log_group(self) -> str:
+        return f"/ecs/{self.prefix}-bot"
+
+    @property
+    def dashboard(self) -> str:
+        """Name the dashboard. It has the region in it, as dashboards have no regions."""
+        return f"{self.prefix}-{self.region}"
+
+    @property
     def topic_arn(self) -> str:
         """Return the ARN of the SNS topic to which the alarms are sent."""
         return f"arn:{self.partition}:sns:{self.region}:{self.id}:{self.prefix}-alarms"

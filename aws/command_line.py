@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,8 @@ from aws.follow import follow, stop
 from aws.messages import DeployError, explain_error, output, say
 from aws.notify import NotifySettings
 from aws.push import login_password, repositories
+from aws.show_logs import SOURCES, show_logs
+from aws.spent import cost
 from aws.status import status
 from aws.train import DEFAULT_MINUTES, TrainingRequest, train
 from aws.trainings import DEFAULT_INSTANCE_TYPE as DEFAULT_TRAINING_INSTANCE_TYPE
@@ -75,6 +78,10 @@ def run_command(
         return batch(account, options.input, options.style, options.output, options.instance_type)
     if options.command == "train":
         return run_training(account, options)
+    if options.command == "logs":
+        return show_logs(account, options.source, options.since, options.follow)
+    if options.command == "cost":
+        return cost(account, options.days)
     if options.command == "policy":
         output(account.policy_document(options.name))
         return 0
@@ -154,6 +161,21 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     add_train_arguments(
         add_command("train", "Train a painter from pictures, and offer it in the running bot.")
+    )
+
+    logs = add_command("logs", "Print what the bot and the models have written.")
+    logs.add_argument("source", nargs="?", choices=SOURCES, help="default: all of them")
+    logs.add_argument("--follow", action="store_true", help="go on until Ctrl-C")
+    logs.add_argument(
+        "--since",
+        type=parse_duration,
+        default=timedelta(hours=1),
+        metavar="TIME",
+        help="begin so long ago: 30m, 6h or 2d (default: 1h)",
+    )
+    spent = add_command("cost", "Estimate what the last days have cost.")
+    spent.add_argument(
+        "--days", type=parse_days, default=7, help="today among them (default: %(default)s)"
     )
 
     policy = add_command("policy", "Print an IAM policy with all names filled in.")
@@ -354,6 +376,25 @@ def parse_dollars(text: str) -> Decimal:
     if not re.fullmatch(r"\d{1,7}(\.\d\d?)?", text) or not Decimal(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a sum of dollars, such as 50")
     return Decimal(text)
+
+
+def parse_duration(text: str) -> timedelta:
+    found = re.fullmatch(r"(\d{1,4})([mhd])", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not like 30m, 6h or 2d")
+    number = int(found[1])
+    return {
+        "m": timedelta(minutes=number),
+        "h": timedelta(hours=number),
+        "d": timedelta(days=number),
+    }[found[2]]
+
+
+def parse_days(text: str) -> int:
+    # CloudWatch answers with 1440 hours at most.
+    if not re.fullmatch(r"\d{1,2}", text) or not 1 <= int(text) <= 60:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days from 1 to 60")
+    return int(text)
 
 
 def parse_prefix(text: str) -> str:

@@ -51,6 +51,15 @@ def describe_wanted_config(
     return EndpointConfig(name_after_contents(settings.name, contents), settings, contents)
 
 
+def instance_types_of(variant: Answer) -> list[str]:
+    """Return the instance types of a production variant, the one that is tried first in front."""
+    pools = variant.get("InstancePools")
+    if not pools:
+        return [variant["InstanceType"]] if variant.get("InstanceType") else []
+    ordered = sorted(pools, key=lambda pool: pool["Priority"])
+    return [pool["InstanceType"] for pool in ordered]
+
+
 def find_config(account: Account, name: str) -> Answer | None:
     return find(account.sagemaker.describe_endpoint_config, EndpointConfigName=name)
 

@@ -6,6 +6,7 @@ from aws import (
     alarms,
     bucket,
     configs,
+    dashboard,
     endpoints,
     identity,
     logs,
@@ -74,6 +75,7 @@ def removal_steps(account: Account) -> list[list[Change]]:
         last_step += logs.remove_log_group(account, name)
 
     scaling_step += alarms.remove_silent_alarm(account)
+    last_step += dashboard.remove_dashboard(account)
     last_step += notify.remove_budget(account)
     last_step += notify.remove_topic(account)
     # The instance profile contains the bot's role, so it must go first.

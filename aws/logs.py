@@ -110,6 +110,26 @@ def last_log_lines(account: Account, endpoint: str, count: int = 10) -> list[str
     return [event["message"].rstrip() for event in events]
 
 
+def read_events(account: Account, group: str, start: datetime) -> list[Answer] | None:
+    """Return the events of a log group since `start`. None: there is no such group."""
+    events: list[Answer] = []
+    token: dict[str, str] = {}
+    while True:
+        found = find(
+            account.logs.filter_log_events,
+            logGroupName=group,
+            # In milliseconds
+            startTime=int(start.timestamp() * 1000),
+            **token,
+        )
+        if found is None:
+            return None
+        events += found["events"]
+        if not found.get("nextToken"):
+            return events
+        token = {"nextToken": found["nextToken"]}
+
+
 def last_errors(account: Account, endpoint: str, count: int = 5) -> list[str]:
     """Return the last lines of the last 24 hours that have the word "error" in them."""
     start = time.time() - DAY_SECONDS

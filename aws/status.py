@@ -18,9 +18,11 @@ from aws.bucket import ensure_bucket, find_bucket, with_kept_tags
 from aws.calls import Answer
 from aws.changes import Change
 from aws.cost import describe_daily_cost
+from aws.dashboard import describe_url, find_dashboard
 from aws.endpoint_settings import VARIANT, EndpointSettings
 from aws.endpoints import find_endpoint, is_in_service
 from aws.messages import output
+from aws.metrics import read_metric
 from aws.notify import ensure_topic, find_addresses, find_budget
 from aws.painters import list_painters
 from aws.registry import find_image_details
@@ -49,6 +51,7 @@ def status(account: Account) -> int:
     sections = [check_endpoint(account, model) for model in MODELS]
     sections.append(check_shared(account))
     sections.append([Line("alarms:"), *run_check("alarms", check_notification, account)])
+    sections.append([Line("dashboard:"), *run_check("dashboard", check_dashboard, account)])
     sections.append([Line("trainings:"), *run_check("trainings", describe_trainings, account)])
     sections.append([Line("painters:"), *run_check("painters", describe_painters, account)])
 
@@ -211,32 +214,6 @@ def check_settings(account: Account, model: str, endpoint: Answer) -> Lines:
 # ---------------------------------------------------------------- metrics
 
 
-def read_metric(
-    account: Account,
-    endpoint: str,
-    metric: str,
-    statistic: str,
-    back: timedelta,
-    period: int = 60,
-    variant: str = "",
-) -> list[tuple[datetime, float]]:
-    """Return the times and values of a metric of SageMaker, the oldest first."""
-    now = datetime.now(timezone.utc)
-    dimensions = [{"Name": "EndpointName", "Value": endpoint}]
-    if variant:
-        dimensions.append({"Name": "VariantName", "Value": variant})
-    points = account.cloudwatch.get_metric_statistics(
-        Namespace="AWS/SageMaker",
-        MetricName=metric,
-        Dimensions=dimensions,
-        StartTime=now - back,
-        EndTime=now,
-        Period=period,
-        Statistics=[statistic],
-    )["Datapoints"]
-    return sorted((point["Timestamp"], point[statistic]) for point in points)
-
-
 def check_backlog(account: Account, model: str, endpoint: Answer) -> Lines:
     read = partial(read_metric, account, endpoint["EndpointName"], statistic="Maximum")
     back = timedelta(minutes=BACKLOG_MINUTES)
@@ -388,6 +365,14 @@ def check_notification(account: Account) -> Lines:
     if budget is not None:
         dollars = float(budget["BudgetLimit"]["Amount"])
         yield Line(f"budget: ${dollars:.2f} a month for the whole account")
+
+
+def check_dashboard(account: Account) -> Lines:
+    """Return the address of the dashboard."""
+    if find_dashboard(account) is None:
+        yield Line("missing; ./deploy.py up creates it", is_wrong=True)
+    else:
+        yield Line(describe_url(account))
 
 
 def describe_trainings(account: Account) -> Lines:

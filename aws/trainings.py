@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import datetime
 
 from aws.account import Account
 from aws.calls import Answer, delete_if_present, find
@@ -130,9 +131,19 @@ def find_training_job(account: Account, name: str) -> Answer | None:
 
 def list_running_jobs(account: Account) -> list[Answer]:
     """Return the descriptions of this deployment's training jobs that are running."""
+    return list_jobs(account, StatusEquals="InProgress")
+
+
+def list_jobs_since(account: Account, start: datetime) -> list[Answer]:
+    """Return the descriptions of this deployment's training jobs that were created since then."""
+    return list_jobs(account, CreationTimeAfter=start)
+
+
+def list_jobs(account: Account, **filters: object) -> list[Answer]:
+    """Return the descriptions of this deployment's training jobs that the filters let through."""
     prefix = name_prefix(account)
     pages = account.sagemaker.get_paginator("list_training_jobs").paginate(
-        NameContains=prefix, StatusEquals="InProgress"
+        NameContains=prefix, **filters
     )
     jobs = []
     for item in (item for page in pages for item in page["TrainingJobSummaries"]):

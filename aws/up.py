@@ -7,6 +7,7 @@ from aws.account import Account
 from aws.bucket import ensure_bucket, with_kept_tags
 from aws.changes import Changes, apply, apply_in_parallel, run_in_parallel
 from aws.cost import TYPICAL_IMAGE_GIGABYTES, estimate_cost
+from aws.dashboard import ensure_dashboard
 from aws.endpoint_settings import EndpointSettings
 from aws.messages import DeployError, output, say
 from aws.notify import KEEP, NotifySettings, check_settings, ensure_budget, ensure_topic
@@ -121,7 +122,11 @@ def make_changes(
         sequences.append(logs.ensure_log_group(account, endpoint.name))
     count += apply_in_parallel(sequences, plan)
 
-    deployments = [ensure_budget(account, notify), alarms.ensure_silent_alarm(account)]
+    deployments = [
+        ensure_budget(account, notify),
+        alarms.ensure_silent_alarm(account),
+        ensure_dashboard(account, settings),
+    ]
     for endpoint in settings:
         deployments.append(deploy_endpoint(account, endpoint, images[endpoint.name]))
     count += apply_in_parallel(deployments, plan)

@@ -13,7 +13,7 @@ moto 5.2.5 lacks, and this adds:
 - the permissions boundary of a user;
 - e-mail addresses that have to confirm a subscription (`confirmed`);
 - the tags and the subscribers of budgets, and their updates;
-- periods of alarms that CloudWatch refuses;
+- periods of alarms, and widgets of dashboards, that CloudWatch refuses; the tags of dashboards;
 - the quotas of SageMaker, and requests for more (`quotas`, `requested_quotas`);
 - a model whose image has no manifest of Docker's is refused;
 - answers that are lost after the change was made (`lost_answers`), and new things that AWS does not
@@ -44,7 +44,7 @@ from botocore.exceptions import ClientError
 from moto.applicationautoscaling.models import applicationautoscaling_backends
 from moto.budgets.models import Budget, budgets_backends
 from moto.budgets.responses import BudgetsResponse
-from moto.cloudwatch.exceptions import InvalidParameterCombination
+from moto.cloudwatch.exceptions import DashboardInvalidInputError, InvalidParameterCombination
 from moto.cloudwatch.responses import CloudWatchResponse
 from moto.core.responses import ActionResult
 from moto.ecr.models import ecr_backends
@@ -495,6 +495,36 @@ def put_metric_alarm(self: CloudWatchResponse) -> ActionResult:
     return moto_put_metric_alarm(self)
 
 
+moto_put_dashboard = CloudWatchResponse.put_dashboard
+
+
+def put_dashboard(self: CloudWatchResponse) -> ActionResult:
+    """Refuse widgets that CloudWatch refuses, and keep the tags of a new dashboard."""
+    for widget in json.loads(self._get_param("DashboardBody"))["widgets"]:
+        if widget["x"] + widget["width"] > 24:
+            raise DashboardInvalidInputError("Should be <= 24")
+        for line in widget["properties"].get("metrics", []):
+            check_metric(line)
+    name = self._get_param("DashboardName")
+    is_new = self.cloudwatch_backend.get_dashboard(name) is None
+    answer = moto_put_dashboard(self)
+    dashboard = self.cloudwatch_backend.get_dashboard(name)
+    if is_new and dashboard:
+        self.cloudwatch_backend.tagger.tag_resource(dashboard.arn, self._get_param("Tags", []))
+    return answer
+
+
+def check_metric(line: Json) -> None:
+    """Refuse a line that is no expression, nor a namespace, a name and pairs of dimensions."""
+    options = line[-1] if isinstance(line[-1], dict) else {}
+    words = line[:-1] if options else line
+    is_metric = len(words) >= 2 and len(words) % 2 == 0
+    if not is_metric and not (not words and "expression" in options):
+        raise DashboardInvalidInputError("Invalid metric field type")
+    if not re.fullmatch(r"[a-z]\w*", options.get("id", "a")):
+        raise DashboardInvalidInputError("Invalid metric id")
+
+
 def subscribe(self: SNSBackend, topic_arn: str, endpoint: str, protocol: str) -> Json:
     if protocol == "email" and not re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", endpoint):
         raise SNSInvalidParameter("Invalid parameter: Email address")
@@ -779,6 +809,7 @@ def patched_moto() -> Iterator[None]:
         replace(IamResponse, "create_user", create_user)
         replace(IamResponse, "put_user_permissions_boundary", limit_user)
         replace(CloudWatchResponse, "put_metric_alarm", put_metric_alarm)
+        replace(CloudWatchResponse, "put_dashboard", put_dashboard)
         replace(SNSBackend, "subscribe", subscribe)
         replace(SNSResponse, "list_subscriptions_by_topic", list_subscriptions)
         replace(BudgetsResponse, "create_budget", create_budget)
@@ -959,6 +990,10 @@ def snapshot_alarms() -> dict[str, Json]:
         arn = alarm["AlarmArn"]
         tags = answer_or_error(cloudwatch.list_tags_for_resource, ResourceARN=arn)
         found[f"alarm {alarm['AlarmName']}"] = [alarm, tags]
+    for item in cloudwatch.list_dashboards()["DashboardEntries"]:
+        tags = cloudwatch.list_tags_for_resource(ResourceARN=item["DashboardArn"])["Tags"]
+        body = cloudwatch.get_dashboard(DashboardName=item["DashboardName"])["DashboardBody"]
+        found[f"dashboard {item['DashboardName']}"] = [body, tags]
     return found
 
 

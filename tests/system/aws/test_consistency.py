@@ -40,6 +40,7 @@ DELETING = {
     "DeleteAlarms",
     "DeleteTopic",
     "DeleteBudget",
+    "DeleteDashboards",
 }
 
 

@@ -63,6 +63,8 @@ def test_the_deployers_policy_allows_every_call_that_is_made(
     assert deploy("train", STYLE, "--name", "monet", "--no-wait") == 0
     fake.confirmed |= {"a@example.com", "b@example.com"}
     assert deploy("status") == 0
+    assert deploy("logs") == 0
+    assert deploy("cost") == 0
     [*_, running] = list_training_jobs()
     assert deploy("train", "--stop", running) == 0
     assert deploy("repositories", "abc") == 0
