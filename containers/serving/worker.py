@@ -3,16 +3,23 @@
 gunicorn waits for a request's head, and for a client to take its answer, as long as the connection
 lives, and it reads a quarter of a megabyte at once. With these limits, GET /ping is answered at
 once whatever strangers send.
+
+A model that is broken for good, as after a CUDA error, ends its process: gunicorn starts another
+one, which gets a CUDA context of its own. If that one breaks soon too, the fault is in the GPU or
+in its driver: then gunicorn ends, and with it the container, so that it is replaced.
 """
 
 import asyncio
 import contextlib
+import os
 import resource
 import socket
 import struct
 import sys
+import time
 from typing import Any
 
+from gunicorn.arbiter import Arbiter
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers import gasgi
 
@@ -31,6 +38,12 @@ OTHER_FILES = 256
 # In which a client must have taken the rest of its answer once the connection is being closed.
 CLOSING_SECONDS = 10
 SWEEP_SECONDS = 1.0
+# A process that was started after a fault and breaks sooner than this has the same fault.
+RELAPSE_SECONDS = 600
+# gunicorn replaces a process that exits with this.
+REPLACE_PROCESS = 1
+# With this gunicorn itself ends.
+END_CONTAINER: int = Arbiter.WORKER_BOOT_ERROR
 # Python's own value is 0.005.
 SWITCH_SECONDS = 0.0005
 # After the end of what a client sends: when to look whether it is still there, see `eof_received`.
@@ -164,13 +177,28 @@ class Worker(gasgi.ASGIWorker):  # type: ignore[misc]  # it has no types
         self.asgi = Front(self.wsgi)
 
     def run(self) -> None:
+        started = time.monotonic()
         self.sweeper = self.loop.create_task(self.sweep())
         super().run()
+        if self.is_broken():
+            # Python's own end could wait for the broken CUDA context
+            os._exit(exit_code(self.age, time.monotonic() - started))
+
+    def is_broken(self) -> bool:
+        """Return whether the model needs a new process.
+
+        A model that could not be loaded by the first process stays, to tell why.
+        """
+        server = self.wsgi.extensions["stylebot"]
+        return server.fault is not None and (server.model is not None or self.age > 1)
 
     async def sweep(self) -> None:
-        """Look at every connection once a second."""
+        """Look at the model and at every connection once a second."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
+            if self.alive and self.is_broken():
+                # It gives the answers that are due, and ends
+                self.handle_exit_signal()
             if self.alive:
                 self.lengthen_backlog()
             now = self.loop.time()
@@ -203,6 +231,13 @@ class Worker(gasgi.ASGIWorker):  # type: ignore[misc]  # it has no types
         """On SIGTERM ask the running job for its best picture, and finish what is here."""
         self.wsgi.extensions["stylebot"].queue.stop()
         super().handle_exit_signal()
+
+
+def exit_code(age: int, seconds: float) -> int:
+    """Return how a process with a broken model ends. age: the how manieth process it is, from 1."""
+    if age > 1 and seconds < RELAPSE_SECONDS:
+        return END_CONTAINER
+    return REPLACE_PROCESS
 
 
 def is_idle(connection: Connection) -> bool:

@@ -16,6 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from containers.serving.worker import (
+    END_CONTAINER,
+    RELAPSE_SECONDS,
+    REPLACE_PROCESS,
+    exit_code,
+)
 from tests.fakes.servers import LOCAL, RecordingStore, Running, gunicorn, wait_until
 
 APPLICATION = "tests.fakes.model:app()"
@@ -145,11 +151,48 @@ def test_a_model_that_cannot_load_says_why_for_good(tmp_path: Path) -> None:
         assert "the weights are missing" in running.ping().text
 
 
-def test_a_broken_cuda_context_turns_ping_to_503(tmp_path: Path) -> None:
+def test_a_broken_cuda_context_ends_the_process_and_a_second_one_the_container(
+    tmp_path: Path,
+) -> None:
+    """A new process has a new context. If that breaks soon too, the platform has to help."""
     with gunicorn(APPLICATION, tmp_path) as running:
         assert error(running.post(files={"content": jpeg()}, data={"style": "fatal"}))[0] == 500
-        assert error(running.ping()) == (503, "broken")
-        assert error(running.post(files={"content": jpeg()})) == (503, "broken")
+        assert running.ping().status_code in (200, 503)
+        wait_until(
+            lambda: "exited with code 1" in running.log_text(), 30, "the process did not end"
+        )
+        wait_until(lambda: running.ping().status_code == 200, 30, "no other process came")
+        assert running.post(files={"content": jpeg()}).status_code == 200
+
+        assert error(running.post(files={"content": jpeg()}, data={"style": "fatal"}))[0] == 500
+        assert running.process.wait(30) == END_CONTAINER
+
+
+def test_a_fault_cuts_off_no_answer(tmp_path: Path) -> None:
+    """A picture that runs then ends with its best state; one that waits is refused."""
+    with gunicorn(APPLICATION, tmp_path) as running, ThreadPoolExecutor(3) as pool:
+        earlier = pool.submit(running.post, files={"content": jpeg()}, data={"steps": "5"})
+        fatal = pool.submit(running.post, files={"content": jpeg()}, data={"style": "fatal"})
+        later = pool.submit(running.post, files={"content": jpeg()}, data={"steps": "100"})
+        assert fatal.result().status_code == 500
+        # In which order they came does not matter
+        assert earlier.result().status_code in (200, 503)
+        assert later.result().status_code in (200, 503)
+
+
+def test_a_process_that_worked_for_long_may_be_replaced_again() -> None:
+    assert exit_code(age=1, seconds=5) == REPLACE_PROCESS
+    assert exit_code(age=2, seconds=5) == END_CONTAINER
+    assert exit_code(age=3, seconds=RELAPSE_SECONDS) == REPLACE_PROCESS
+
+
+def test_a_process_that_cannot_load_after_a_fault_ends_the_container(tmp_path: Path) -> None:
+    """The GPU is gone: what was loaded once cannot be loaded again."""
+    marker = tmp_path / "gone"
+    with gunicorn(APPLICATION, tmp_path, FAKE_GPU_GONE=str(marker)) as running:
+        marker.touch()
+        assert error(running.post(files={"content": jpeg()}, data={"style": "fatal"}))[0] == 500
+        assert running.process.wait(30) == END_CONTAINER
 
 
 # --- one picture, in every content type ---

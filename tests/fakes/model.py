@@ -96,7 +96,7 @@ def hold(report: Report) -> None:
 
 def load() -> Inverter:
     time.sleep(float(os.environ.get("FAKE_LOAD_SECONDS", "0")))
-    if os.environ.get("FAKE_LOAD_FAILS"):
+    if os.environ.get("FAKE_LOAD_FAILS") or Path(os.environ.get("FAKE_GPU_GONE", "-")).exists():
         raise FileNotFoundError("the weights are missing")
     return Inverter()
 
