@@ -101,7 +101,7 @@ CALLBACK_MAX_LENGTH = 64  # of a button's data
 PAINTERS_MAX_LENGTH = 500  # of the list in a sentence
 SEND_METHODS = {"photo": "sendPhoto", "document": "sendDocument"}
 
-COMMANDS = ("start", "paint", "cancel", "help", "stats", "teach")
+COMMANDS = ("start", "paint", "settings", "cancel", "help", "stats", "teach")
 CAPTION_COMMANDS = ("/teach", "/paint")  # those that may stand under a picture
 
 WORKER_THREADS = 16
@@ -373,6 +373,29 @@ TEXTS = {
         "Please send me the photo to paint.",
         "Пришлите фотографию, которую нужно нарисовать.",
     ),
+    "settings": Text(
+        "What I shall do with every new picture of yours:",
+        "Как мне рисовать каждую вашу новую картину:",
+    ),
+    "settings_group": Text(
+        "What I shall do with every new picture that you ask for in this group:",
+        "Как мне рисовать каждую новую картину, о которой вы попросите в этой группе:",
+    ),
+    "language_0": Text("Language of Telegram", "Язык Telegram"),
+    "language_1": Text("English", "Английский"),
+    "language_2": Text("Russian", "Русский"),
+    "size_0": Text("Usual size", "Обычный размер"),
+    "size_1": Text("640 px", "640 точек"),
+    "size_2": Text("1024 px", "1024 точки"),
+    "size_3": Text("1600 px", "1600 точек"),
+    "strength_0": Text("Usual strength", "Обычная сила"),
+    "strength_1": Text("Soft", "Мягко"),
+    "strength_2": Text("Medium", "Средне"),
+    "strength_3": Text("Strong", "Сильно"),
+    "preserve_color_0": Text("The style's colours", "Цвета стиля"),
+    "preserve_color_1": Text("My colours", "Мои цвета"),
+    "as_file_0": Text("As a photo", "Фотографией"),
+    "as_file_1": Text("As a file", "Файлом"),
     "ask_paint": Text(
         "Reply to a photo with /paint and a painter, such as /paint monet",
         "Ответьте на фотографию командой /paint и именем художника, например /paint monet",
@@ -531,6 +554,7 @@ TEXTS = {
     "button_theirs": Text("The style's colours", "Цвета стиля"),
     "command_start": Text("new painting", "новая картина"),
     "command_paint": Text("paint the photo I reply to", "нарисовать фото, на которое отвечаю"),
+    "command_settings": Text("language, size, colours", "язык, размер, цвета"),
     "command_cancel": Text("stop it", "остановить"),
     "command_help": Text("help", "помощь"),
 }
@@ -613,6 +637,7 @@ GROUP_TEXTS = {
     "help": "help_group",
     "ask_content": "ask_paint",
     "ask_style": "ask_style_group",
+    "settings": "settings_group",
 }
 
 
@@ -676,6 +701,7 @@ class PaintRequest(Struct, frozen=True):
     preserve_color: bool = False
     # The other one is result.png, which is sent as a file only
     result: Annotated[str, Meta(pattern=r"^result\.(jpg|png)\Z")] = "result.jpg"
+    size: Annotated[int, Meta(ge=0, le=2048)] = 0  # of the longer side; 0: the model's choice
 
     @property
     def model(self) -> str:
@@ -684,6 +710,26 @@ class PaintRequest(Struct, frozen=True):
     @property
     def wants_file(self) -> bool:
         return self.result == "result.png"
+
+
+class Settings(Struct, frozen=True):
+    """What a chat wants for every new picture. "" and 0: what the bot and the models choose."""
+
+    language: Annotated[str, Meta(pattern=r"^(|en|ru)\Z")] = ""
+    size: Annotated[int, Meta(ge=0, le=2048)] = 0  # of the longer side, in pixels
+    strength: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.0
+    preserve_color: bool = False
+    as_file: bool = False
+
+
+# What /settings offers. The index of a choice stands in its button's data and in its text's key.
+CHOICES: dict[str, tuple[str | float, ...]] = {
+    "language": ("", "en", "ru"),
+    "size": (0, 640, 1024, 1600),
+    "strength": (0.0, 0.3, 0.6, 1.0),
+    "preserve_color": (False, True),
+    "as_file": (False, True),
+}
 
 
 class Painting(Struct, frozen=True):
@@ -711,6 +757,7 @@ class Chat(Struct, frozen=True):
     about: str = ""  # the job whose buttons stand under that answer
     pressed: str = ""  # the data of the button that was pressed last, until its job ends
     lesson_name: str | None = msgspec.field(name="lesson", default=None)  # the next picture's
+    settings: Settings = Settings()
     left_out: Count = 0  # messages, which the same answer tells
     # The record before this one was put aside, and its jobs are not known. Until the next job.
     was_put_aside: bool = msgspec.field(name="put_aside", default=False)
@@ -1845,6 +1892,7 @@ class Incoming:
     language: str
     event: Event
     group_message: int = 0  # in a group, the number of the message to answer to
+    pressed_message: int = 0  # the number of the message whose button was pressed
 
     @property
     def is_group(self) -> bool:
@@ -1966,7 +2014,14 @@ def read_update(raw: TelegramUpdate, me: BotUser) -> Incoming | None:
         language=language_of(sender),
         event=event,
         group_message=message.message_id if is_group else 0,
+        pressed_message=message.message_id if query else 0,
     )
+
+
+def language_in(chat: Chat, incoming: Incoming) -> Incoming:
+    """Return the update in the language that the chat's settings name, else in Telegram's."""
+    language = chat.settings.language or incoming.language
+    return dataclasses.replace(incoming, language=language)
 
 
 def read_message(message: Message, me: BotUser) -> Event | None:
@@ -2132,6 +2187,8 @@ def run_command(chat: Chat, command: Command, is_admin: bool) -> Decision:
         return Decision(chat, ("help", "help_admin") if is_admin else ("help",))
     if command.name == "stats" and is_admin:
         return Decision(chat, ("stats",))
+    if command.name == "settings":
+        return Decision(chat, ("settings",))
     if command.name == "start":
         return ask(replace(chat, content=None, lesson_name=None), "hello")
     if command.name == "cancel":
@@ -2161,7 +2218,7 @@ def start_lesson(chat: Chat, name: str, picture: ImageRef) -> Decision:
 def take_picture(chat: Chat, image: ImageRef) -> Decision:
     """Take a picture as the photo, or as the style if there is a photo already."""
     if chat.content:
-        return start_painting(chat, default_request(chat.content, image))
+        return start_painting(chat, default_request(chat, chat.content, image))
     return ask(chat.with_content(image), "got_content")
 
 
@@ -2172,7 +2229,7 @@ def take_words(chat: Chat, words: Words, styles: Styles) -> Decision:
     name = find_style(words.words, styles)
     if name is None:
         return ask(chat, ErrorCode.UNKNOWN_STYLE.value)
-    return start_painting(chat, default_request(chat.content, name))
+    return start_painting(chat, default_request(chat, chat.content, name))
 
 
 def find_style(words: str, styles: Styles) -> str | None:
@@ -2196,7 +2253,7 @@ def paint(chat: Chat, command: Paint, styles: Styles) -> Decision:
     if name is None:
         reply = (ErrorCode.UNKNOWN_STYLE.value, "painters", "ask_style")
         return Decision(chat.with_content(picture), reply)
-    return start_painting(chat, default_request(picture, name))
+    return start_painting(chat, default_request(chat, picture, name))
 
 
 def press_button(chat: Chat, button: Button, styles: Styles) -> Decision:
@@ -2204,6 +2261,8 @@ def press_button(chat: Chat, button: Button, styles: Styles) -> Decision:
         return Decision(chat)
     if button.verb == "unteach":
         return Decision(chat, stop_lesson=button.argument)
+    if button.verb == "set":
+        return press_setting(chat, button.argument)
     if button.verb == "cancel":
         return press_cancel(chat, button.argument)
     if button.verb == "take":
@@ -2219,6 +2278,16 @@ def press_button(chat: Chat, button: Button, styles: Styles) -> Decision:
     if button.verb == "another":
         return ask(chat.with_content(request.content))
     return start_painting(chat, change_request(request, button.verb))
+
+
+def press_setting(chat: Chat, argument: str) -> Decision:
+    """Change a setting; `argument` is its name and the index of the choice, with a colon."""
+    name, _, index = argument.partition(":")
+    choices = CHOICES.get(name, ())
+    if re.fullmatch("[0-9]", index) and int(index) < len(choices):
+        settings = replace(chat.settings, **{name: choices[int(index)]})
+        chat = replace(chat, settings=settings)
+    return Decision(chat, ("settings",))
 
 
 def press_cancel(chat: Chat, job_id: str) -> Decision:
@@ -2252,12 +2321,21 @@ def press_style(chat: Chat, argument: str, styles: Styles) -> Decision:
         return ask(chat, ErrorCode.EXPIRED.value)
     if style not in styles.labels:  # it was, when the question was asked
         return ask(chat.with_content(photo), ErrorCode.UNKNOWN_STYLE.value)
-    return start_painting(chat, default_request(photo, style))
+    return start_painting(chat, default_request(chat, photo, style))
 
 
-def default_request(content: ImageRef, style: ImageRef | str) -> PaintRequest:
-    strength = 1.0 if isinstance(style, str) else 0.5
-    return PaintRequest(content, style, strength)
+def default_request(chat: Chat, content: ImageRef, style: ImageRef | str) -> PaintRequest:
+    """Return the request for a new picture, as the chat's settings want it."""
+    settings = chat.settings
+    is_painter = isinstance(style, str)
+    return PaintRequest(
+        content,
+        style,
+        strength=settings.strength or (1.0 if is_painter else 0.5),
+        preserve_color=settings.preserve_color and not is_painter,
+        result="result.png" if settings.as_file else "result.jpg",
+        size=settings.size,
+    )
 
 
 def change_request(request: PaintRequest, verb: str) -> PaintRequest:
@@ -2342,6 +2420,18 @@ def reply_to(message_id: int) -> Json:
     if not message_id:
         return None
     return {"message_id": message_id, "allow_sending_without_reply": True}
+
+
+def settings_keyboard(settings: Settings, language: str, owner: str) -> Json:
+    """Return a row for each setting; what is chosen has a mark."""
+    rows = []
+    for name, choices in CHOICES.items():
+        row = []
+        for index, choice in enumerate(choices):
+            mark = "✓ " if getattr(settings, name) == choice else ""
+            row.append((mark + translate(language, f"{name}_{index}"), f"set:{name}:{index}"))
+        rows.append(row)
+    return keyboard(rows, owner)
 
 
 def fits_photo(size: tuple[int, int], byte_count: int) -> bool:
@@ -2592,14 +2682,15 @@ class UpdateHandler:
             incoming = self.inspect(update, incoming)
 
         update.language = incoming.language
-        if incoming.user in self.config.admins:
-            self.languages[incoming.user] = incoming.language
         stored = self.store.load_chat(update.chat, incoming.user)
         chat = stored.chat
+        update.language = language_in(chat, incoming).language
+        if incoming.user in self.config.admins:
+            self.languages[incoming.user] = update.language
         if update.id not in chat.seen:
-            chat = self.change_chat(update, incoming, stored)
+            chat = self.change_chat(update, language_in(chat, incoming), stored)
         if chat.reply and chat.seen[-1] == update.id:
-            self.answer(stored.number, chat, incoming, health)
+            self.answer(stored.number, chat, language_in(chat, incoming), health)
 
     def answer_press(self, query: CallbackQuery) -> None:
         """Tell Telegram that a button has been pressed, and a user that it is somebody else's."""
@@ -2738,6 +2829,9 @@ class UpdateHandler:
             health=health() if "stats" in chat.reply else "",
             painters=textwrap.shorten(", ".join(labels), PAINTERS_MAX_LENGTH, placeholder=" ..."),
         )
+        if "settings" in chat.reply:
+            self.show_settings(number, chat, incoming, words)
+            return
         if "ask_style" in chat.reply and chat.content:
             self.ask_style(number, incoming, words, chat.content)
             return
@@ -2746,6 +2840,23 @@ class UpdateHandler:
             owner = owner_suffix(number, incoming.user)
             rows = [["retry", "another"]]
             buttons = job_buttons(incoming.language, chat.about, rows, owner)
+        self.messenger.send(
+            number,
+            incoming.thread,
+            "sendMessage",
+            text=words,
+            reply_markup=buttons,
+            reply_parameters=reply_to(incoming.group_message),
+        )
+
+    def show_settings(self, number: int, chat: Chat, incoming: Incoming, words: str) -> None:
+        """Show the settings, where one was changed in the message whose button was pressed."""
+        owner = owner_suffix(number, incoming.user)
+        buttons = settings_keyboard(chat.settings, incoming.language, owner)
+        if incoming.pressed_message:
+            message_id = incoming.pressed_message
+            self.messenger.show_status(number, message_id, words, b"", buttons)
+            return
         self.messenger.send(
             number,
             incoming.thread,
@@ -2925,6 +3036,8 @@ class JobRunner:
             "result_url": self.store.url(job.key(request.result)),
             "strength": request.strength,
         }
+        if request.size:
+            body["size"] = request.size
         if isinstance(request.style, str):
             body["style_name"] = request.style
         else:
@@ -3681,7 +3794,7 @@ class Dispatcher:
         for language, code in (("en", None), ("ru", "ru")):
             commands = [
                 {"command": name, "description": translate(language, f"command_{name}")}
-                for name in ("start", "paint", "cancel", "help")
+                for name in ("start", "paint", "settings", "cancel", "help")
             ]
             self.telegram.try_call("setMyCommands", commands=commands, language_code=code)
 

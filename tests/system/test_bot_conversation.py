@@ -428,6 +428,21 @@ def test_progress_without_media_edits_is_text(world: World) -> None:
     eventually(lambda: status.deleted, "the status message is gone")
 
 
+def test_settings_hold_for_every_new_picture(world: World) -> None:
+    world.start()
+    anna = world.user()
+    anna.write("/settings")
+    settings = anna.sees("every new picture")
+    for label in ("640 px", "As a file", "Russian"):
+        anna.press(settings, label)
+    eventually(lambda: "✓ Русский" in settings.buttons, "the message shows what is chosen")
+    assert {"✓ 640 точек", "✓ Файлом"} < set(settings.buttons)
+    anna.photo()
+    anna.press(anna.sees("Выберите художника"), "Monet")
+    anna.sees("Готово", kind="document")
+    assert world.endpoint.requests[-1]["size"] == 640
+
+
 def test_in_a_group(world: World) -> None:
     world.start()
     anna = world.user(group=-100500)
@@ -526,7 +541,7 @@ def test_commands_are_registered_in_both_languages(world: World) -> None:
     calls = [fields for _, method, fields in world.telegram.calls if method == "setMyCommands"]
     assert [fields.get("language_code") for fields in calls] == [None, "ru"]
     assert [[c["command"] for c in fields["commands"]] for fields in calls] == [
-        ["start", "paint", "cancel", "help"]
+        ["start", "paint", "settings", "cancel", "help"]
     ] * 2
     polls = world.telegram._update_queues._state("42:secret-of-the-tests")
     eventually(
@@ -585,5 +600,5 @@ def test_chats_hold_no_text_and_no_url(world: World) -> None:
     assert b"private words" not in kept
     assert b"http" not in kept
     members = {"version", "content", "jobs", "photos", "history", "seen", "reply", "lesson"}
-    members |= {"put_aside", "left_out", "about", "pressed"}
+    members |= {"put_aside", "left_out", "about", "pressed", "settings"}
     assert set(json.loads(kept)) == members

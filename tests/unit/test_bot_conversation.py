@@ -251,6 +251,53 @@ def test_strength_stays_between_a_tenth_and_one(verb: str) -> None:
     assert all(0.1 <= strength <= 1.0 for strength in strengths)
 
 
+# ---------------------------------------------------------------- /settings
+
+
+FOR_FILES = bot.Settings("ru", 1024, 0.3, preserve_color=True, as_file=True)
+
+
+@pytest.mark.parametrize("chat", [IDLE, WITH_PHOTO, BUSY])
+def test_settings_are_changed_by_buttons_at_any_time(chat: Chat) -> None:
+    assert decide(chat, Command("settings")) == bot.Decision(chat, ("settings",))
+    changed = chat
+    for choice in ("language:2", "size:2", "strength:1", "preserve_color:1", "as_file:1"):
+        decision = decide(changed, Button("set", choice))
+        assert decision.reply == ("settings",)
+        changed = decision.chat
+    assert changed == replace(chat, settings=FOR_FILES)
+    assert bot.decode(msgspec.json.encode(changed), Chat) == changed
+
+
+@pytest.mark.parametrize("argument", ["", "size", "size:", "size:9", "size:-1", "mood:1", "size:²"])
+def test_a_setting_that_there_is_not_changes_nothing(argument: str) -> None:
+    assert decide(IDLE, Button("set", argument)) == bot.Decision(IDLE, ("settings",))
+
+
+def test_every_new_picture_is_painted_as_the_settings_say() -> None:
+    chat = Chat(content=PHOTO, settings=FOR_FILES)
+    by_picture = decide(chat, OTHER).request
+    assert by_picture == PaintRequest(
+        PHOTO, OTHER, 0.3, preserve_color=True, result="result.png", size=1024
+    )
+    by_painter = decide(chat, Words("monet")).request
+    assert by_painter == PaintRequest(PHOTO, "monet", 0.3, result="result.png", size=1024)
+
+
+def test_start_and_cancel_keep_the_settings() -> None:
+    chat = replace(WITH_PHOTO, settings=FOR_FILES)
+    for command in ("start", "cancel"):
+        assert decide(chat, Command(command)).chat.settings == FOR_FILES
+
+
+@pytest.mark.parametrize("language", ["en", "ru"])
+def test_what_is_chosen_has_a_mark(language: str) -> None:
+    rows = bot.settings_keyboard(FOR_FILES, language, "@7000000000")["inline_keyboard"]
+    marked = [button["callback_data"] for row in rows for button in row if "✓" in button["text"]]
+    chosen = ["language:2", "size:2", "strength:1", "preserve_color:1", "as_file:1"]
+    assert marked == [f"set:{choice}@7000000000" for choice in chosen]
+
+
 # ---------------------------------------------------------------- who may paint
 
 
@@ -293,9 +340,9 @@ chats = st.builds(
 )
 CHANGES = ["stronger", "softer", "file", "colours", "theirs"]
 ARGUMENTS = ["monet", "gone", "", f"monet:{PHOTO.tag}"]
-verbs = st.sampled_from(["style", "cancel", "take", "retry", "another", *CHANGES])
+verbs = st.sampled_from(["style", "set", "cancel", "take", "retry", "another", *CHANGES])
 events = st.one_of(
-    st.builds(Command, st.sampled_from(["start", "cancel", "help", "stats", "", "x"])),
+    st.builds(Command, st.sampled_from(["start", "settings", "cancel", "help", "stats", "", "x"])),
     st.builds(Words, st.sampled_from(["Monet", "van gogh", "x", "\N{SNOWMAN}"])),
     images,
     st.builds(Rejected, st.sampled_from(["not_a_picture", "not_an_image", "too_many_pixels"])),
@@ -750,7 +797,7 @@ def test_an_update_without_chat_or_sender_is_not_for_us(raw: dict[str, Json]) ->
 def test_a_button() -> None:
     query = {"id": "1", "from": {"id": 5, "language_code": "ru-RU"}, "data": "style:monet"}
     incoming = read_raw({"callback_query": query | {"message": message()}})
-    assert incoming == Incoming(5, None, "ru", Button("style", "monet"))
+    assert incoming == Incoming(5, None, "ru", Button("style", "monet"), pressed_message=1)
 
 
 @pytest.mark.parametrize(
@@ -804,6 +851,7 @@ PLACEHOLDERS = {
     "count",
     "painters",
     "endpoint",
+    "what",
     *Rejected("").describe("en"),
 }
 
