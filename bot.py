@@ -373,6 +373,7 @@ TEXTS = {
         "Please send me the photo to paint.",
         "Пришлите фотографию, которую нужно нарисовать.",
     ),
+    "album": Text("Before and after.", "До и после."),
     "settings": Text(
         "What I shall do with every new picture of yours:",
         "Как мне рисовать каждую вашу новую картину:",
@@ -549,6 +550,7 @@ TEXTS = {
     "button_another": Text("Another style", "Другой стиль"),
     "button_stronger": Text("Stronger", "Сильнее"),
     "button_softer": Text("Softer", "Мягче"),
+    "button_album": Text("Before and after", "До и после"),
     "button_file": Text("As a file", "Файлом"),
     "button_colours": Text("Keep my colours", "Мои цвета"),
     "button_theirs": Text("The style's colours", "Цвета стиля"),
@@ -1893,6 +1895,7 @@ class Incoming:
     event: Event
     group_message: int = 0  # in a group, the number of the message to answer to
     pressed_message: int = 0  # the number of the message whose button was pressed
+    pressed_photo: str = ""  # the file_id of the photo in it
 
     @property
     def is_group(self) -> bool:
@@ -2008,6 +2011,7 @@ def read_update(raw: TelegramUpdate, me: BotUser) -> Incoming | None:
 
     is_group = message.chat.id < 0
     has_topic = not is_group or message.is_topic_message
+    pressed_photo = message.photo[-1].file_id if query and message.photo else ""
     return Incoming(
         user=user,
         thread=message.message_thread_id if has_topic else None,
@@ -2015,6 +2019,7 @@ def read_update(raw: TelegramUpdate, me: BotUser) -> Incoming | None:
         event=event,
         group_message=message.message_id if is_group else 0,
         pressed_message=message.message_id if query else 0,
+        pressed_photo=pressed_photo,
     )
 
 
@@ -2267,6 +2272,8 @@ def press_button(chat: Chat, button: Button, styles: Styles) -> Decision:
         return press_cancel(chat, button.argument)
     if button.verb == "take":
         return press_take(chat, button.argument)
+    if button.verb == "album" and chat.find_request(button.argument):
+        return Decision(chat, ("album",))
     if chat.jobs:
         return ask(chat)
     if button.verb == "style":
@@ -2385,7 +2392,12 @@ def result_buttons(request: PaintRequest) -> list[list[str]]:
         more.append("theirs" if request.preserve_color else "colours")
     if not request.wants_file:
         more.append("file")
-    return [["another"], strength, more]
+    return [["another"], strength, more, ["album"] if can_be_album(request) else []]
+
+
+def can_be_album(request: PaintRequest) -> bool:
+    """Whether photo and painting can be shown side by side: Telegram has both as photos."""
+    return not (request.content.is_document or request.wants_file)
 
 
 def status_buttons(job: PaintJob, progress: Progress) -> list[str]:
@@ -2829,6 +2841,9 @@ class UpdateHandler:
             health=health() if "stats" in chat.reply else "",
             painters=textwrap.shorten(", ".join(labels), PAINTERS_MAX_LENGTH, placeholder=" ..."),
         )
+        if "album" in chat.reply:
+            self.send_album(number, chat, incoming, words)
+            return
         if "settings" in chat.reply:
             self.show_settings(number, chat, incoming, words)
             return
@@ -2848,6 +2863,28 @@ class UpdateHandler:
             reply_markup=buttons,
             reply_parameters=reply_to(incoming.group_message),
         )
+
+    def send_album(self, number: int, chat: Chat, incoming: Incoming, words: str) -> None:
+        """Send the photo and its painting side by side. Telegram has both already."""
+        event = incoming.event
+        request = chat.find_request(event.argument) if isinstance(event, Button) else None
+        if request is None:
+            return
+        before = {"type": "photo", "media": request.content.file_id, "caption": words}
+        after = {"type": "photo", "media": incoming.pressed_photo}
+        place = {
+            "chat": number,
+            "thread": incoming.thread,
+            "reply_parameters": reply_to(incoming.group_message),
+        }
+        try:
+            self.messenger.send(method="sendMediaGroup", media=[before, after], **place)
+        except TelegramError as error:
+            if not is_refusal(error):
+                raise
+            log.warning("%s; the photo and its painting are not sent side by side", error)
+            words = translate(incoming.language, ErrorCode.EXPIRED.value)
+            self.messenger.send(method="sendMessage", text=words, **place)
 
     def show_settings(self, number: int, chat: Chat, incoming: Incoming, words: str) -> None:
         """Show the settings, where one was changed in the message whose button was pressed."""

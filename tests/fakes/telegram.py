@@ -28,6 +28,7 @@ class Message:
     text: str
     kind: str = "text"
     file: bytes = b""
+    file_id: str = ""
     buttons: dict[str, str] = field(default_factory=dict)  # words to callback data
     texts: list[str] = field(default_factory=list)  # as it was shown over time
     previews: list[bytes] = field(default_factory=list)
@@ -141,7 +142,9 @@ class Telegram(LoBotApiEmulator):  # type: ignore[misc] # the package has no typ
     ) -> None:
         if method not in ("getUpdates",):
             self.calls.append((time.monotonic(), method, dict(fields)))
-        if method in ("sendMessage", "sendPhoto", "sendDocument"):
+        if method == "sendMediaGroup":
+            self._remember_album(fields, result)
+        elif method in ("sendMessage", "sendPhoto", "sendDocument"):
             kind = "text" if method == "sendMessage" else method[4:].lower()
             words = fields.get("text", fields.get("caption", ""))
             message = Message(
@@ -150,6 +153,8 @@ class Telegram(LoBotApiEmulator):  # type: ignore[misc] # the package has no typ
             message.file = uploads[kind]["data"] if kind in uploads else b""
             answered = self.decoded(fields.get("reply_parameters") or {})
             message.reply_to = answered.get("message_id", 0)
+            if kind == "photo":
+                message.file_id = result["photo"][-1]["file_id"]
             with self.lock:
                 self.messages[message.chat, message.id] = message
                 self.chats[message.chat].append(message)
@@ -159,6 +164,15 @@ class Telegram(LoBotApiEmulator):  # type: ignore[misc] # the package has no typ
             self._change(message, fields.get("text", fields.get("caption", "")), fields)
         elif method == "deleteMessage":
             self.messages[int(fields["chat_id"]), int(fields["message_id"])].deleted = True
+
+    def _remember_album(self, fields: dict[str, Any], result: Json) -> None:
+        chat = int(fields["chat_id"])
+        for item, sent in zip(self.decoded(fields["media"]), result, strict=True):
+            message = Message(chat, sent["message_id"], item.get("caption", ""), "album")
+            message.file_id = item["media"]
+            message.file = self.assets[message.file_id]["data"]
+            with self.lock:
+                self.chats[chat].append(message)
 
     def _change(self, message: Message, words: str, fields: dict[str, Any]) -> None:
         message.text = words
@@ -312,6 +326,8 @@ class User:
         }
         chat = {"id": self.chat, "type": "private" if self.chat > 0 else "supergroup"}
         at = {"message_id": message.id, "date": 1, "chat": chat, **self.extra}
+        if message.kind == "photo":
+            at["photo"] = [{"file_id": message.file_id, "file_unique_id": "u"}]
         self.here()
         query = {
             "id": str(time.monotonic_ns()),

@@ -428,6 +428,23 @@ def test_progress_without_media_edits_is_text(world: World) -> None:
     eventually(lambda: status.deleted, "the status message is gone")
 
 
+def test_before_and_after_side_by_side(world: World) -> None:
+    world.start()
+    anna = world.user()
+    painting = paint(anna, photo=b"my garden")
+    anna.press(painting, "Before and after")
+    album = anna.sees("Before and after", kind="album")
+    shown = [m.file for m in anna.messages() if m.kind == "album"]
+    assert shown == [b"my garden", painting.file]
+    assert album.file_id == anna.sent(anna.telegram.pushed[0]["update_id"])["photo"][-1]["file_id"]
+    uploads = [m for m in anna.messages() if m.kind == "photo"]
+    assert len(uploads) == 1, "no bytes are moved"
+    gone = refusal(400, "Bad Request: wrong file identifier/HTTP URL specified")
+    world.telegram.faults.append(times(1, "sendMediaGroup", lambda: gone))
+    anna.press(painting, "Before and after")
+    anna.sees("no longer have that photo")
+
+
 def test_settings_hold_for_every_new_picture(world: World) -> None:
     world.start()
     anna = world.user()

@@ -251,6 +251,17 @@ def test_strength_stays_between_a_tenth_and_one(verb: str) -> None:
     assert all(0.1 <= strength <= 1.0 for strength in strengths)
 
 
+@pytest.mark.parametrize(
+    ("content", "result", "has_album"),
+    [(PHOTO, "result.jpg", True), (PHOTO, "result.png", False), (OTHER, "result.jpg", False)],
+)
+def test_photo_and_painting_are_an_album_where_both_are_photos(
+    content: ImageRef, result: str, has_album: bool
+) -> None:
+    rows = bot.result_buttons(PaintRequest(content, "monet", 1.0, result=result))
+    assert (["album"] in rows) == has_album
+
+
 # ---------------------------------------------------------------- /settings
 
 
@@ -340,7 +351,7 @@ chats = st.builds(
 )
 CHANGES = ["stronger", "softer", "file", "colours", "theirs"]
 ARGUMENTS = ["monet", "gone", "", f"monet:{PHOTO.tag}"]
-verbs = st.sampled_from(["style", "set", "cancel", "take", "retry", "another", *CHANGES])
+verbs = st.sampled_from(["style", "set", "album", "cancel", "take", "retry", "another", *CHANGES])
 events = st.one_of(
     st.builds(Command, st.sampled_from(["start", "settings", "cancel", "help", "stats", "", "x"])),
     st.builds(Words, st.sampled_from(["Monet", "van gogh", "x", "\N{SNOWMAN}"])),
@@ -713,6 +724,9 @@ def test_the_data_of_a_painters_button_is_short_enough(name: str) -> None:
 @pytest.mark.parametrize(
     ("chat", "event", "reply"),
     [
+        (AFTERWARDS, Button("album", "7"), ["album"]),
+        (BUSY_AGAIN, Button("album", "7"), ["album"]),
+        (AFTERWARDS, Button("album", "6"), ["expired", "ask_content"]),
         (IDLE, Paint("monet", None), ["ask_paint"]),
         (IDLE, Paint("", Rejected("not_an_image")), ["not_an_image", "ask_paint"]),
         (BUSY, Paint("monet", PHOTO), ["busy"]),
