@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 POLICIES = Path(__file__).resolve().parent / "policies"
 # Everything that `up` creates has the tag stylebot=PREFIX. `down` removes nothing without it.
 TAG = "stylebot"
+# Where each partition lists what has no region
+GLOBAL_REGIONS = {"aws": "us-east-1", "aws-cn": "cn-north-1", "aws-us-gov": "us-gov-west-1"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,9 @@ class Account:
     cloudwatch: Client
     sns: Client
     budgets: Client
+    tagging: Client
+    # For what has no region, such as policies
+    global_tagging: Client
     quotas: Client
 
     @property
@@ -141,12 +146,14 @@ def open_account(
         read_timeout=60,
     )
 
+    partition = session.get_partition_for_region(region)
+
     def client(service: str) -> Client:
         return session.client(service, region_name=region, config=config)
 
     return Account(
         id=client("sts").get_caller_identity()["Account"],
-        partition=session.get_partition_for_region(region),
+        partition=partition,
         region=region,
         prefix=prefix,
         tags={**(extra_tags or {}), TAG: prefix},
@@ -161,6 +168,12 @@ def open_account(
         cloudwatch=client("cloudwatch"),
         sns=client("sns"),
         budgets=client("budgets"),
+        tagging=client("resourcegroupstaggingapi"),
+        global_tagging=session.client(
+            "resourcegroupstaggingapi",
+            region_name=GLOBAL_REGIONS.get(partition, region),
+            config=config,
+        ),
         quotas=client("service-quotas"),
     )
 

@@ -16,16 +16,18 @@ from aws import (
     scaling,
     trainings,
 )
-from aws.account import Account
+from aws.account import TAG, Account
 from aws.changes import Change, apply_in_parallel
+from aws.leftovers import find_left
 from aws.messages import DeployError, say
 from bot import MODELS
 
 
 def down(account: Account, purge: bool = False, yes: bool = False) -> int:
-    """Run the command down and return its exit code: 1 if the user did not agree.
+    """Run the command down and return its exit code.
 
-    With `purge`, the images and the bucket are removed too. With `yes`, nobody is asked.
+    It is 1 if the user did not agree, and if something is left in the end. With `purge`, the images
+    and the bucket are removed too. With `yes`, nobody is asked.
     """
     steps = removal_steps(account)
     if purge:
@@ -33,7 +35,7 @@ def down(account: Account, purge: bool = False, yes: bool = False) -> int:
     if not any(steps):
         exception = "" if purge else ", except what --purge removes"
         say(f"Nothing of {account.prefix} exists in {account.region}{exception}.")
-        return 0
+        return report_left(account, purge)
 
     for step in steps:
         for change in step:
@@ -50,7 +52,34 @@ def down(account: Account, purge: bool = False, yes: bool = False) -> int:
             f"The images and the bucket {account.bucket} are kept; "
             "`./deploy.py down --purge` removes them too."
         )
-    return 0
+    return report_left(account, purge)
+
+
+def report_left(account: Account, purge: bool) -> int:
+    """Search AWS for our tag, say what is left, and return the exit code."""
+    left = find_left(account, kept=[] if purge else kept_arns(account))
+    if not left:
+        say(f"No service lists anything else with the tag {TAG}={account.prefix}.")
+        return 0
+    say(f"AWS still lists this with the tag {TAG}={account.prefix}:")
+    for arn in left:
+        say(f"  {arn}")
+    say(
+        "Its search may be late: run ./deploy.py down again in an hour. What it names then, delete "
+        "in AWS's console: it may cost money."
+    )
+    return 1
+
+
+def kept_arns(account: Account) -> list[str]:
+    """Return the ARNs of what only --purge removes."""
+    arns = [f"arn:{account.partition}:s3:::{account.bucket}"]
+    for image in registry.IMAGES:
+        repository = account.repository_name(image)
+        arns.append(
+            f"arn:{account.partition}:ecr:{account.region}:{account.id}:repository/{repository}"
+        )
+    return arns
 
 
 def removal_steps(account: Account) -> list[list[Change]]:

@@ -16,6 +16,8 @@ moto 5.2.5 lacks, and this adds:
 - periods of alarms, and widgets of dashboards, that CloudWatch refuses; the tags of dashboards;
 - the quotas of SageMaker, and requests for more (`quotas`, `requested_quotas`);
 - a model whose image has no manifest of Docker's is refused;
+- images and what IAM keeps in the search for tags, which also lists for a while what was deleted
+  (`ghosts`);
 - answers that are lost after the change was made (`lost_answers`), and new things that AWS does not
   show at once (`lag`);
 - conditions in bucket policies. Only aws:SecureTransport occurs here; every call counts as TLS.
@@ -48,9 +50,11 @@ from moto.cloudwatch.exceptions import DashboardInvalidInputError, InvalidParame
 from moto.cloudwatch.responses import CloudWatchResponse
 from moto.core.responses import ActionResult
 from moto.ecr.models import ecr_backends
+from moto.iam.models import iam_backends
 from moto.iam.responses import IamResponse
 from moto.moto_server import threaded_moto_server
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
+from moto.resourcegroupstaggingapi.responses import ResourceGroupsTaggingAPIResponse
 from moto.s3.models import FakeBucket, s3_backends
 from moto.sagemaker.exceptions import (
     ResourceInUseException,
@@ -122,6 +126,8 @@ quotas: dict[str, float] = {}
 requested_quotas: dict[str, float] = {}
 # The e-mail addresses whose owners have clicked on the link that confirms a subscription
 confirmed: set[str] = set()
+# What the search for tags lists although it was deleted: ARNs, and to how many more calls
+ghosts: dict[str, int] = {}
 # The operations whose next answer is lost: AWS does what it was asked, and the connection breaks.
 lost_answers: set[str] = set()
 # To how many calls AWS does not show yet what was created or changed.
@@ -596,6 +602,39 @@ def create_budget_subscriber(self: BudgetsResponse) -> str:
     return "{}"
 
 
+# ---------------------------------------------------------------- the search for tags
+
+moto_get_resources = ResourceGroupsTaggingAPIResponse.get_resources
+
+
+def get_resources(self: ResourceGroupsTaggingAPIResponse) -> Json:
+    """Add what moto does not search: ECR, and in us-east-1 IAM; and what was deleted just now."""
+    answer: Json = moto_get_resources(self)
+    found = answer.result["ResourceTagMappingList"]
+    [wanted] = self._get_param("TagFilters")
+    tag = {"Key": wanted["Key"], "Value": wanted["Values"][0]}
+    more = {}
+    if self.region == REGION:
+        ecr = ecr_backends[ACCOUNT][REGION]
+        for repository in ecr.repositories.values():
+            tags = ecr.tagger.list_tags_for_resource(repository.arn)["tags"]
+            more[repository.arn] = tags
+    if self.region == "us-east-1":
+        iam = iam_backends[ACCOUNT]["aws"]
+        for policy in iam.managed_policies.values():
+            more[policy.arn] = policy.get_tags()
+        for profile in iam.instance_profiles.values():
+            more[profile.arn] = profile.tags
+    for arn, tags in more.items():
+        if tag in tags:
+            found.append({"ResourceARN": arn, "Tags": tags})
+    for arn in list(ghosts):
+        if ghosts[arn] > 0:
+            ghosts[arn] -= 1
+            found.append({"ResourceARN": arn, "Tags": [tag]})
+    return answer
+
+
 # ---------------------------------------------------------------- bucket policies
 
 
@@ -810,6 +849,7 @@ def patched_moto() -> Iterator[None]:
         replace(IamResponse, "put_user_permissions_boundary", limit_user)
         replace(CloudWatchResponse, "put_metric_alarm", put_metric_alarm)
         replace(CloudWatchResponse, "put_dashboard", put_dashboard)
+        replace(ResourceGroupsTaggingAPIResponse, "get_resources", get_resources)
         replace(SNSBackend, "subscribe", subscribe)
         replace(SNSResponse, "list_subscriptions_by_topic", list_subscriptions)
         replace(BudgetsResponse, "create_budget", create_budget)
@@ -861,6 +901,7 @@ def clear(url: str) -> None:
     unseen.clear()
     lost_answers.clear()
     confirmed.clear()
+    ghosts.clear()
     quotas.clear()
     requested_quotas.clear()
     failures.clear()

@@ -54,6 +54,7 @@ WITHOUT_RESOURCE = {
     "sagemaker:ListTrainingJobs",
     "servicequotas:ListAWSDefaultServiceQuotas",
     "servicequotas:ListServiceQuotas",
+    "tag:GetResources",
 }
 # In characters, without white space
 MANAGED_POLICY_SIZE = 6144

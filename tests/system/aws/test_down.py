@@ -91,6 +91,70 @@ def test_down_keeps_images_and_bucket_unless_told_to_purge(
     assert "Nothing of stylebot exists" in capfd.readouterr().err
 
 
+ENDPOINT_ARN = f"arn:aws:sagemaker:{fake.REGION}:{fake.ACCOUNT}:endpoint/stylebot-nst"
+
+
+@pytest.mark.usefixtures("pushed")
+def test_down_proves_by_a_search_for_the_tag_that_nothing_is_left(
+    deploy: Deploy, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert deploy("up", "--bot", "role", "--notify", "vera@example.com", "--budget", "50") == 0
+    assert deploy("up", "--bot", "user") == 0
+    assert deploy("train", STYLE, "--name", "klimt") == 0
+    assert len(find_tagged()) > 15
+
+    capfd.readouterr()
+    assert deploy("down", "--yes") == 0
+    assert "No service lists anything else" in capfd.readouterr().err
+    kept = {arn.rpartition(":")[2].split("/")[0] for arn in find_tagged()}
+    assert kept == {BUCKET, "repository", "training-job"}, "a training's history cannot be deleted"
+
+    assert deploy("down", "--purge", "--yes") == 0
+    assert {arn.rpartition(":")[2].split("/")[0] for arn in find_tagged()} == {"training-job"}
+
+
+def find_tagged() -> list[str]:
+    """Return the ARNs of everything with the tag, in our region and of what has no region."""
+    arns = []
+    for region in (fake.REGION, "us-east-1"):
+        client = boto3.client("resourcegroupstaggingapi", region_name=region)
+        filters = [{"Key": "stylebot", "Values": ["stylebot"]}]
+        for page in client.get_paginator("get_resources").paginate(TagFilters=filters):
+            arns += [item["ResourceARN"] for item in page["ResourceTagMappingList"]]
+    return arns
+
+
+@pytest.mark.usefixtures("pushed")
+def test_what_aws_still_lists_is_waited_for_then_named(
+    deploy: Deploy, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert deploy("up") == 0
+    fake.ghosts[ENDPOINT_ARN] = 5
+    assert deploy("down", "--yes") == 0
+
+    fake.ghosts[ENDPOINT_ARN] = 1000
+    capfd.readouterr()
+    assert deploy("down", "--yes") == 1
+    printed = capfd.readouterr().err
+    assert f"  {ENDPOINT_ARN}\n" in printed
+    assert "may cost money" in printed
+
+
+@pytest.mark.usefixtures("pushed")
+def test_something_of_another_service_is_named(
+    deploy: Deploy, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tags = {"stylebot": "stylebot"}
+    boto3.client("sqs").create_queue(QueueName="forgotten", tags=tags)
+    boto3.client("sqs", region_name="us-east-1").create_queue(QueueName="elsewhere", tags=tags)
+    boto3.client("sqs").create_queue(QueueName="others", tags={"stylebot": "other"})
+    assert deploy("down", "--yes") == 1
+    printed = capfd.readouterr().err
+    assert ":forgotten\n" in printed
+    assert "elsewhere" not in printed
+    assert "others" not in printed
+
+
 @pytest.mark.usefixtures("pushed")
 @pytest.mark.parametrize(("answer", "code"), [("yes", 0), ("y", 1), ("", 1)])
 def test_down_prints_what_it_removes_and_asks(

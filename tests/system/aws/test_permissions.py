@@ -87,6 +87,8 @@ def action(call: str) -> str:
         service = "servicequotas"
     if service == "s3":
         operation = S3_ACTIONS.get(operation, operation)
+    if service == "resourcegroupstaggingapi":
+        service = "tag"
     if service == "budgets":
         operation = BUDGETS_ACTIONS.get(operation, operation)
     return f"{service}:{operation}"
