@@ -11,8 +11,9 @@ from aws.calls import Answer, delete_if_present, find, perform
 from aws.changes import Change, Changes
 from aws.messages import DeployError
 
-# What SNS says in the place of the ARN of a subscription whose address has not agreed yet
-PENDING = "PendingConfirmation"
+# What SNS says for some days in the place of the ARN of a subscription that its owner has ended.
+# Of one that is not confirmed yet it says "PendingConfirmation".
+DELETED = "Deleted"
 # The costs of the whole account in this month are above 100 % of the limit.
 EXCEEDED = {
     "NotificationType": "ACTUAL",
@@ -55,8 +56,8 @@ def find_addresses(account: Account) -> dict[str, bool]:
             account.sns.list_subscriptions_by_topic, TopicArn=account.topic_arn, **token
         ) or {"Subscriptions": []}
         for item in found["Subscriptions"]:
-            if item["Protocol"] == "email":
-                addresses[item["Endpoint"]] = item["SubscriptionArn"] != PENDING
+            if item["Protocol"] == "email" and item["SubscriptionArn"] != DELETED:
+                addresses[item["Endpoint"]] = item["SubscriptionArn"].startswith("arn:")
         if not found.get("NextToken"):
             return addresses
         token = {"NextToken": found["NextToken"]}
@@ -76,7 +77,8 @@ def ensure_topic(account: Account, address: str | None) -> Changes:
                 account.clock, account.sns.create_topic, Name=name, Tags=account.tag_list
             ),
         )
-    if address and address not in find_addresses(account):
+    if address and not find_addresses(account).get(address):
+        # If it has not confirmed it yet, this sends another e-mail.
         yield Change(
             f"tell {address} of alarms; AWS sends an e-mail first, whose link confirms it",
             lambda: perform(

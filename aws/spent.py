@@ -42,17 +42,15 @@ def cost(account: Account, days: int) -> int:
 def report_endpoint(account: Account, model: str, first: date) -> float:
     """Print the days of one endpoint since `first`, and return their dollars."""
     name = account.endpoint_name(model)
-    endpoint = find_endpoint(account, name)
-    if endpoint is None:
-        output(f"{name}: does not exist")
-        return 0.0
-    config = find_config(account, endpoint["EndpointConfigName"]) or {"ProductionVariants": [{}]}
-    instance_type = next(iter(instance_types_of(config["ProductionVariants"][0])), "?")
+    instance_type = find_instance_type(account, name)
     price = PRICES.get(instance_type)
     hours = read_instance_hours(account, name, first)
     pictures = read_days(account, name, first, "InvocationsProcessed", "Sum", VARIANT)
 
-    output(f"{name}, on {instance_type}{describe_price(price)}:")
+    if instance_type == "?":
+        output(f"{name}, which does not exist; the type of its instances is not known:")
+    else:
+        output(f"{name}, on {instance_type}{describe_price(price)}:")
     for day in sorted({*hours, *pictures}):
         output(f"  {day:%Y-%m-%d}  {describe_use(hours[day], pictures[day], price)}")
     if not hours and not pictures:
@@ -61,6 +59,18 @@ def report_endpoint(account: Account, model: str, first: date) -> float:
     all_hours = sum(hours.values())
     output(f"  together    {describe_use(all_hours, sum(pictures.values()), price)}")
     return all_hours * (price or 0.0)
+
+
+def find_instance_type(account: Account, name: str) -> str:
+    """Return the endpoint's instance type, or "?" if it does not exist any more.
+
+    Of several types it is the one that is tried first.
+    """
+    endpoint = find_endpoint(account, name)
+    if endpoint is None:
+        return "?"
+    config = find_config(account, endpoint["EndpointConfigName"]) or {"ProductionVariants": [{}]}
+    return next(iter(instance_types_of(config["ProductionVariants"][0])), "?")
 
 
 def describe_price(price: float | None) -> str:

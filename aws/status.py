@@ -29,10 +29,11 @@ from aws.registry import find_image_details
 from aws.scaling import ensure_scaling, find_scalable_target
 from aws.sleep import describe_sleepless
 from aws.trainings import describe_state, list_running_jobs, read_progress
-from bot import MODELS
+from bot import DEPLOYMENT_DIMENSION, HEARTBEAT_METRIC, METRICS_NAMESPACE, MODELS
 
 BACKLOG_MINUTES = 10
 DAY = timedelta(days=1)
+HEARTBEAT_DAYS = timedelta(days=14)
 
 
 @dataclass(frozen=True)
@@ -340,15 +341,7 @@ def check_notification(account: Account) -> Lines:
     """Return who is told of alarms and costs, and whether the bot is alive."""
     yield from check_drift(ensure_topic(account, None))
     yield from check_drift(alarms.ensure_silent_alarm(account))
-    name = alarms.silent_alarm_name(account)
-    for alarm in alarms.find_alarms(account, [name]):
-        if alarm["StateValue"] == "ALARM":
-            yield Line(
-                f"the bot has been silent for {alarms.SILENT_MINUTES} minutes. If it runs, set "
-                f"DEPLOYMENT={account.prefix} in its environment",
-                is_wrong=True,
-            )
-
+    yield from check_bot(account)
     addresses = find_addresses(account)
     for address, is_confirmed in addresses.items():
         if is_confirmed:
@@ -356,7 +349,7 @@ def check_notification(account: Account) -> Lines:
         else:
             yield Line(
                 f"{address} is not told of alarms yet: it must click on the link in AWS's e-mail. "
-                "The link is good for two days; then run up --notify again",
+                f"./deploy.py up --notify {address} sends another one",
                 is_wrong=True,
             )
     if not addresses:
@@ -365,6 +358,35 @@ def check_notification(account: Account) -> Lines:
     if budget is not None:
         dollars = float(budget["BudgetLimit"]["Amount"])
         yield Line(f"budget: ${dollars:.2f} a month for the whole account")
+
+
+def check_bot(account: Account) -> Lines:
+    """Return a line if the bot is silent. One that was never heard may not be wanted."""
+    [alarm] = alarms.find_alarms(account, [alarms.silent_alarm_name(account)]) or [{}]
+    if alarm.get("StateValue") != "ALARM":
+        return
+    if find_heartbeats(account):
+        yield Line(f"the bot has been silent for {alarms.SILENT_MINUTES} minutes", is_wrong=True)
+    else:
+        yield Line(
+            f"no bot has written a heartbeat in {HEARTBEAT_DAYS.days} days. If one runs, set "
+            f"DEPLOYMENT={account.prefix} in its environment"
+        )
+
+
+def find_heartbeats(account: Account) -> list[Answer]:
+    """Return the days on which the bot has written heartbeats, and how many."""
+    now = datetime.now(timezone.utc)
+    days: list[Answer] = account.cloudwatch.get_metric_statistics(
+        Namespace=METRICS_NAMESPACE,
+        MetricName=HEARTBEAT_METRIC,
+        Dimensions=[{"Name": DEPLOYMENT_DIMENSION, "Value": account.prefix}],
+        StartTime=now - HEARTBEAT_DAYS,
+        EndTime=now,
+        Period=86400,
+        Statistics=["SampleCount"],
+    )["Datapoints"]
+    return days
 
 
 def check_dashboard(account: Account) -> Lines:

@@ -126,6 +126,8 @@ quotas: dict[str, float] = {}
 requested_quotas: dict[str, float] = {}
 # The e-mail addresses whose owners have clicked on the link that confirms a subscription
 confirmed: set[str] = set()
+# Those whose owners have ended it, which SNS lists for some days
+unsubscribed: set[str] = set()
 # What the search for tags lists although it was deleted: ARNs, and to how many more calls
 ghosts: dict[str, int] = {}
 # The operations whose next answer is lost: AWS does what it was asked, and the connection breaks.
@@ -543,6 +545,8 @@ def list_subscriptions(self: SNSResponse) -> ActionResult:
     shown = []
     for item in self.backend.list_subscriptions_by_topic(topic)[0]:
         arn = item.arn if item.endpoint in confirmed else "PendingConfirmation"
+        if item.endpoint in unsubscribed:
+            arn = "Deleted"
         shown.append(
             {
                 "SubscriptionArn": arn,
@@ -901,6 +905,7 @@ def clear(url: str) -> None:
     unseen.clear()
     lost_answers.clear()
     confirmed.clear()
+    unsubscribed.clear()
     ghosts.clear()
     quotas.clear()
     requested_quotas.clear()

@@ -143,12 +143,29 @@ def test_status_tells_who_is_told_of_alarms(
     assert "! vera@example.com is not told of alarms yet" in printed
     assert "budget: $50.00 a month" in printed
 
+    assert deploy("up", "--notify", "vera@example.com") == 0
+    assert "tell vera@example.com of alarms; AWS sends an e-mail" in capfd.readouterr().err
+
     fake.confirmed.add("vera@example.com")
     assert deploy("status") == 0
     assert "vera@example.com is told of alarms" in capfd.readouterr().out
 
+    fake.unsubscribed.add("vera@example.com")
+    assert deploy("status") == 0
+    assert "nobody is told of alarms by e-mail" in capfd.readouterr().out
+
     boto3.client("cloudwatch").set_alarm_state(
         AlarmName="stylebot-bot-silent", StateValue="ALARM", StateReason="test"
     )
+    assert deploy("status") == 0
+    assert "If one runs, set DEPLOYMENT=stylebot" in capfd.readouterr().out
+
+    heartbeat = {
+        "MetricName": "Heartbeat",
+        "Dimensions": [{"Name": "Deployment", "Value": "stylebot"}],
+        "Value": 1.0,
+        "Timestamp": time.time() - 3600,
+    }
+    boto3.client("cloudwatch").put_metric_data(Namespace="stylebot", MetricData=[heartbeat])
     assert deploy("status") == 1
     assert "! the bot has been silent for 15 minutes" in capfd.readouterr().out

@@ -121,12 +121,16 @@ def test_what_is_no_time_is_refused(since: str, deploy: Deploy) -> None:
 def test_cost_counts_the_hours_of_instances_and_the_pictures(
     deploy: Deploy, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    put_samples("/aws/sagemaker/Endpoints", "CPUUtilization", 60)
     assert deploy("cost") == 0
-    assert "stylebot-nst: does not exist" in capfd.readouterr().out
+    printed = capfd.readouterr().out
+    assert "stylebot-nst, which does not exist" in printed, "but it may have been there"
+    assert "  together    1.0 hours, 0 pictures" in printed
+    assert "stylebot-cyclegan, which does not exist" in printed
 
     assert deploy("up") == 0
-    # Two instances for an hour
-    put_samples("/aws/sagemaker/Endpoints", "CPUUtilization", 120)
+    # With those from above two instances for an hour
+    put_samples("/aws/sagemaker/Endpoints", "CPUUtilization", 60)
     put_samples("AWS/SageMaker", "InvocationsProcessed", 40)
     assert deploy("train", STYLE, "--name", "klimt") == 0
     capfd.readouterr()
