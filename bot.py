@@ -107,6 +107,7 @@ CAPTION_COMMANDS = ("/teach", "/paint")  # those that may stand under a picture
 WORKER_THREADS = 16
 PICTURES_IN_MEMORY = 4
 HISTORY_LENGTH = 10  # results of a chat whose buttons still work
+JOBS_AT_ONCE = 5  # of a chat: each model works on one of them, the others wait
 PHOTOS_KNOWN = 10  # photographs of a chat whose keyboards still work
 BATCH_LENGTH = 100  # of getUpdates, which gives no more updates while these are not confirmed
 SEEN_UPDATES = BATCH_LENGTH
@@ -126,8 +127,8 @@ MAX_MOVES = 10  # of a group to a new number
 
 EDIT_SECONDS = 3  # between two edits of the same status message
 STATUS_UPDATES_PER_SECOND = 12  # over all chats; Telegram allows about 30 messages a second
+QUEUE_PACE = 5  # times as long between two edits of the message of a job that waits in line
 WAKING_SECONDS = 10  # without progress for this long, we say that the model is waking up
-TIME_BUDGET_SECONDS = 600  # what we ask of neural style transfer
 DEADLINE_SECONDS = 3600  # from a job's creation to its failure, including all waiting
 BACKOFF_SECONDS = 0.5  # the pause after a failed step; it doubles with each further failure
 MAX_BACKOFF_SECONDS = 30.0
@@ -422,8 +423,13 @@ TEXTS = {
         "Выберите художника или пришлите образец.",
     ),
     "busy": Text(
-        "I am still painting: wait, or stop me with /cancel.",
-        "Я ещё рисую: подождите или нажмите /cancel.",
+        "I am still painting: send me another photo, or stop me with /cancel.",
+        "Я ещё рисую: пришлите ещё одну фотографию или остановите меня: /cancel.",
+    ),
+    "queue_is_full": Text(
+        "I have {most} of your paintings to do: please ask again when one of them is finished.",
+        "У меня в работе уже столько ваших картин: {most}. Попросите снова, когда одна из них "
+        "будет готова.",
     ),
     "cancelled": Text("Cancelled.", "Отменено."),
     "after_cancel": Text(
@@ -508,14 +514,18 @@ TEXTS = {
     ),
     "lesson_lost": Text("SageMaker does not know it any more.", "SageMaker больше не знает о нём."),
     "left_out": Text(
-        "I paint one photo at a time: I took the first ones, and left out the {count} after them.",
-        "Я рисую по одной фотографии: первые взял, а следующие {count} пропустил.",
+        "That was a lot at once: I took the first ones, and left out the {count} after them.",
+        "Слишком много сразу: первые взял, а следующие {count} пропустил.",
     ),
     "update_failed": Text(
         "Something went wrong on my side. Please try again.",
         "У меня что-то сломалось. Попробуйте ещё раз.",
     ),
     "accepted": Text("Painting your photo: {style}.", "Рисую ваше фото: {style}."),
+    "queued": Text("Your photo waits: {style}.", "Ваше фото ждёт: {style}."),
+    "place": Text("Number {place} in the queue", "Номер {place} в очереди"),
+    "starts_in_seconds": Text("starts in about {seconds} s", "начну через {seconds} с"),
+    "starts_in_minutes": Text("starts in about {minutes} min", "начну через {minutes} мин"),
     "seconds_left": Text("about {seconds} s left", "ещё {seconds} с"),
     "minutes_left": Text("about {minutes} min left", "ещё {minutes} мин"),
     "waking": Text(
@@ -881,6 +891,9 @@ class PaintJob(JobRecord):
     last_look: float = msgspec.field(default_factory=monotonic)
     has_progress: bool = False  # the model has written progress.json
     has_answer: bool = False  # the model's answer is in S3
+    is_queued: bool = False  # another one of its chat comes first
+    is_released: bool = False  # its chat does not own it any more
+    seconds_left: float | None = None  # as the model told last
     is_cancelled: bool = False  # the model can see that
     is_taken: bool = False  # its user wants the best picture so far
     status_text: str = ""  # of the status message as it is shown
@@ -1092,6 +1105,7 @@ class Message(Attachments, omit_defaults=True):
     is_automatic_forward: bool = False  # a channel's post, in the group where it is discussed
     message_thread_id: Id | None = None
     is_topic_message: bool = False
+    media_group_id: str = ""  # all pictures of an album have the same
     text: str = ""
     caption: str = ""
     reply_to_message: RepliedMessage | None = None
@@ -1983,6 +1997,18 @@ def first_words(text: str) -> str:
     return " ".join(text.split()[:2]) if text.startswith("/") else ""
 
 
+def album_of(update: Update) -> str:
+    """Return what the pictures of an album have in common, or "" for all other updates."""
+    message = update.raw.message
+    return message.media_group_id if message else ""
+
+
+def count_sendings(updates: Iterable[Update], latest: Update) -> int:
+    """Return how often somebody has sent something. An album counts once, that of `latest` not."""
+    sendings = {album_of(update) or str(update.id) for update in updates}
+    return len(sendings - {album_of(latest)})
+
+
 def is_cancel(incoming: Incoming | None) -> bool:
     event = incoming.event if incoming else None
     return event == Command("cancel") or (isinstance(event, Button) and event.verb == "cancel")
@@ -2166,8 +2192,6 @@ def transition(chat: Chat, incoming: Incoming, config: Config, styles: Styles) -
         return start_lesson(chat, chat.lesson_name, event)
     if incoming.is_group and isinstance(event, Words) and not chat.content:
         return Decision(chat)  # somebody talks about a painting
-    if chat.jobs:
-        return ask(chat)
     if isinstance(event, ImageRef):
         return take_picture(chat, event)
     if isinstance(event, Paint):
@@ -2177,11 +2201,13 @@ def transition(chat: Chat, incoming: Incoming, config: Config, styles: Styles) -
 
 def ask(chat: Chat, reason: str = "") -> Decision:
     """Say what the chat waits for, after the reason why what came was something else."""
-    if chat.jobs and not chat.lesson_name:
-        return Decision(chat, ("busy",))
-    wanted = "ask_style" if chat.content else "ask_content"
+    wanted = "ask_content"
     if chat.lesson_name:
         wanted = "ask_lesson"
+    elif chat.content:
+        wanted = "ask_style"
+    elif chat.jobs:
+        wanted = "busy"
     if reason:
         return Decision(chat, (reason, wanted))
     return Decision(chat, (wanted,))
@@ -2224,6 +2250,8 @@ def take_picture(chat: Chat, image: ImageRef) -> Decision:
     """Take a picture as the photo, or as the style if there is a photo already."""
     if chat.content:
         return start_painting(chat, default_request(chat, chat.content, image))
+    if len(chat.jobs) >= JOBS_AT_ONCE:
+        return Decision(chat, ("queue_is_full",))
     return ask(chat.with_content(image), "got_content")
 
 
@@ -2274,8 +2302,6 @@ def press_button(chat: Chat, button: Button, styles: Styles) -> Decision:
         return press_take(chat, button.argument)
     if button.verb == "album" and chat.find_request(button.argument):
         return Decision(chat, ("album",))
-    if chat.jobs:
-        return ask(chat)
     if button.verb == "style":
         return press_style(chat, button.argument, styles)
 
@@ -2364,6 +2390,8 @@ def start_painting(chat: Chat, request: PaintRequest) -> Decision:
     """The chat does not own the job yet: it gets it once the job is stored."""
     if any(painting.request == request for painting in chat.jobs):
         return Decision(chat, ("painting_already",))
+    if len(chat.jobs) >= JOBS_AT_ONCE:
+        return Decision(chat, ("queue_is_full",))
     if chat.content == request.content:
         chat = replace(chat, content=None)
     return Decision(chat, request=request)
@@ -2462,10 +2490,22 @@ def progress_line(language: str, progress: Progress) -> str:
     line = f"{bar:░<10} {done:.0%}"
     if progress.seconds_left is None:
         return line
-    seconds = progress.seconds_left
+    return f"{line}, {time_words(language, 'seconds_left', 'minutes_left', progress.seconds_left)}"
+
+
+def place_line(language: str, place: int, seconds: float | None) -> str:
+    """Return the place in the queue, and when the painting starts where that is known."""
+    line = translate(language, "place", place=place)
+    if seconds is None:
+        return line
+    return f"{line}, {time_words(language, 'starts_in_seconds', 'starts_in_minutes', seconds)}"
+
+
+def time_words(language: str, in_seconds: str, in_minutes: str, seconds: float) -> str:
+    """Return the text of the one key or of the other, by how long it is."""
     if seconds < 100:
-        return f"{line}, {translate(language, 'seconds_left', seconds=round(seconds))}"
-    return f"{line}, {translate(language, 'minutes_left', minutes=round(seconds / 60))}"
+        return translate(language, in_seconds, seconds=round(seconds))
+    return translate(language, in_minutes, minutes=round(seconds / 60))
 
 
 # ---------------------------------------------------------------- errors
@@ -2748,7 +2788,7 @@ class UpdateHandler:
         if lost:  # their records were put aside: a job is stored before its chat owns it
             before = replace(before.without_jobs(lost), pressed="")
         decision = self.decide(update, before, incoming)
-        if decision.request and self.limit_is_reached(incoming.user):
+        if decision.request and self.limit_is_reached(incoming.user, before):
             decision = Decision(before, ("daily_limit",))
         if decision.lesson:
             problem = self.lessons.find_problem(decision.lesson, str(update.id))
@@ -2766,16 +2806,18 @@ class UpdateHandler:
         if decision.take_job:
             self.runner.take(decision.take_job)
         reply = decision.reply
-        if lost and reply:
+        if lost:
             reply = ("failed", *reply)
         elif before.was_put_aside and not before.seen and reply:
             reply = ("update_failed", *reply)
         after = replace(after, pressed=self.find_pressed(before, after, incoming))
         after = after.with_answer(update.id, reply, update.left_out, decision.about)
         self.store.save_chat(stored, after)
-        for painting in before.jobs:
-            if not after.owns(painting.job_id):
-                self.metrics.add("cancelled")
+        given_up = [painting for painting in before.jobs if not after.owns(painting.job_id)]
+        for _ in given_up:
+            self.metrics.add("cancelled")
+        if given_up:
+            self.runner.wake(update.chat)
         return after
 
     def find_pressed(self, before: Chat, after: Chat, incoming: Incoming) -> str:
@@ -2797,9 +2839,17 @@ class UpdateHandler:
             decision = ask(chat)
         return Decision(decision.chat, ("left_out", *decision.reply), about=decision.about)
 
-    def limit_is_reached(self, user: int) -> bool:
+    def limit_is_reached(self, user: int, chat: Chat) -> bool:
+        """Whether the user has had all of today's paintings, or has asked for them in this chat."""
         limit = self.config.daily_limit
-        return limit > 0 and self.store.count_today(user) >= limit
+        if not limit:
+            return False
+        asked = 0
+        for painting in chat.jobs:
+            job = self.runner.find(painting.job_id)
+            if job and job.user == user:
+                asked += 1
+        return self.store.count_today(user) + asked >= limit
 
     def create_job(self, update: Update, incoming: Incoming, request: PaintRequest) -> PaintJob:
         """Store a job named after the update, so that handling the update twice makes one job."""
@@ -2838,6 +2888,7 @@ class UpdateHandler:
             limit=self.config.daily_limit,
             user=incoming.user,
             count=chat.left_out,
+            most=JOBS_AT_ONCE,
             health=health() if "stats" in chat.reply else "",
             painters=textwrap.shorten(", ".join(labels), PAINTERS_MAX_LENGTH, placeholder=" ..."),
         )
@@ -2926,7 +2977,9 @@ class JobRunner:
 
     Each step may be repeated after a kill at any point.
 
-             submit               the model answers, or the deadline passes
+    wait_in_line, while the chat has an earlier job of the same model
+      ^
+      |      submit               the model answers, or the deadline passes
     SUBMIT ----------> WAIT ------------------------------------> finish: picture or reason
       |                 |  update_status every few seconds           |
       |                 |                                            | the chat gives up the job
@@ -2955,6 +3008,7 @@ class JobRunner:
         self._cursor = ""  # the watcher's alone: where the listing of jobs/ goes on
         self._lock = threading.Lock()
         self._jobs: dict[str, PaintJob] = {}  # all that are pending, by id; guarded by _lock
+        self._usual: dict[str, float] = {}  # a picture's seconds, by model; guarded by _lock
 
     # The jobs that are pending
 
@@ -3024,7 +3078,15 @@ class JobRunner:
         """
         if now < job.retry.not_before:
             return False
-        return job.step is not Step.WAIT or job.has_answer or now >= job.last_look + pace
+        if job.has_answer or (job.step is Step.SUBMIT and not job.is_queued):
+            return True
+        return now >= job.last_look + (QUEUE_PACE * pace if job.is_queued else pace)
+
+    def wake(self, chat: int) -> None:
+        """Let all jobs of a chat take a step, as one of them is done."""
+        for job in self.pending():
+            if job.chat == chat:
+                job.last_look = 0.0
 
     # The steps
 
@@ -3050,17 +3112,70 @@ class JobRunner:
             return self.clean_up(job)
         if job.chat != served_chat:  # the group has moved: another thread may serve its new number
             return None
+        earlier = earlier_jobs(stored.chat, job)
+        if job.step is Step.SUBMIT and earlier:
+            return self.wait_in_line(job, earlier)
+        job.is_queued = False
         if job.error_code or self.has_ended(job):
             return self.finish(job)
         if job.step is Step.WAIT:
             return self.update_status(job)
         return self.submit(job)
 
+    def wait_in_line(self, job: PaintJob, earlier: Sequence[str]) -> None:
+        """Tell the user the job's place and time. earlier: ids of its chat's jobs before it."""
+        job.is_queued = True
+        job.last_look = time.monotonic()
+        job.age = 0.0  # the deadline counts from its turn
+        job.counted_from = time.monotonic()
+        words = translate(job.language, "queued", style=job.style_label)
+        words += "\n" + self.describe_place(job, self.jobs_ahead(job, earlier))
+        buttons = job_buttons(job.language, job.id, [["cancel"]], job.owner)
+        if "status" not in job.sent:
+            if not self.send_once(job, "status", "sendMessage", text=words, reply_markup=buttons):
+                self.store.release_job(job.chat, job.user, job.id, keep=None)
+        else:
+            self.show(job, words, buttons)
+        job.status_text = words
+
+    def show(self, job: PaintJob, words: str, buttons: Json) -> None:
+        """Let the status message say something else, unless its user has deleted it."""
+        if not job.status_message or words == job.status_text:
+            return
+        try:
+            self.messenger.show_status(job.chat, job.status_message, words, b"", buttons)
+        except TelegramError as error:
+            if error.code != 400:
+                raise
+
+    def describe_place(self, job: PaintJob, ahead: Sequence[PaintJob]) -> str:
+        with self._lock:
+            usual = self._usual.get(job.request.model)
+        seconds: float | None = 0.0
+        for other in ahead:
+            left = usual if other.seconds_left is None else other.seconds_left
+            seconds = None if left is None or seconds is None else seconds + left
+        return place_line(job.language, len(ahead) + 1, seconds)
+
+    def jobs_ahead(self, job: PaintJob, earlier: Sequence[str] = ()) -> list[PaintJob]:
+        """Return the jobs of all chats that the model comes to before this one."""
+        ahead = []
+        for other in self.pending():
+            if other is job and job.step is Step.WAIT:
+                break  # those after it were handed to the model later
+            is_at_model = other.step is Step.WAIT and not other.is_released
+            is_of_model = other.request.model == job.request.model
+            if other.id in earlier or (is_at_model and is_of_model):
+                ahead.append(other)
+        return ahead
+
     def submit(self, job: PaintJob) -> None:
         """Tell the user that we begin, copy the pictures to S3, and call the model."""
         words = translate(job.language, "accepted", style=job.style_label)
         buttons = job_buttons(job.language, job.id, [["cancel"]], job.owner)
-        if not self.send_once(job, "status", "sendMessage", text=words, reply_markup=buttons):
+        if "status" in job.sent:  # it said the job's place in the queue, or this step was tried
+            self.show(job, words, buttons)
+        elif not self.send_once(job, "status", "sendMessage", text=words, reply_markup=buttons):
             self.store.release_job(job.chat, job.user, job.id, keep=None)
             return
 
@@ -3081,7 +3196,6 @@ class JobRunner:
             self.copy_to_s3(request.style, job.key("style"))
             body["style_url"] = self.store.url(job.key("style"))
             body["preserve_color"] = request.preserve_color
-            body["time_budget"] = TIME_BUDGET_SECONDS
         self.store.put_json(job.key("request.json"), body)
 
         job.result_keys = self.models.invoke(request.model, job.key("request.json"), job.id)
@@ -3107,7 +3221,13 @@ class JobRunner:
         elif progress.steps:
             words += "\n" + progress_line(job.language, progress)
         elif age_of(job) > WAKING_SECONDS:
-            words += "\n" + translate(job.language, "waking")
+            ahead = self.jobs_ahead(job)
+            is_awake = any(other.has_progress for other in ahead)
+            waiting = translate(job.language, "waking")
+            if is_awake:
+                waiting = self.describe_place(job, ahead)
+            words += "\n" + waiting
+        self.note_seconds(job, progress)
 
         self.telegram.try_call(
             "sendChatAction", chat_id=job.chat, message_thread_id=job.thread, action="typing"
@@ -3118,6 +3238,15 @@ class JobRunner:
             buttons = job_buttons(job.language, job.id, rows, job.owner)
             self.messenger.show_status(job.chat, job.status_message, words, preview, buttons)
         job.status_text = words
+
+    def note_seconds(self, job: PaintJob, progress: Progress) -> None:
+        """Keep in mind how long pictures take, for those that wait in line."""
+        job.seconds_left = progress.seconds_left
+        if progress.seconds_left is None or not 0 < progress.step < progress.steps:
+            return
+        whole = progress.seconds_left * progress.steps / (progress.steps - progress.step)
+        with self._lock:
+            self._usual[job.request.model] = whole
 
     def finish(self, job: PaintJob) -> None:
         """Send the picture, or say why there is none. The chat then gives up the job."""
@@ -3131,6 +3260,8 @@ class JobRunner:
             self.metrics.add("done")
 
         self.store.release_job(job.chat, job.user, job.id, keep=job.request)
+        job.is_released = True
+        self.wake(job.chat)
 
     def apologize(self, job: PaintJob, stored: StoredChat) -> None:
         """Tell that a job ends because its chat's record was put aside. It can be tried again."""
@@ -3195,6 +3326,9 @@ class JobRunner:
 
     def caption(self, job: PaintJob, answer: ModelAnswer) -> str:
         """Return the style, the seconds and the model's notes."""
+        if answer.seconds is not None:
+            with self._lock:
+                self._usual[job.request.model] = answer.seconds
         seconds = round(answer.seconds or age_of(job))
         caption = translate(job.language, "caption", style=job.style_label, seconds=seconds)
         return "\n".join([caption, *(answer.notes or [])])[:CAPTION_MAX_LENGTH]
@@ -3208,6 +3342,7 @@ class JobRunner:
         if job.status_message:
             self.telegram.try_call("deleteMessage", chat_id=job.chat, message_id=job.status_message)
         job.status_message = None
+        job.is_released = True
         job.last_look = time.monotonic()
         if job.result_keys and not self.has_ended(job):
             self.cancel(job)
@@ -3301,6 +3436,17 @@ class JobRunner:
         job.sent.append(part)
         self.store.save_job(job)
         return True
+
+
+def earlier_jobs(chat: Chat, job: PaintJob) -> list[str]:
+    """Return the ids of the chat's jobs of the same model that come before this one."""
+    earlier = []
+    for painting in chat.jobs:
+        if painting.job_id == job.id:
+            break
+        if painting.request.model == job.request.model:
+            earlier.append(painting.job_id)
+    return earlier
 
 
 def is_refusal(error: TelegramError) -> bool:
@@ -3641,7 +3787,8 @@ class Dispatcher:
         except Exception as error:
             self.plan_retry(job.retry, f"{job.step.value} {job.id}", error)
             job.error_code = None
-            if job.step is Step.SUBMIT or self.runner.has_ended(job):
+            is_submitted = job.step is Step.SUBMIT and not job.is_queued
+            if is_submitted or self.runner.has_ended(job):
                 job.error_code = classify_error(error, job.retry.attempts)
         self.done_with(chat)
 
@@ -3894,7 +4041,7 @@ class Dispatcher:
         sender = sender_of(update.raw)
         earlier = [u for u in self.waiting() if sender_of(u.raw) == sender and u is not update]
         floods = [u for u in earlier if u.is_rest and not u.is_served]
-        is_too_much = bool(floods) or len(earlier) >= MESSAGES_AT_ONCE
+        is_too_much = bool(floods) or count_sendings(earlier, update) >= MESSAGES_AT_ONCE
         replaced: list[Update] = []
         if is_cancel(incoming):
             # A button may be that of an older job, and then cancels nothing.

@@ -201,9 +201,9 @@ def request_fields() -> set[str]:
     for function in ast.walk(ast.parse((ROOT / "bot.py").read_text())):
         if isinstance(function, ast.FunctionDef):
             keys = dictionary_keys(function)
-            if "time_budget" in keys:
+            if "preserve_color" in keys:
                 return keys
-    raise AssertionError("bot.py sends no time_budget")
+    raise AssertionError("bot.py sends no preserve_color")
 
 
 def dictionary_keys(function: ast.FunctionDef) -> set[str]:

@@ -18,7 +18,7 @@ from tests.fakes.world import QUICK, World, made_of
 ENGLISH = {
     "photo": "send me the photo",
     "style": "Choose a painter",
-    "busy": "wait, or stop me with /cancel",
+    "busy": "still painting",
     "working": "Painting",
     "cancelled": "Cancelled",
     "nothing": "nothing to cancel",
@@ -32,7 +32,7 @@ ENGLISH = {
 RUSSIAN = {
     "photo": "Пришлите фотографию",
     "style": "Выберите художника",
-    "busy": "подождите или нажмите /cancel",
+    "busy": "Я ещё рисую",
     "working": "Рисую",
     "cancelled": "Отменено",
     "nothing": "Отменять нечего",
@@ -101,8 +101,6 @@ def test_a_whole_conversation(world: World, language: str, words: dict[str, str]
     for said in ("/start", "Monet", "hm"):
         anna.write(said)
         anna.sees(words["busy"])
-    anna.photo()
-    anna.sees(words["busy"])
     painting = anna.sees("Van Gogh, 12", kind="photo")
     assert made_of(painting)["content"] == "my garden"
     assert made_of(painting)["style"] == "vangogh"
@@ -215,13 +213,34 @@ def test_a_file_that_is_no_picture_is_refused_when_it_arrives(world: World) -> N
 def test_two_photos_in_an_album_are_content_and_style(world: World) -> None:
     world.start()
     anna = world.user()
-    world.endpoint.seconds = 2
-    for name in (b"content", b"style", b"third"):
+    for name in (b"content", b"style"):
         anna.photo(name, media_group_id="album 1")
     anna.cursor = 0
-    anna.sees("wait, or stop me")
     made = made_of(anna.sees(kind="photo"))
     assert (made["content"], made["style"]) == ("content", "style")
+
+
+def test_photos_that_come_meanwhile_wait_in_a_queue_that_tells(world: World) -> None:
+    world.endpoint.seconds = 4
+    world.start()
+    anna = world.user()
+    statuses = []
+    for name in (b"garden", b"house", b"street"):
+        anna.photo(name)
+        anna.press(anna.sees("Choose"), "Monet")
+        statuses.append(anna.sees(": Monet."))
+    assert "Number 2 in the queue" in statuses[1].text
+    assert "Number 3 in the queue" in statuses[2].text
+    anna.press(statuses[1], "Cancel")
+    anna.sees("Cancelled")
+    anna.cursor = 0
+    eventually(
+        lambda: len([m for m in anna.messages() if m.kind == "photo"]) == 2, "two pictures", 40
+    )
+    pictures = [made_of(m)["content"] for m in anna.messages() if m.kind == "photo"]
+    assert pictures == ["garden", "street"]
+    is_clean(world)
+    assert not [m.text for m in anna.messages() if m.text.startswith(("Painting", "Your photo"))]
 
 
 def test_cancel_during_a_job(world: World) -> None:

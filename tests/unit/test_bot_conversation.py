@@ -58,6 +58,11 @@ IDLE = Chat()
 WITH_PHOTO = Chat(content=PHOTO, photos=(PHOTO,))
 JOBS = (Painting("9", BY_VANGOGH),)
 BUSY = Chat(jobs=JOBS)
+FULL = Chat(
+    jobs=tuple(
+        Painting(str(number), PaintRequest(OTHER, "monet", number / 10)) for number in range(1, 6)
+    )
+)
 AFTERWARDS = Chat(history=HISTORY)
 BUSY_AGAIN = Chat(jobs=JOBS, history=HISTORY)
 
@@ -97,16 +102,19 @@ def decide(chat: Chat, event: bot.Event, user: int = 5, config: Config = CONFIG)
         (WITH_PHOTO, Rejected("not_a_picture"), ["not_a_picture", "ask_style"]),
         (WITH_PHOTO, under(PHOTO, "rembrandt"), ["unknown_style", "ask_style"]),
         (WITH_PHOTO, Button("softer", "7"), ["expired", "ask_style"]),
-        (BUSY, Command("start"), ["busy"]),
+        (BUSY, Command("start"), ["hello", "busy"]),
         (BUSY, Command("help"), ["help"]),
-        (BUSY, Command("dance"), ["busy"]),
+        (BUSY, Command("dance"), ["unknown_command", "busy"]),
         (BUSY, Words("Monet"), ["busy"]),
-        (BUSY, PHOTO, ["busy"]),
-        (BUSY, Rejected("not_an_image"), ["busy"]),
-        (BUSY, under(PHOTO, "monet"), ["busy"]),
-        (BUSY, Button("cancel", "8"), ["busy"]),
-        (BUSY, Button("take", "8"), ["busy"]),
-        (BUSY_AGAIN, Button("softer", "7"), ["busy"]),
+        (BUSY, Rejected("not_an_image"), ["not_an_image", "busy"]),
+        (BUSY, under(PHOTO, "vangogh"), ["painting_already"]),
+        (BUSY, Button("cancel", "8"), ["has_ended", "busy"]),
+        (BUSY, Button("take", "8"), ["has_ended", "busy"]),
+        (FULL, PHOTO, ["queue_is_full"]),
+        (FULL, under(OTHER, "vangogh"), ["queue_is_full"]),
+        (FULL, Words("Monet"), ["busy"]),
+        (replace(FULL, content=OTHER), Words("Monet"), ["queue_is_full"]),
+        (replace(FULL, history=HISTORY), Button("softer", "7"), ["queue_is_full"]),
         (AFTERWARDS, Button("softer", "6"), ["expired", "ask_content"]),
         (AFTERWARDS, Button("cancel", "7"), ["has_ended", "ask_content"]),
         (AFTERWARDS, Button("take", "7"), ["has_ended", "ask_content"]),
@@ -169,6 +177,26 @@ def test_a_keyboard_belongs_to_the_photo_above_it() -> None:
     below_second = decide(chat, under(OTHER, "monet"))
     assert below_second.request == PaintRequest(OTHER, "monet", 1.0)
     assert below_second.chat.content is None
+
+
+def test_a_photo_that_comes_while_one_is_painted_is_asked_for_its_style() -> None:
+    asked = decide(BUSY, OTHER)
+    assert asked.reply == ("got_content", "ask_style")
+    assert asked.chat.jobs == JOBS
+    second = decide(asked.chat, Words("Monet"))
+    assert second.request == PaintRequest(OTHER, "monet", 1.0)
+    assert second.chat.jobs == JOBS
+    assert decide(BUSY_AGAIN, Button("softer", "7")).request == replace(BY_MONET, strength=0.8)
+
+
+def test_each_job_is_cancelled_by_itself() -> None:
+    more = Painting("10", BY_MONET)
+    decision = decide(Chat(jobs=(*JOBS, more)), Button("cancel", "9"))
+    assert decision == bot.Decision(
+        Chat(jobs=(more,), history=JOBS), ("cancelled", "after_cancel"), about="9"
+    )
+    everything = decide(Chat(jobs=(*JOBS, more)), Command("cancel"))
+    assert everything.chat == Chat(history=(*JOBS, more))
 
 
 def test_a_painter_that_is_gone_is_asked_for_anew_below_its_photo() -> None:
@@ -372,6 +400,7 @@ def test_every_event_is_answered_in_words_or_by_a_painting(chat: Chat, event: bo
             *decision.reply,
             support="S",
             limit=1,
+            most=5,
             user=2,
             health="H",
             style="s",
@@ -381,9 +410,9 @@ def test_every_event_is_answered_in_words_or_by_a_painting(chat: Chat, event: bo
 
 
 @given(chats, events)
-def test_a_chat_with_a_job_never_asks_for_a_second_one(chat: Chat, event: bot.Event) -> None:
-    busy = replace(chat, jobs=JOBS)
-    assert decide(busy, event).request is None
+def test_a_chat_never_has_too_many_jobs(chat: Chat, event: bot.Event) -> None:
+    full = replace(chat, jobs=FULL.jobs)
+    assert decide(full, event).request is None
 
 
 @given(chats, events)
@@ -729,7 +758,7 @@ def test_the_data_of_a_painters_button_is_short_enough(name: str) -> None:
         (AFTERWARDS, Button("album", "6"), ["expired", "ask_content"]),
         (IDLE, Paint("monet", None), ["ask_paint"]),
         (IDLE, Paint("", Rejected("not_an_image")), ["not_an_image", "ask_paint"]),
-        (BUSY, Paint("monet", PHOTO), ["busy"]),
+        (FULL, Paint("monet", PHOTO), ["queue_is_full"]),
         (IDLE, Words("lovely"), []),
         (AFTERWARDS, Words("lovely"), []),
     ],
@@ -866,6 +895,8 @@ PLACEHOLDERS = {
     "painters",
     "endpoint",
     "what",
+    "most",
+    "place",
     *Rejected("").describe("en"),
 }
 

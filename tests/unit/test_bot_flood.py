@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import bot
-from tests.fakes.simulation import Simulation
+from tests.fakes.simulation import Simulation, message
 from tests.unit.test_bot_kill_points import CONFIG, Endpoint, Fate
 
 Json = Any  # whatever JSON can hold
@@ -87,8 +87,8 @@ def test_who_floods_gets_a_painting_and_one_sentence(world: World) -> None:
     said = world.telegram.said(FLOODER)
     told = [words for words in said if "left out" in words]
     assert told == [
-        f"I paint one photo at a time: I took the first ones, and left out the {PHOTOS - 3} "
-        "after them. I am still painting: wait, or stop me with /cancel."
+        f"That was a lot at once: I took the first ones, and left out the {PHOTOS - 3} "
+        "after them. Choose a painter, or send a picture as the style."
     ]
     methods = Counter(method for _, method, _ in world.telegram.shown[FLOODER])
     assert methods["sendPhoto"] == 1
@@ -103,6 +103,14 @@ def test_who_floods_gets_a_painting_and_one_sentence(world: World) -> None:
     world.telegram.press(FLOODER, 33.0, monet(FLOODER))
     world.run(45)
     assert "Painted" in world.telegram.said(FLOODER)[-1]
+
+
+def test_an_album_counts_as_one_message(world: World) -> None:
+    for number in range(10):
+        content = message(FLOODER, photo=[{"file_id": f"photo {number}"}], media_group_id="7")
+        world.telegram.push(0.0, message=content)
+    world.run(30)
+    assert not [words for words in world.telegram.said(FLOODER) if "left out" in words]
 
 
 def test_a_flood_that_does_not_end_is_answered_now_and_then(world: World) -> None:

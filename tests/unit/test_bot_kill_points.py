@@ -464,6 +464,79 @@ def test_killed_while_a_cancel_reaches_a_model_at_work(
         assert effect == "invoke" or world.keys("async/") == [], f"killed after {effect}"
 
 
+def test_killed_while_photos_wait_in_line(make_world: Callable[[Fate], World]) -> None:
+    """Each of them is painted, one after the other, and the one that is cancelled is not."""
+
+    def live(fate: Fate) -> World:
+        world = make_world(fate)
+        unconfirmed = []
+        for number, name in enumerate(["garden", "house", "street"]):
+            unconfirmed += [photo(10 * number, name), press_monet(10 * number + 1, name)]
+        unconfirmed.append(press(30, "cancel:11"))
+        running = world.start_bot()
+        while True:
+            try:
+                running.runner.scan_jobs()
+                while unconfirmed:
+                    running.handler.handle(unconfirmed[0], str)
+                    submit_all(running)
+                    del unconfirmed[0]
+                settle(running)
+                return world
+            except Killed:
+                running = world.start_bot()
+
+    peaceful = live(Fate())
+    assert peaceful.phone.pictures() == [b"painted garden", b"painted street"]
+    assert len(peaceful.fate.effects) > 30
+    for point, effect in enumerate(peaceful.fate.effects):
+        world = live(Fate(frozenset({point})))
+        pictures = world.phone.pictures()
+        assert set(pictures) == {b"painted garden", b"painted street"}, f"killed after {effect}"
+        assert len(pictures) <= 3, f"killed after {effect}"
+        assert world.keys("jobs/") == []
+        chat = bot.Store(world.s3, BUCKET).load_chat(CHAT).chat
+        assert (chat.content, chat.jobs) == (None, ())
+
+
+def test_those_that_wait_are_told_their_place_and_time(
+    make_world: Callable[[Fate], World],
+) -> None:
+    world = make_world(Fate())
+    world.endpoint.is_slow = True
+    running = world.start_bot()
+    for number, name in enumerate(["garden", "house", "street"]):
+        running.handler.handle(photo(10 * number, name), str)
+        running.handler.handle(press_monet(10 * number + 1, name), str)
+    for job in running.runner.pending():
+        running.runner.advance(job)
+    assert world.endpoint.calls == 1  # the others wait
+    places = [text for text in world.phone.texts() if "Number" in text]
+    assert places == [
+        "Your photo waits: Monet.\nNumber 2 in the queue",
+        "Your photo waits: Monet.\nNumber 3 in the queue",
+    ]
+    progress = {"step": 40, "steps": 100, "seconds_left": 60}
+    running.store.put_json("jobs/1/progress.json", progress)
+    for _ in range(2):
+        running.runner.scan_jobs()
+        for job in running.runner.pending():
+            running.runner.advance(job)
+    places = [text.split("\n")[1] for text in world.phone.texts() if "Number" in text]
+    assert places == [
+        "Number 2 in the queue, starts in about 60 s",
+        "Number 3 in the queue, starts in about 3 min",  # 60 s, and 100 s of a whole picture
+    ]
+    world.endpoint.work()
+    running.models.scan_answers()
+    running.runner.mark_answered()
+    for job in running.runner.pending():
+        running.runner.advance(job)
+    texts = world.phone.texts()
+    assert "Painting your photo: Monet." in texts  # the second one
+    assert [text for text in texts if "Number" in text and "Number 2" not in text] == []
+
+
 def test_a_second_press_makes_no_second_job(make_world: Callable[[Fate], World]) -> None:
     world = make_world(Fate())
     running = world.start_bot()
