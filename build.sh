@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Build the images stylebot-nst, stylebot-cyclegan and stylebot-bot for linux/amd64, and push them to ECR.
 #
-# usage: ./build.sh [--tag TAG] [--base-image IMAGE] [--push [--region REGION] [--prefix PREFIX]]
+# usage: ./build.sh [--tag TAG] [--base-image IMAGE] [--local] [--push [--region REGION] [--prefix PREFIX]]
 #   --tag TAG           the tag of all images, besides latest (default: the commit, with -dirty if files differ)
 #   --base-image IMAGE  build on another image that has Python 3.10 or newer and pip
+#   --local             build stylebot-local too, which compose.yaml runs beside the others
 #   --push              create the repositories PREFIX-nst, ... in ECR if needed, push new images, print digests
 #   --region REGION     the region of ECR (default: from the environment or ~/.aws/config)
 #   --prefix PREFIX     the prefix of the repositories (default: stylebot)
@@ -35,6 +36,7 @@ base_image=python:3.11-slim-bookworm
 commit=$(git describe --always --dirty --exclude='*' 2>/dev/null) || true
 tag=${commit:-latest}
 push=
+local_image=
 aws_options=(--prefix stylebot)
 while [ $# -gt 0 ]; do
   option=$1
@@ -51,6 +53,7 @@ while [ $# -gt 0 ]; do
       esac
       shift
       ;;
+    --local) local_image=yes ;;
     --push) push=yes ;;
     -h | --help)
       usage
@@ -145,12 +148,12 @@ fi
 
 # ---- build ----
 
-build_image() { # NAME
+build_image() { # NAME DOCKERFILE BASE_IMAGE
   local image=stylebot-$1
-  echo "Building $image:$tag on $base_image"
-  if "${build[@]}" --platform linux/amd64 --build-arg "BASE_IMAGE=$base_image" "${secret_options[@]}" \
+  echo "Building $image:$tag on $3"
+  if "${build[@]}" --platform linux/amd64 --build-arg "BASE_IMAGE=$3" "${secret_options[@]}" \
     --label "org.opencontainers.image.revision=$commit" \
-    --tag "$image:$tag" --tag "$image:latest" --file "containers/$1/Dockerfile" .; then
+    --tag "$image:$tag" --tag "$image:latest" --file "$2" .; then
     return
   fi
   if [ "${free_gb:-$need_gb}" -lt "$need_gb" ]; then
@@ -162,8 +165,11 @@ build_image() { # NAME
 }
 
 for name in nst cyclegan bot; do
-  build_image "$name"
+  build_image "$name" "containers/$name/Dockerfile" "$base_image"
 done
+if [ -n "$local_image" ]; then
+  build_image local local/Dockerfile "stylebot-cyclegan:$tag"
+fi
 "$docker" images --filter "reference=stylebot-*:$tag" --format '{{.Repository}}:{{.Tag}}  {{.Size}}'
 if [ -z "$push" ]; then
   exit

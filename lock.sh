@@ -34,5 +34,8 @@ read_extra='import sys, tomllib; print(*tomllib.load(open("pyproject.toml", "rb"
 # What is used while the images are built, and is not in them.
 .venv/bin/python -c "$read_extra" inventory | "${compile[@]}" - --output-file locks/inventory.txt
 
+# What the image for compose.yaml has besides the packages of the image below it.
+.venv/bin/python -c "$read_extra" storage | "${compile[@]}" - --output-file locks/storage.txt
+
 # The rest of the model servers, in the versions that PyTorch's layer has already.
 "${compile[@]}" pyproject.toml --extra serving --constraint locks/torch.txt --output-file locks/containers.txt

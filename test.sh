@@ -32,7 +32,7 @@ ruff check .
 ruff format --check .
 mypy
 shellcheck ./*.sh .ci/*
-hadolint containers/*/Dockerfile
+hadolint containers/*/Dockerfile local/Dockerfile
 
 # PyTorch in each process would take all cores, and its threads would spin while they wait for those of the other
 # process: on two cores, tests/unit/test_nst.py takes ten times as long then.

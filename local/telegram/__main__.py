@@ -30,6 +30,12 @@ def main() -> int:
     parser.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="where chats and files are stored"
     )
+    parser.add_argument(
+        "--any-address",
+        action="store_true",
+        help="listen at all addresses, for a container whose port Docker publishes at 127.0.0.1; "
+        "callers still have to name it 127.0.0.1 or localhost",
+    )
     arguments = parser.parse_args()
 
     token = os.environ.get("TELEGRAM_TOKEN", "")
@@ -47,7 +53,8 @@ def main() -> int:
 
     app = create_app(Store(arguments.data), token, key, arguments.port)
     # Ends the program with a message where the port is taken.
-    server = make_server("127.0.0.1", arguments.port, app, threaded=True)
+    host = "0.0.0.0" if arguments.any_address else "127.0.0.1"
+    server = make_server(host, arguments.port, app, threaded=True)
     if "CHAT_KEY" not in os.environ:
         print(f"The chat: http://127.0.0.1:{arguments.port}/#{key}", flush=True)
     with contextlib.suppress(KeyboardInterrupt):

@@ -14,7 +14,7 @@ import pytest
 tomllib = pytest.importorskip("tomllib", reason="tomllib needs Python 3.11")
 
 ROOT = Path(__file__).parents[2]
-LOCKS = ("bot", "torch", "containers")
+LOCKS = ("bot", "torch", "containers", "storage")
 
 
 def project() -> dict[str, Any]:
@@ -44,7 +44,13 @@ def normalize(name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("lock", "extras"), [("bot", [""]), ("torch", ["torch"]), ("containers", ["", "serving"])]
+    ("lock", "extras"),
+    [
+        ("bot", [""]),
+        ("torch", ["torch"]),
+        ("containers", ["", "serving"]),
+        ("storage", ["storage"]),
+    ],
 )
 def test_a_lock_has_what_pyproject_asks_for(lock: str, extras: list[str]) -> None:
     versions = locked(lock)
@@ -79,8 +85,8 @@ def test_the_images_layers_have_the_same_versions() -> None:
 
 
 def test_all_images_compare_hashes() -> None:
-    dockerfiles = sorted((ROOT / "containers").glob("*/Dockerfile"))
-    assert len(dockerfiles) == 3
+    dockerfiles = [*(ROOT / "containers").glob("*/Dockerfile"), ROOT / "local" / "Dockerfile"]
+    assert len(dockerfiles) == 4
     for dockerfile in dockerfiles:
         text = dockerfile.read_text()
         assert text.count("pip install ") == text.count("--require-hashes --requirement /locks/")
