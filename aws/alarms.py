@@ -1,9 +1,9 @@
 """The CloudWatch alarms.
 
-Of each endpoint, one rolls back an update and one starts the first instance. Those of
-bot.ALARM_KINDS tell people what is wrong, by the topic of aws/notify.py and by the bot: an instance
-has been on for hours without work, the model fails, a picture has waited for long. One more alarm
-tells that the bot is silent.
+Of each endpoint, two roll back an update: when the model answers with errors, and when `up` finds
+that it does not paint; one starts the first instance. Those of bot.ALARM_KINDS tell people what is
+wrong, by the topic of aws/notify.py and by the bot: an instance has been on for hours without work,
+the model fails, a picture has waited for long. One more alarm tells that the bot is silent.
 """
 
 from collections.abc import Callable
@@ -31,6 +31,10 @@ SILENT_MINUTES = 15
 
 def faults_alarm_name(endpoint: str) -> str:
     return f"{endpoint}-faults"
+
+
+def release_alarm_name(endpoint: str) -> str:
+    return f"{endpoint}-release"
 
 
 def wake_alarm_name(endpoint: str) -> str:
@@ -79,6 +83,40 @@ def ensure_faults_alarm(account: Account, endpoint: str) -> Changes:
         "TreatMissingData": "notBreaching",
     }
     yield from ensure_alarm(account, alarm)
+
+
+def ensure_release_alarm(account: Account, endpoint: str) -> Changes:
+    """Yield what is missing to have the alarm by which `up` ends a release that does not paint.
+
+    Nobody writes its metric: its state is set by SetAlarmState, and stays as it was set.
+    """
+    alarm = {
+        "AlarmName": release_alarm_name(endpoint),
+        "AlarmDescription": f"The new instances of {endpoint} did not paint the test pictures. "
+        "deploy.py sets the state; then SageMaker returns to the old instances.",
+        "Namespace": "stylebot",
+        "MetricName": "FailedReleases",
+        "Dimensions": [{"Name": "EndpointName", "Value": endpoint}],
+        "Statistic": "Sum",
+        "Period": 60,
+        "EvaluationPeriods": 1,
+        "Threshold": 1.0,
+        "ComparisonOperator": "GreaterThanOrEqualToThreshold",
+        "TreatMissingData": "ignore",
+    }
+    yield from ensure_alarm(account, alarm)
+
+
+def set_release_alarm(account: Account, endpoint: str, state: str, reason: str) -> None:
+    """Set the state of the release's alarm: OK or ALARM."""
+    perform(
+        account.clock,
+        account.cloudwatch.set_alarm_state,
+        AlarmName=release_alarm_name(endpoint),
+        StateValue=state,
+        # CloudWatch takes no more.
+        StateReason=reason[:1000],
+    )
 
 
 def ensure_idle_alarm(account: Account, settings: EndpointSettings) -> Changes:
@@ -256,7 +294,11 @@ def remove_wake_alarm(account: Account, endpoint: str) -> Changes:
 
 def remove_all_alarms(account: Account, endpoint: str) -> Changes:
     """Yield the deletion of each alarm of the endpoint."""
-    names = [wake_alarm_name(endpoint), faults_alarm_name(endpoint)]
+    names = [
+        wake_alarm_name(endpoint),
+        faults_alarm_name(endpoint),
+        release_alarm_name(endpoint),
+    ]
     names += [f"{endpoint}-{kind}" for kind in ALARM_KINDS]
     yield from remove_alarms(account, names)
 

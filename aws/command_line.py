@@ -18,9 +18,11 @@ from aws.clock import Clock
 from aws.down import down
 from aws.endpoint_settings import EndpointSettings, endpoint_name
 from aws.follow import follow, stop
+from aws.history import print_history
 from aws.messages import DeployError, explain_error, output, say
 from aws.notify import NotifySettings
 from aws.push import login_password, repositories
+from aws.rollback import rollback
 from aws.show_logs import SOURCES, show_logs
 from aws.spent import cost
 from aws.status import status
@@ -72,6 +74,10 @@ def run_command(
             options.request_quota,
             NotifySettings(options.notify, options.budget),
         )
+    if options.command == "rollback":
+        return rollback(account, options.model)
+    if options.command == "history":
+        return print_history(account)
     if options.command == "down":
         return down(account, options.purge, options.yes)
     if options.command == "batch":
@@ -153,6 +159,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         add_command("up", "Create or update everything, and print the bot's environment.")
     )
     add_command("status", "Print endpoints, their last errors, running trainings, and painters.")
+    back = add_command("rollback", "Return to the last release before the one that serves.")
+    back.add_argument("model", nargs="?", choices=MODELS, help="default: both endpoints")
+    add_command("history", "List the releases of both endpoints: which is proven, which serves.")
     add_down_arguments(
         add_command("down", "Remove what up created, after asking; keep images and bucket.")
     )

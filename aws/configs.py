@@ -1,5 +1,6 @@
 """SageMaker endpoint configurations. Like models, they are named after a hash of their contents."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from aws.account import Account
@@ -7,6 +8,7 @@ from aws.calls import Answer, delete_if_present, find, perform
 from aws.changes import Change, Changes
 from aws.endpoint_settings import GPU_INSTANCES, VARIANT, EndpointSettings
 from aws.models import find_sagemaker_tags, has_hashed_name, name_after_contents
+from aws.scaling import find_scalable_target
 from bot import FAILURE_PREFIX, OUTPUT_PREFIX
 
 # How long a container may take to answer /ping: it loads PyTorch and its weights first.
@@ -60,6 +62,22 @@ def instance_types_of(variant: Answer) -> list[str]:
     return [pool["InstanceType"] for pool in ordered]
 
 
+def read_settings(account: Account, model: str, endpoint: Answer) -> EndpointSettings:
+    """Return an endpoint's settings, as far as AWS tells them: no concurrency and no AMI."""
+    name = endpoint["EndpointName"]
+    config = find_config(account, endpoint["EndpointConfigName"]) or {"ProductionVariants": [{}]}
+    target = find_scalable_target(account, name) or {"MinCapacity": 0, "MaxCapacity": 2}
+    return EndpointSettings(
+        model=model,
+        name=name,
+        instance_type=next(iter(instance_types_of(config["ProductionVariants"][0])), ""),
+        min_instances=target["MinCapacity"],
+        max_instances=target["MaxCapacity"],
+        concurrency=1,
+        ami="",
+    )
+
+
 def find_config(account: Account, name: str) -> Answer | None:
     return find(account.sagemaker.describe_endpoint_config, EndpointConfigName=name)
 
@@ -82,14 +100,14 @@ def ensure_config(account: Account, config: EndpointConfig) -> Changes:
     )
 
 
-def remove_configs(account: Account, endpoint: str, keep: str = "") -> Changes:
+def remove_configs(account: Account, endpoint: str, keep: Collection[str] = ()) -> Changes:
     """Yield the deletion of each config that `up` created for the endpoint, except `keep`."""
     paginator = account.sagemaker.get_paginator("list_endpoint_configs")
     pages = paginator.paginate(NameContains=f"{endpoint}-")
     found = [item for page in pages for item in page["EndpointConfigs"]]
     for item in found:
         name = item["EndpointConfigName"]
-        if name == keep or not has_hashed_name(endpoint, name):
+        if name in keep or not has_hashed_name(endpoint, name):
             continue
         if account.is_ours(find_sagemaker_tags(account, item["EndpointConfigArn"])):
             yield removal(account, name)

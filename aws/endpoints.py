@@ -1,20 +1,20 @@
 """SageMaker endpoints: created, updated without downtime, deleted, and waited for."""
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from aws.account import Account
-from aws.alarms import faults_alarm_name
+from aws.alarms import faults_alarm_name, release_alarm_name
 from aws.calls import LAG_POLL_SECONDS, LAG_SECONDS, Answer, delete_if_present, find, perform
-from aws.changes import Change, Changes, apply
-from aws.configs import find_config
+from aws.changes import Change, Changes
+from aws.configs import find_config, instance_types_of
 from aws.endpoint_settings import EndpointSettings
 from aws.logs import last_log_lines
-from aws.messages import DeployError, explain_error, find_remedy, say
+from aws.messages import DeployError, find_remedy, say
 from aws.models import find_sagemaker_tags
-from aws.scaling import ensure_scaling, remove_scaling
 from bot import INVOCATION_SECONDS
 
 POLL_SECONDS = 15.0
+# For so long the alarms are watched after the new instances have taken over, and `up` sends its
+# test pictures.
+BAKE_SECONDS = 600
 # An unchanged status is printed again after this time.
 REPORT_SECONDS = 60.0
 BUSY = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
@@ -25,43 +25,15 @@ def find_endpoint(account: Account, name: str) -> Answer | None:
     return find(account.sagemaker.describe_endpoint, EndpointName=name)
 
 
-# ---------------------------------------------------------------- ensure
+# ---------------------------------------------------------------- create and update
 
 
-def ensure_endpoint(account: Account, settings: EndpointSettings, config: str) -> Changes:
-    """Yield what is missing to have the endpoint with that endpoint configuration.
-
-    Running a change raises DeployError, with SageMaker's reason and the end of the log, if the
-    endpoint does not come into service.
-    """
-    name = settings.name
-    endpoint = find_endpoint(account, name)
-    if endpoint and is_busy(endpoint):
-        # A run that was interrupted may have left it so.
-        yield waiting(account, endpoint)
-        endpoint = find_endpoint(account, name)
-
-    if endpoint and endpoint["EndpointStatus"] in BROKEN:
-        yield Change(
-            f"delete the endpoint {name}, which is {endpoint['EndpointStatus']}",
-            lambda: delete_endpoint(account, name),
-        )
-        endpoint = None
-
+def pending_config(endpoint: Answer | None) -> str:
+    """Return the endpoint configuration to which the endpoint is being updated, or ""."""
     if endpoint is None:
-        yield Change(f"create the endpoint {name}", lambda: create_endpoint(account, name, config))
-        return
-    if endpoint["EndpointConfigName"] == config:
-        return
-
-    if uses_other_instance_type(account, endpoint, settings):
-        # SageMaker refuses to change the instance type of a variant that scales.
-        # `ensure_scaling` registers it again.
-        yield from remove_scaling(account, name)
-    yield Change(
-        f"update the endpoint {name} to {config}, without downtime",
-        lambda: update_or_restore_scaling(account, settings, config),
-    )
+        return ""
+    name: str = endpoint.get("PendingDeploymentSummary", {}).get("EndpointConfigName", "")
+    return name
 
 
 def waiting(account: Account, endpoint: Answer) -> Change:
@@ -78,11 +50,18 @@ def uses_other_instance_type(
     config = find_config(account, endpoint["EndpointConfigName"])
     if config is None:
         return True
-    variant = config["ProductionVariants"][0]
-    return bool(variant.get("InstanceType") != settings.instance_type)
+    return instance_types_of(config["ProductionVariants"][0]) != [settings.instance_type]
+
+
+def count_instances(endpoint: Answer) -> int:
+    """Return how many instances the endpoint should have now."""
+    variants = endpoint.get("ProductionVariants") or [{}]
+    count: int = variants[0].get("DesiredInstanceCount", 0)
+    return count
 
 
 def create_endpoint(account: Account, name: str, config: str) -> None:
+    """Create the endpoint. Raises DeployError if it does not come into service."""
     perform(
         account.clock,
         account.sagemaker.create_endpoint,
@@ -93,42 +72,54 @@ def create_endpoint(account: Account, name: str, config: str) -> None:
     wait_until_in_service(account, name, config)
 
 
-def update_or_restore_scaling(account: Account, settings: EndpointSettings, config: str) -> None:
-    """Update the endpoint; if that fails, let it scale again, so that its instances stop."""
-    try:
-        update_endpoint(account, settings.name, config)
-    except (DeployError, BotoCoreError, ClientError):
-        try:
-            apply(ensure_scaling(account, settings))
-        except (BotoCoreError, ClientError) as error:
-            say(f"The scaling of {settings.name} was not set: {explain_error(error)}")
-        raise
+def start_update(account: Account, endpoint: Answer, config: str) -> None:
+    """Start an update blue/green: the old instances serve until the new ones are healthy.
 
-
-def update_endpoint(account: Account, name: str, config: str) -> None:
-    """Update blue/green: the old instances serve until the new ones are healthy.
-
-    If the alarm on 5xx answers goes off, SageMaker returns to the old instances.
+    Then all requests go to the new ones, and SageMaker returns to the old ones if an alarm goes off
+    within the next ten minutes. An endpoint at zero instances gets one, as the configuration says:
+    kept at zero, no instance would start, and nothing could be tested.
     """
+    name = endpoint["EndpointName"]
+    has_instances = count_instances(endpoint) > 0
+    alarms = [faults_alarm_name(name), release_alarm_name(name)]
     deployment = {
         "BlueGreenUpdatePolicy": {
-            "TrafficRoutingConfiguration": {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": 300},
+            "TrafficRoutingConfiguration": {
+                "Type": "ALL_AT_ONCE",
+                "WaitIntervalInSeconds": BAKE_SECONDS,
+            },
             # The old instances finish their requests.
-            "TerminationWaitInSeconds": INVOCATION_SECONDS,
-            "MaximumExecutionTimeoutInSeconds": 3600,
+            "TerminationWaitInSeconds": INVOCATION_SECONDS if has_instances else 0,
+            "MaximumExecutionTimeoutInSeconds": 7200,
         },
-        "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": faults_alarm_name(name)}]},
+        "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": alarm} for alarm in alarms]},
     }
+    update(account, name, config, deployment, keep_count=has_instances)
+
+
+def return_to(account: Account, endpoint: Answer, config: str) -> None:
+    """Update the endpoint to a configuration that has worked, and wait for it."""
+    deployment = {
+        "BlueGreenUpdatePolicy": {
+            "TrafficRoutingConfiguration": {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": 0},
+            "MaximumExecutionTimeoutInSeconds": 7200,
+        }
+    }
+    name = endpoint["EndpointName"]
+    update(account, name, config, deployment, keep_count=True)
+    wait_until_in_service(account, name, config)
+
+
+def update(account: Account, name: str, config: str, deployment: Answer, keep_count: bool) -> None:
     perform(
         account.clock,
         account.sagemaker.update_endpoint,
         EndpointName=name,
         EndpointConfigName=config,
         DeploymentConfig=deployment,
-        # Without this the number of instances would be reset.
-        RetainAllVariantProperties=True,
+        # Otherwise the number of instances is the configuration's.
+        RetainAllVariantProperties=keep_count,
     )
-    wait_until_in_service(account, name, config)
 
 
 # ---------------------------------------------------------------- wait
@@ -157,6 +148,38 @@ def wait_until_settled(account: Account, name: str) -> Answer | None:
             next_report = now + REPORT_SECONDS
             last_status = status
         clock.sleep(POLL_SECONDS)
+
+
+def wait_until_baking(account: Account, name: str, config: str) -> Answer | None:
+    """Wait until the new instances of an update get the requests, and print the status meanwhile.
+
+    Returns the endpoint's description then, or that of the endpoint after an update that has ended;
+    None if the endpoint is gone. For a minute, AWS may show the one before the update.
+    """
+    clock = account.clock
+    start = clock.monotonic()
+    next_report = start
+    while True:
+        endpoint = find_endpoint(account, name)
+        if endpoint is None or is_baking(endpoint, config):
+            return endpoint
+        now = clock.monotonic()
+        is_new = endpoint["EndpointConfigName"] == config
+        if not is_busy(endpoint) and (is_new or now - start >= LAG_SECONDS):
+            return endpoint
+        if is_busy(endpoint) and now >= next_report:
+            say(describe_wait(name, endpoint["EndpointStatus"], int(now - start)))
+            next_report = now + REPORT_SECONDS
+        clock.sleep(POLL_SECONDS if is_busy(endpoint) else LAG_POLL_SECONDS)
+
+
+def is_baking(endpoint: Answer, config: str) -> bool:
+    """Return whether new instances with that configuration get the requests, on probation."""
+    if pending_config(endpoint) != config:
+        return False
+    variants = endpoint["PendingDeploymentSummary"].get("ProductionVariants") or [{}]
+    statuses = [item["Status"] for item in variants[0].get("VariantStatus", [])]
+    return "Baking" in statuses and variants[0].get("CurrentInstanceCount", 0) > 0
 
 
 def describe_wait(name: str, status: str, seconds: int) -> str:

@@ -2,6 +2,8 @@
 
 import json
 
+import msgspec
+
 from aws.account import Account
 from aws.bucket import delete_objects
 from aws.calls import Answer, find
@@ -14,13 +16,18 @@ POLL_SECONDS = 3.0
 
 
 def send_request(
-    account: Account, endpoint: str, folder: str, request: Answer, purpose: str
-) -> None:
-    """Send a request and wait until the endpoint has answered it.
+    account: Account,
+    endpoint: str,
+    folder: str,
+    request: Answer,
+    purpose: str,
+    seconds: int = ANSWER_SECONDS,
+) -> Answer:
+    """Send a request, wait until the endpoint has answered it, and return the answer.
 
     `folder` is the place in the bucket for request.json, without a slash at its end; it must be
     unique. `purpose` names what was asked for, such as "the test picture".
-    Raises DeployError if the answer is an error, or none comes.
+    Raises DeployError if the answer is an error or no JSON object, or none comes in `seconds`.
     """
     request_key = f"{folder}/request.json"
     body = json.dumps(request).encode()
@@ -29,15 +36,28 @@ def send_request(
         EndpointName=endpoint,
         InputLocation=f"s3://{account.bucket}/{request_key}",
         ContentType="application/json",
-        RequestTTLSeconds=ANSWER_SECONDS,
+        RequestTTLSeconds=seconds,
         InvocationTimeoutSeconds=INVOCATION_SECONDS,
     )
     output_key = object_key(answer["OutputLocation"])
     failure_key = object_key(answer["FailureLocation"])
     try:
-        wait_for_answer(account, endpoint, output_key, failure_key, purpose)
+        wait_for_answer(account, endpoint, output_key, failure_key, purpose, seconds)
+        return read_answer(account, endpoint, output_key, purpose)
     finally:
         delete_objects(account, [request_key, output_key, failure_key])
+
+
+def read_answer(account: Account, endpoint: str, key: str, purpose: str) -> Answer:
+    """Return the endpoint's answer. Raises DeployError if it is no JSON object."""
+    body = account.s3.get_object(Bucket=account.bucket, Key=key)["Body"].read()
+    try:
+        answer: Answer = msgspec.json.decode(body, type=dict)
+    except msgspec.MsgspecError as error:
+        raise DeployError(
+            f"{endpoint} is up, but its answer for {purpose} is no JSON object: {body[:200]!r}"
+        ) from error
+    return answer
 
 
 def object_key(url: str) -> str:
@@ -46,11 +66,16 @@ def object_key(url: str) -> str:
 
 
 def wait_for_answer(
-    account: Account, endpoint: str, output_key: str, failure_key: str, purpose: str
+    account: Account,
+    endpoint: str,
+    output_key: str,
+    failure_key: str,
+    purpose: str,
+    seconds: int,
 ) -> None:
     """Wait for the endpoint's answer. Raises DeployError if it is an error, or none comes."""
     clock = account.clock
-    deadline = clock.monotonic() + ANSWER_SECONDS
+    deadline = clock.monotonic() + seconds
     while clock.monotonic() < deadline:
         if exists(account, failure_key):
             failure = account.s3.get_object(Bucket=account.bucket, Key=failure_key)
@@ -61,7 +86,7 @@ def wait_for_answer(
         clock.sleep(POLL_SECONDS)
 
     raise DeployError(
-        f"{endpoint} is up, but gave no result for {purpose} in {ANSWER_SECONDS // 60} minutes. "
+        f"{endpoint} is up, but gave no result for {purpose} in {seconds // 60} minutes. "
         "`./deploy.py status` shows what it does."
     )
 

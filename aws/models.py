@@ -7,6 +7,7 @@ the right name has the right contents, and a new image makes a new model.
 import hashlib
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from aws.account import Account
@@ -71,13 +72,13 @@ def ensure_model(account: Account, model: Model) -> Changes:
     )
 
 
-def remove_models(account: Account, endpoint: str, keep: str = "") -> Changes:
+def remove_models(account: Account, endpoint: str, keep: Collection[str] = ()) -> Changes:
     """Yield the deletion of each model that `up` created for the endpoint, except `keep`."""
     pages = account.sagemaker.get_paginator("list_models").paginate(NameContains=f"{endpoint}-")
     found = [item for page in pages for item in page["Models"]]
     for item in found:
         name = item["ModelName"]
-        if name == keep or not has_hashed_name(endpoint, name):
+        if name in keep or not has_hashed_name(endpoint, name):
             continue
         if account.is_ours(find_sagemaker_tags(account, item["ModelArn"])):
             yield removal(account, name)

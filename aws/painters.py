@@ -15,6 +15,7 @@ from aws.calls import Answer, find
 from aws.changes import Change, Changes
 from aws.configs import find_config
 from aws.endpoints import find_endpoint
+from aws.history import history_key
 from aws.invocations import send_request
 from aws.messages import say
 from aws.models import find_model
@@ -82,7 +83,7 @@ def ensure_catalog(account: Account, model: str) -> Changes:
 
 
 def is_up_to_date(account: Account, model: str) -> bool:
-    """Return whether the catalog is younger than the model, and than each painter."""
+    """Return whether the catalog is younger than model and release, and than each painter."""
     catalog = find(account.s3.head_object, Bucket=account.bucket, Key=CATALOG_KEY)
     sagemaker_model = find_model(account, model)
     if catalog is None or sagemaker_model is None:
@@ -90,6 +91,11 @@ def is_up_to_date(account: Account, model: str) -> bool:
 
     written = whole_second(catalog["LastModified"])
     if whole_second(sagemaker_model["CreationTime"]) > written:
+        return False
+    # A release may return to an older model.
+    key = history_key(account.endpoint_name("cyclegan"))
+    history = find(account.s3.head_object, Bucket=account.bucket, Key=key)
+    if history is not None and whole_second(history["LastModified"]) > written:
         return False
     return all(painter.modified <= written for painter in list_painters(account))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -155,10 +156,11 @@ def ensure_repository(account: Account, image: str) -> Changes:
     )
 
 
-def remove_old_images(account: Account, image: str, used: str) -> Changes:
-    """Yield the deletion of tagged images but the last ten and the one with the digest `used`.
+def remove_old_images(account: Account, image: str, used: Collection[str]) -> Changes:
+    """Yield the deletion of tagged images but the last ten and those with the digests `used`.
 
-    A rule of ECR would not know which image an endpoint needs that has no instance now.
+    A rule of ECR would not know which image an endpoint needs that has no instance now, or to
+    which one a release may have to go back.
     """
     name = account.repository_name(image)
     pages = account.ecr.get_paginator("describe_images").paginate(
@@ -169,7 +171,7 @@ def remove_old_images(account: Account, image: str, used: str) -> Changes:
     old = [
         {"imageDigest": details["imageDigest"]}
         for details in found[KEPT_IMAGES:]
-        if details["imageDigest"] != used
+        if details["imageDigest"] not in used
     ]
     if old:
         yield Change(

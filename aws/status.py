@@ -17,10 +17,12 @@ from aws.account import Account
 from aws.bucket import ensure_bucket, find_bucket, with_kept_tags
 from aws.calls import Answer
 from aws.changes import Change
+from aws.configs import read_settings
 from aws.cost import describe_daily_cost
 from aws.dashboard import describe_url, find_dashboard
-from aws.endpoint_settings import VARIANT, EndpointSettings
-from aws.endpoints import find_endpoint, is_in_service
+from aws.endpoint_settings import VARIANT
+from aws.endpoints import find_endpoint, is_in_service, pending_config
+from aws.history import PROVEN, read_history
 from aws.messages import output
 from aws.metrics import read_metric
 from aws.notify import ensure_topic, find_addresses, find_budget
@@ -119,6 +121,7 @@ def check_endpoint(account: Account, model: str) -> list[Line]:
         "waking": describe_waking,
         "faults": check_faults,
         "image": check_image,
+        "release": check_release,
         "last errors": describe_errors,
     }
     for label, check in checks.items():
@@ -191,24 +194,15 @@ def check_alarms(account: Account, model: str, endpoint: Answer) -> Lines:
 def check_settings(account: Account, model: str, endpoint: Answer) -> Lines:
     """Compare alarms, scaling and log with what `up` sets. Options of `up` are read from AWS."""
     name = endpoint["EndpointName"]
-    target = find_scalable_target(account, name)
-    if target is None or not is_in_service(endpoint):
+    if find_scalable_target(account, name) is None or not is_in_service(endpoint):
         return
-    settings = EndpointSettings(
-        model=model,
-        name=name,
-        instance_type=find_variant(account, endpoint)["InstanceType"],
-        min_instances=target["MinCapacity"],
-        max_instances=target["MaxCapacity"],
-        # These are not compared.
-        concurrency=1,
-        ami="",
-    )
+    settings = read_settings(account, model, endpoint)
     yield from check_drift(ensure_scaling(account, settings))
     yield from check_drift(alarms.ensure_idle_alarm(account, settings))
     yield from check_drift(alarms.ensure_faults_alarm(account, name))
     yield from check_drift(alarms.ensure_failing_alarm(account, name))
     yield from check_drift(alarms.ensure_backlog_alarm(account, name))
+    yield from check_drift(alarms.ensure_release_alarm(account, name))
     yield from check_drift(logs.ensure_log_group(account, name))
 
 
@@ -304,6 +298,19 @@ def check_image(account: Account, model: str, endpoint: Answer) -> Lines:
     if age.days:
         pushed = f"{age.days} days ago"
     yield Line(f"image: {tags}, pushed {pushed}, {short_digest}")
+
+
+def check_release(account: Account, model: str, endpoint: Answer) -> Lines:
+    """Return a line if what serves has not painted its test pictures."""
+    name = endpoint["EndpointName"]
+    config = endpoint["EndpointConfigName"]
+    release = read_history(account, name).find(config)
+    if release is None or release.state == PROVEN or pending_config(endpoint):
+        return
+    yield Line(
+        f"{config} serves without a proof that it paints ({release.state}): ./deploy.py up goes on",
+        is_wrong=True,
+    )
 
 
 def describe_errors(account: Account, model: str, endpoint: Answer) -> Lines:

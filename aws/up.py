@@ -1,19 +1,24 @@
 """The command up: create or update everything, print the bot's environment, test the endpoints."""
 
+import time
+from collections.abc import Callable
 from functools import partial
 
-from aws import alarms, configs, endpoints, identity, logs, models, painters, trainings
+from aws import alarms, configs, identity, logs, models, painters, trainings
 from aws.account import Account
 from aws.bucket import ensure_bucket, with_kept_tags
 from aws.changes import Changes, apply, apply_in_parallel, run_in_parallel
 from aws.cost import TYPICAL_IMAGE_GIGABYTES, estimate_cost
 from aws.dashboard import ensure_dashboard
 from aws.endpoint_settings import EndpointSettings
+from aws.endpoints import find_endpoint
+from aws.history import describe_release, is_proven_since, kept_releases, read_history
 from aws.messages import DeployError, output, say
 from aws.notify import KEEP, NotifySettings, check_settings, ensure_budget, ensure_topic
 from aws.quotas import Need, check_quotas, describe_needs, request_quotas
 from aws.registry import Image, find_image, remove_old_images, require_docker_manifest
-from aws.sleep import ensure_scaling_or_delete, ensure_sleep, warn_of_sleepless
+from aws.release import ensure_release
+from aws.sleep import ensure_sleep, warn_of_sleepless
 from aws.smoke import run_smoke_test
 
 
@@ -63,6 +68,7 @@ def run(
 ) -> int:
     account = with_kept_tags(account)
     check_settings(account, notify)
+    start = time.time()
     count = 0
     if not plan:
         # First of all, whatever fails later. A plan shows it with the endpoint's other changes.
@@ -89,7 +95,11 @@ def run(
     say("Everything is in place." if count else "Everything was in place already.")
     print_environment(account, settings, bot_identity)
     say(cost)
-    run_in_parallel([partial(run_smoke_test, account, endpoint) for endpoint in settings])
+    tests: list[Callable[[], None]] = []
+    for endpoint in settings:
+        if not is_proven_since(account, endpoint.name, start):
+            tests.append(partial(run_smoke_test, account, endpoint))
+    run_in_parallel(tests)
     apply(painters.ensure_catalog(account, served_model))
     return 0
 
@@ -157,24 +167,37 @@ def require_image(account: Account, model: str, tag: str | None, plan: bool) -> 
 
 
 def deploy_endpoint(account: Account, settings: EndpointSettings, image: Image) -> Changes:
-    """Yield what is missing to have the endpoint run the image, then delete what it used before."""
+    """Yield what is missing to have the endpoint run the image, then delete what is too old."""
     model = models.describe_wanted_model(account, settings.model, image)
     config = configs.describe_wanted_config(account, settings, model.name)
     yield from models.ensure_model(account, model)
     yield from configs.ensure_config(account, config)
-    # The endpoint's update names the first alarm. The others are there before the instance.
+    # The update names the first two alarms. The others are there before the instance.
     yield from alarms.ensure_faults_alarm(account, settings.name)
+    yield from alarms.ensure_release_alarm(account, settings.name)
     yield from alarms.ensure_idle_alarm(account, settings)
     yield from alarms.ensure_failing_alarm(account, settings.name)
     yield from alarms.ensure_backlog_alarm(account, settings.name)
-    yield from endpoints.ensure_endpoint(account, settings, config.name)
-    yield from ensure_scaling_or_delete(account, settings)
-    yield from configs.remove_configs(account, settings.name, keep=config.name)
-    yield from models.remove_models(account, settings.name, keep=model.name)
-    if image.manifest_type:
+    yield from ensure_release(account, settings, config.name)
+    yield from remove_old_releases(account, settings, config.name, model)
+
+
+def remove_old_releases(
+    account: Account, settings: EndpointSettings, config: str, model: models.Model
+) -> Changes:
+    """Yield the deletion of configurations, models and images that no rollback needs."""
+    name = settings.name
+    kept = kept_releases(read_history(account, name), config)
+    if serving := find_endpoint(account, name):
+        # Another one than `config` only while this is a plan
+        kept.append(describe_release(account, serving["EndpointConfigName"]))
+    yield from configs.remove_configs(account, name, {config} | {item.config for item in kept})
+    yield from models.remove_models(account, name, {model.name} | {item.model for item in kept})
+    if model.image.manifest_type:
         # Otherwise it is not pushed yet.
-        used = image.uri.partition("@")[2]
-        yield from remove_old_images(account, settings.model, used)
+        uris = [model.image.uri, *(item.image for item in kept)]
+        digests = {uri.partition("@")[2] for uri in uris}
+        yield from remove_old_images(account, settings.model, digests)
 
 
 def print_environment(

@@ -188,6 +188,8 @@ def answer(
         "size": picture.image.size,
         "seconds": seconds,
         **picture.facts,
+        # Whoever updates an endpoint sees by it that a new instance has made the picture.
+        "server_started": server.started,
         "notes": picture.notes,
     }
     if job.result_url is None:

@@ -77,6 +77,8 @@ class Server:
 
     def __init__(self, service: Service) -> None:
         self.service = service
+        # In seconds since 1970
+        self.started = int(time.time())
         self.model: Model | None = None
         self.fault: str | None = None  # why the model is broken, in words
         self.queue = JobQueue(MAX_QUEUE)

@@ -1,7 +1,9 @@
 """An AWS account on this machine: moto's server, with additions that make it more like AWS.
 
 moto 5.2.5 lacks, and this adds:
-- UpdateEndpoint;
+- UpdateEndpoint, blue/green: the new instances start, get the requests, are on probation while the
+  alarms are watched, and stay or go. An endpoint at zero instances gets none, unless its number of
+  instances is to be the configuration's. Images may be bad (`bad_images`);
 - InvokeEndpointAsync that reads the request from S3 and writes picture and answer there;
 - a transform job that stylizes its rows;
 - training jobs that take their time and train, see training_jobs.py;
@@ -35,7 +37,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from unittest import mock
 from urllib.parse import parse_qs, unquote_to_bytes
@@ -47,6 +49,7 @@ from moto.applicationautoscaling.models import applicationautoscaling_backends
 from moto.budgets.models import Budget, budgets_backends
 from moto.budgets.responses import BudgetsResponse
 from moto.cloudwatch.exceptions import DashboardInvalidInputError, InvalidParameterCombination
+from moto.cloudwatch.models import cloudwatch_backends
 from moto.cloudwatch.responses import CloudWatchResponse
 from moto.core.responses import ActionResult
 from moto.ecr.models import ecr_backends
@@ -74,6 +77,7 @@ from moto.servicequotas.responses import ServiceQuotasResponse
 from moto.sns.exceptions import SNSInvalidParameter
 from moto.sns.models import SNSBackend
 from moto.sns.responses import SNSResponse
+from PIL import Image
 
 from tests.fakes import training_jobs
 from tests.fakes.sagemaker import Answer, Invocation, Request, work_on
@@ -88,6 +92,7 @@ MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 OCI_MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 # How many times an endpoint is described before it has its new status
 DESCRIPTIONS_UNTIL_SETTLED = 2
+UPDATE_DESCRIPTIONS = 4
 BUSY = ("Creating", "Updating", "Deleting")
 
 
@@ -108,17 +113,35 @@ class Transition:
     # "InService", "Failed" or "Deleted"
     goal: str
     failure_reason: str = ""
-    # The configuration before an update, to which a failure returns
-    previous_config: str | None = None
+    # Of an update: the new configuration, its number of instances, and the alarms that end it
+    config: str = ""
+    count: int = 0
+    alarms: list[str] = field(default_factory=list)
+    started: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
     descriptions_left: int = DESCRIPTIONS_UNTIL_SETTLED
     # How many descriptions do not show it yet, and what they show: None for no endpoint
     unseen: int = field(default_factory=lambda: lag)
     before: Json = None
 
+    @property
+    def is_baking(self) -> bool:
+        """Return whether the new instances of an update get the requests, on probation."""
+        is_there = self.goal == "InService" and 1 <= self.descriptions_left < UPDATE_DESCRIPTIONS
+        return bool(self.config) and is_there
+
 
 # What a test may set: why an endpoint will fail, and which endpoints only accept requests.
 failures: dict[str, str] = {}
 asleep: set[str] = set()
+# What the containers of an image do, by its digest: "error", "wrong size", "no picture" or
+# "silence".
+bad_images: dict[str, str] = {}
+# Endpoints whose old instances still take requests during an update
+old_instances_paint: set[str] = set()
+# What happens when an update has come so far that its new instances get the requests, once
+at_bake: list[Callable[[], None]] = []
+# Each picture that was made: the endpoint, and the configuration of the instance that made it
+painted: list[tuple[str, str]] = []
 
 # What a test sets: quotas by name, such as "ml.g4dn.xlarge for endpoint usage". Others are 10.
 quotas: dict[str, float] = {}
@@ -136,6 +159,8 @@ lost_answers: set[str] = set()
 lag = 0
 
 transitions: dict[str, Transition] = {}
+# When the servers of an endpoint were started, for those that were updated
+server_starts: dict[str, float] = {}
 failure_reasons: dict[str, str] = {}
 
 
@@ -181,10 +206,10 @@ def start_transition(endpoint: FakeEndpoint, status: str, transition: Transition
     transitions[endpoint.endpoint_name] = transition
 
 
-def succeed_or_fail(name: str, previous_config: str | None = None) -> Transition:
+def succeed_or_fail(name: str) -> Transition:
     """Return how a creation or an update will end, which the test decides by `failures`."""
     if name in failures:
-        return Transition("Failed", failures[name], previous_config)
+        return Transition("Failed", failures[name])
     return Transition("InService")
 
 
@@ -225,13 +250,37 @@ def describe_endpoint(self: SageMakerModelBackend, endpoint_name: str) -> Json:
                 raise ValidationError(message=f'Could not find endpoint "{endpoint_name}".')
             return transition.before
         transition.descriptions_left -= 1
+        if transition.is_baking and (alarm := find_tripped_alarm(transition.alarms)):
+            transition.goal = "Failed"
+            transition.failure_reason = f"The alarm {alarm} has gone off: rolled back."
+            transition.descriptions_left = -1
         if transition.descriptions_left < 0:
             end_transition(self, endpoint, transition)
 
     answer = moto_describe_endpoint(self, endpoint_name)
     if endpoint_name in failure_reasons:
         answer["FailureReason"] = failure_reasons[endpoint_name]
+    if endpoint and (transition := transitions.get(endpoint_name)) and transition.config:
+        answer["PendingDeploymentSummary"] = describe_deployment(transition)
+        while transition.is_baking and at_bake:
+            at_bake.pop()()
     return answer
+
+
+def describe_deployment(transition: Transition) -> Json:
+    """Return DescribeEndpoint's PendingDeploymentSummary."""
+    count = transition.count if transition.is_baking else 0
+    variant = {
+        "VariantName": "AllTraffic",
+        "CurrentInstanceCount": count,
+        "DesiredInstanceCount": transition.count,
+        "VariantStatus": [{"Status": "Baking" if transition.is_baking else "Creating"}],
+    }
+    return {
+        "EndpointConfigName": transition.config,
+        "StartTime": transition.started,
+        "ProductionVariants": [variant],
+    }
 
 
 def end_transition(
@@ -244,13 +293,43 @@ def end_transition(
         del backend.endpoints[name]
         return
 
-    endpoint.endpoint_status = transition.goal
     if transition.goal == "Failed":
         failure_reasons[name] = transition.failure_reason
-    if transition.goal == "Failed" and transition.previous_config:
-        # SageMaker rolls a failed update back.
-        endpoint.endpoint_status = "InService"
-        endpoint.endpoint_config_name = transition.previous_config
+    if not transition.config:
+        endpoint.endpoint_status = transition.goal
+        return
+    # SageMaker rolls a failed update back.
+    endpoint.endpoint_status = "InService"
+    if transition.goal == "InService":
+        endpoint.endpoint_config_name = transition.config
+        server_starts[name] = transition.started.timestamp() + 60
+        set_count(endpoint, transition.count)
+
+
+def find_tripped_alarm(names: list[str]) -> str:
+    """Return an alarm that ends an update because it has gone off, or is not there; or ""."""
+    for name in names:
+        alarm = cloudwatch_backends[ACCOUNT][REGION].alarms.get(name)
+        if alarm is None or alarm.state_value == "ALARM":
+            return name
+    return ""
+
+
+def count_of(endpoint: FakeEndpoint) -> int:
+    count: int = endpoint.production_variants[0].get("DesiredInstanceCount", 0)
+    return count
+
+
+def set_count(endpoint: FakeEndpoint, count: int) -> None:
+    endpoint.production_variants[0].update(
+        {"CurrentInstanceCount": count, "DesiredInstanceCount": count}
+    )
+
+
+def put_to_sleep(*names: str) -> None:
+    """Let these endpoints have no instance, as some time after their last picture."""
+    for name in names:
+        set_count(sagemaker_backends[ACCOUNT][REGION].endpoints[name], 0)
 
 
 def delete_endpoint(self: SageMakerModelBackend, endpoint_name: str) -> None:
@@ -281,12 +360,21 @@ def update_endpoint(self: SageMakerResponse) -> ActionResult:
         raise ValidationError(
             message="Cannot change the instance type of a variant that is a scaling target"
         )
-    assert asked["RetainAllVariantProperties"], "an update resets the number of instances"
+    policy = asked.get("DeploymentConfig", {})
+    alarms = policy.get("AutoRollbackConfiguration", {}).get("Alarms", [])
+    names = [alarm["AlarmName"] for alarm in alarms]
+    if tripped := find_tripped_alarm(names):
+        raise ValidationError(message=f"The alarm {tripped} does not exist or has gone off")
 
     before = moto_describe_endpoint(backend, name)
-    endpoint.endpoint_config_name = new_config.endpoint_config_name
-    transition = succeed_or_fail(name, previous_config=old_config.endpoint_config_name)
+    transition = succeed_or_fail(name)
     transition.before = before
+    transition.config = new_config.endpoint_config_name
+    transition.count = new_config.production_variants[0]["InitialInstanceCount"]
+    if asked.get("RetainAllVariantProperties"):
+        transition.count = count_of(endpoint)
+    transition.alarms = names
+    transition.descriptions_left = UPDATE_DESCRIPTIONS
     start_transition(endpoint, "Updating", transition)
     return ActionResult({"EndpointArn": endpoint.arn})
 
@@ -346,17 +434,34 @@ def write_catalog(url: str) -> Answer:
     return {"catalog_url": url, "styles": names, "seconds": time.monotonic() - start}
 
 
-def stylize(request: Request) -> Answer:
-    """Return a container's answer. The result is a copy of the content picture."""
+def stylize(request: Request, fault: str = "") -> Answer:
+    """Return a container's answer. The result is the content picture, made smaller.
+
+    `fault` is what is wrong with the image, see `bad_images`.
+    """
+    if fault == "error":
+        return {"error": {"code": "internal", "message": "The model is broken."}}
     if "catalog_url" in request:
         return write_catalog(request["catalog_url"])
     content_url = request["content_url"]
     if "broken" in content_url:
         message = "The photograph is not a readable image."
         return {"error": {"code": "image_unreadable", "message": message}}
-    if content_url.startswith("s3://"):
-        storage.write(request["result_url"], storage.read(content_url))
+    if content_url.startswith("s3://") and fault != "no picture":
+        data = storage.read(content_url)
+        if "size" in request and fault != "wrong size":
+            data = shrink(data, request["size"])
+        storage.write(request["result_url"], data)
     return {"result_url": request["result_url"], "seconds": 1.5}
+
+
+def shrink(data: bytes, size: int) -> bytes:
+    """Return the picture as a JPEG whose longer side is `size` pixels."""
+    picture = Image.open(io.BytesIO(data))
+    picture.thumbnail((size, size))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG")
+    return buffer.getvalue()
 
 
 def invoke_endpoint_async(self: SageMakerRuntimeResponse) -> Json:
@@ -375,14 +480,46 @@ def invoke_endpoint_async(self: SageMakerRuntimeResponse) -> Json:
         failure_url=f"{folders['S3FailurePath']}{request_name}-error.out",
     )
 
+    served_by, started = find_instance(endpoint)
+
     def stylize_or_fail(request: Request) -> Answer:
         if name in failures:
             return {"error": {"code": "internal", "message": failures[name]}}
-        return stylize(request)
+        fault = bad_images.get(digest_of(served_by), "")
+        answer = stylize(request, fault)
+        painted.append((name, served_by))
+        return {**answer, "server_started": started}
 
-    if name not in asleep:
+    is_silent = bad_images.get(digest_of(served_by)) == "silence"
+    if name not in asleep and served_by and not is_silent:
         work_on(invocation, storage, stylize_or_fail)
     return 202, invocation.headers, json.dumps({"InferenceId": "1"})
+
+
+def find_instance(endpoint: FakeEndpoint) -> tuple[str, float]:
+    """Return the configuration of the instance that takes a request, and when it was started.
+
+    An endpoint at zero instances starts one if it scales. Otherwise nobody takes the request: "".
+    """
+    transition = transitions.get(endpoint.endpoint_name)
+    is_old = endpoint.endpoint_name in old_instances_paint
+    if transition and transition.is_baking and not is_old:
+        served_by = transition.config if transition.count else ""
+        return served_by, transition.started.timestamp() + 60
+    if not count_of(endpoint) and not transition and is_scaling_target(endpoint.endpoint_name):
+        set_count(endpoint, 1)
+    served_by = endpoint.endpoint_config_name if count_of(endpoint) else ""
+    return served_by, server_starts.get(endpoint.endpoint_name, 0.0)
+
+
+def digest_of(config: str) -> str:
+    """Return the digest of the image that an endpoint configuration runs, "" for none."""
+    backend = sagemaker_backends[ACCOUNT][REGION]
+    if config not in backend.endpoint_configs:
+        return ""
+    model = backend.endpoint_configs[config].production_variants[0]["ModelName"]
+    image: str = backend._models[model].primary_container["Image"]
+    return image.partition("@")[2]
 
 
 def finish_transform_job(create: Callable[..., Json]) -> Callable[..., Json]:
@@ -911,7 +1048,12 @@ def clear(url: str) -> None:
     requested_quotas.clear()
     failures.clear()
     asleep.clear()
+    bad_images.clear()
+    old_instances_paint.clear()
+    at_bake.clear()
+    painted.clear()
     transitions.clear()
+    server_starts.clear()
     failure_reasons.clear()
     training_jobs.clear()
     requests.post(f"{url}/moto-api/reset", timeout=10).raise_for_status()

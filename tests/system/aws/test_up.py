@@ -9,9 +9,7 @@ import pytest
 from botocore.stub import Stubber
 
 from aws.account import open_account
-from aws.changes import apply
-from aws.endpoint_settings import EndpointSettings
-from aws.endpoints import ensure_endpoint
+from aws.endpoints import start_update
 from aws.identity import without_sids
 from aws.scaling import scalable_target
 from bot import ALARM_KINDS, INVOCATION_SECONDS, MODELS
@@ -137,7 +135,7 @@ def test_the_bucket_is_private_encrypted_and_forgets(deploy: Deploy) -> None:
 @pytest.mark.usefixtures("pushed")
 def test_up_leaves_no_trace_of_its_test_pictures(deploy: Deploy) -> None:
     assert deploy("up") == 0
-    assert all(key.startswith("models/") for key in list_keys(""))
+    assert all(key.startswith(("models/", "releases/")) for key in list_keys(""))
 
 
 @pytest.mark.usefixtures("pushed")
@@ -496,9 +494,7 @@ def test_old_images_are_deleted_but_never_the_one_that_is_used(deploy: Deploy) -
 
 
 @pytest.mark.usefixtures("pushed")
-def test_a_new_image_is_taken_without_downtime_and_the_old_model_goes(
-    deploy: Deploy, wire: Wire
-) -> None:
+def test_a_new_image_is_taken_without_downtime(deploy: Deploy, wire: Wire) -> None:
     assert deploy("up") == 0
     fake.push("nst", "def", content="new")
     wire.calls.clear()
@@ -508,8 +504,9 @@ def test_a_new_image_is_taken_without_downtime_and_the_old_model_goes(
     scaling_changes = [call for call in wire.changes() if "Scalable" in call]
     assert not scaling_changes, "the scaling was to be left alone"
     sagemaker = boto3.client("sagemaker")
-    assert len(sagemaker.list_models()["Models"]) == 2
-    assert len(sagemaker.list_endpoint_configs()["EndpointConfigs"]) == 2
+    # The one before is kept for a rollback.
+    assert len(sagemaker.list_models()["Models"]) == 3
+    assert len(sagemaker.list_endpoint_configs()["EndpointConfigs"]) == 3
 
     # Back to the first image
     assert deploy("up", "--image-tag", "abc") == 0
@@ -529,56 +526,41 @@ def test_another_instance_type_is_taken_although_a_scaling_target_refuses_it(
     assert after["targets"] == before["targets"]
 
 
-def test_an_update_keeps_the_number_of_instances_and_rolls_back_by_itself(
-    session: boto3.Session,
+@pytest.mark.parametrize("count", [0, 2])
+def test_an_update_keeps_the_number_of_instances_but_starts_one_where_there_is_none(
+    count: int, session: boto3.Session
 ) -> None:
-    """Against botocore's Stubber, which compares every argument: moto has no UpdateEndpoint."""
+    """Against botocore's Stubber, which compares every argument."""
     account = open_account("stylebot", session=session, clock=fake_clock())
-    settings = EndpointSettings("nst", "stylebot-nst", "ml.g4dn.xlarge", 0, 2, 1, "ami")
-    variant = {"VariantName": "AllTraffic", "InstanceType": "ml.g4dn.xlarge"}
-    old_config = {
-        "EndpointConfigName": "old",
-        "EndpointConfigArn": "arn:aws:sagemaker:::endpoint-config/old",
-        "CreationTime": 0,
-        "ProductionVariants": [variant],
-    }
+    variants = [{"VariantName": "AllTraffic", "DesiredInstanceCount": count}]
+    endpoint = {"EndpointName": "stylebot-nst", "ProductionVariants": variants}
     expected_arguments = {
         "EndpointName": "stylebot-nst",
         "EndpointConfigName": "new",
-        "RetainAllVariantProperties": True,
+        "RetainAllVariantProperties": count > 0,
         "DeploymentConfig": {
             "BlueGreenUpdatePolicy": {
                 "TrafficRoutingConfiguration": {
                     "Type": "ALL_AT_ONCE",
-                    "WaitIntervalInSeconds": 300,
+                    "WaitIntervalInSeconds": 600,
                 },
-                "TerminationWaitInSeconds": INVOCATION_SECONDS,
-                "MaximumExecutionTimeoutInSeconds": 3600,
+                # Nobody waits for old instances that are not there.
+                "TerminationWaitInSeconds": INVOCATION_SECONDS if count else 0,
+                "MaximumExecutionTimeoutInSeconds": 7200,
             },
-            "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "stylebot-nst-faults"}]},
+            "AutoRollbackConfiguration": {
+                "Alarms": [
+                    {"AlarmName": "stylebot-nst-faults"},
+                    {"AlarmName": "stylebot-nst-release"},
+                ]
+            },
         },
     }
-    by_name = {"EndpointName": "stylebot-nst"}
     arn = "arn:aws:sagemaker:eu-west-1:1:endpoint/stylebot-nst"
     with Stubber(account.sagemaker) as stub:
-        stub.add_response("describe_endpoint", endpoint_answer("InService", "old"), by_name)
-        stub.add_response("describe_endpoint_config", old_config, {"EndpointConfigName": "old"})
         stub.add_response("update_endpoint", {"EndpointArn": arn}, expected_arguments)
-        stub.add_response("describe_endpoint", endpoint_answer("Updating", "old"), by_name)
-        stub.add_response("describe_endpoint", endpoint_answer("InService", "new"), by_name)
-        assert apply(ensure_endpoint(account, settings, "new")) == 1
+        start_update(account, endpoint, "new")
         stub.assert_no_pending_responses()
-
-
-def endpoint_answer(status: str, config: str) -> dict[str, Any]:
-    return {
-        "EndpointName": "stylebot-nst",
-        "EndpointArn": "arn:aws:sagemaker:eu-west-1:1:endpoint/stylebot-nst",
-        "EndpointConfigName": config,
-        "EndpointStatus": status,
-        "CreationTime": 0,
-        "LastModifiedTime": 0,
-    }
 
 
 # ---------------------------------------------------------------- who is told
