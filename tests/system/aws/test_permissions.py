@@ -52,6 +52,8 @@ def test_the_deployers_policy_allows_every_call_that_is_made(
     assert deploy("up", *arguments) == 0
     fake.push("nst", "def")
     assert deploy("up", "--instance-type", "ml.g5.xlarge", "--min-instances", "1") == 0
+    assert deploy("history") == 0
+    assert deploy("rollback", "nst") == 0
     put_list("list.csv", "https://example.com/a.jpg\n")
     source = f"s3://{BUCKET}/batch/list.csv"
     assert deploy("batch", "--input", source, "--style", "vintage") == 0
