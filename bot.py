@@ -43,7 +43,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import count
 from typing import Annotated, Any, NamedTuple, TypeVar
 
@@ -4130,13 +4130,20 @@ class Monitor:
             time.sleep(MONITOR_SECONDS)
 
     def look(self, is_alive: bool) -> None:
+        """Do what is due. Where one thing fails, the other goes on."""
+        if is_alive:
+            self.attempt("heartbeat", self.beat)
+        if self.config.admins:
+            self.attempt("alarms", lambda: self.tell_admins(self.find_alarms()))
+
+    def attempt(self, what: str, call: Callable[[], None]) -> bool:
+        """Return whether it was done. A failure is logged: the monitor must not die."""
         try:
-            if is_alive:
-                self.beat()
-            if self.config.admins:
-                self.tell_admins(self.find_alarms())
-        except Exception as error:  # the monitor must not die
-            log_and_back_off(self.metrics, "monitor", error, 1)
+            call()
+        except Exception as error:
+            log_and_back_off(self.metrics, what, error, 1)
+            return False
+        return True
 
     def beat(self) -> None:
         """Write the metric whose absence is an alarm. Raises one of S3_ERRORS."""
@@ -4159,9 +4166,9 @@ class Monitor:
         return sorted(alarm["AlarmName"] for alarm in alarms if alarm["StateValue"] == "ALARM")
 
     def tell_admins(self, alarms: list[str]) -> None:
-        """Tell each admin what has changed since the last message.
+        """Tell each admin what has changed since the last message. Raises one of S3_ERRORS.
 
-        Raises TelegramError for one that may pass, and S3_ERRORS.
+        Who cannot be told now is told later.
         """
         stored, etag = self.store.read(ADMINS_KEY, dict[str, Admin], {})
         admins = dict(stored or {})
@@ -4169,8 +4176,8 @@ class Monitor:
             before = admins.get(str(number), Admin())
             language = self.languages.get(number, before.language)
             words = self.describe_change(before.alarms, alarms, language)
-            if words:
-                self.send(number, words)
+            if words and not self.attempt(f"admin {number}", partial(self.send, number, words)):
+                continue
             after = Admin(language, tuple(alarms))
             if after != before:
                 admins[str(number)] = after
@@ -4189,7 +4196,10 @@ class Monitor:
         return "\n".join(lines)
 
     def send(self, admin: int, words: str) -> None:
-        """Send to an admin. One who has never written to the bot, or blocks it, is left out."""
+        """Send to an admin. Raises TelegramError.
+
+        One who has never written to the bot, or blocks it, is left out.
+        """
         try:
             self.telegram.send(admin, None, "sendMessage", text=words)
         except TelegramError as error:

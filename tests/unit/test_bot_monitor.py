@@ -29,12 +29,13 @@ class CloudWatch:
         self.on: set[str] = set()
         self.beats: list[Json] = []
         self.error: ClientError | None = None
+        self.refused = ""
 
     def check(self, operation: str, values: Json) -> None:
         shape = self.real.meta.service_model.operation_model(operation).input_shape
         report = ParamValidator().validate(values, shape)
         assert not report.has_errors(), report.generate_report()
-        if self.error:
+        if self.error and operation == self.refused:
             raise self.error
 
     def put_metric_data(self, **values: Json) -> None:
@@ -149,6 +150,7 @@ def test_what_telegram_does_not_take_now_is_told_later(world: World) -> None:
     world.telegram.errors[ANNA] = 500
     world.cloudwatch.on = {"nst-failing"}
     world.look()
+    assert len(world.telegram.said[BORIS]) == 1, "the other one does not wait"
     world.telegram.errors.clear()
     world.look()
     assert len(world.telegram.said[ANNA]) == 1
@@ -184,9 +186,13 @@ def test_a_cloudwatch_that_refuses_does_not_end_the_monitor(
 ) -> None:
     about = {"Error": {"Code": "AccessDenied", "Message": "not authorized"}}
     world.cloudwatch.error = ClientError(about, "PutMetricData")
+    world.cloudwatch.on = {"nst-failing"}
+    world.cloudwatch.refused = "PutMetricData"
     world.look()
     assert "not authorized" in caplog.text
-    world.cloudwatch.error = None
+    assert len(world.telegram.said[ANNA]) == 1, "the alarm is told all the same"
+
+    world.cloudwatch.refused = "DescribeAlarms"
     world.look()
     assert len(world.cloudwatch.beats) == 1
 

@@ -3,11 +3,13 @@
 import json
 import re
 import time
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import boto3
 import pytest
 
+import bot
 from aws.clock import Clock
 from aws.command_line import main
 from tests.fakes import aws as fake
@@ -56,6 +58,16 @@ def test_logs_prints_the_lines_of_all_in_their_order(
     assert capfd.readouterr().out == ""
     assert deploy("logs", "bot") == 1
     assert "journalctl -u stylebot" in capfd.readouterr().err
+
+    logs = boto3.client("logs")
+    logs.create_log_group(logGroupName="/ecs/stylebot-bot")
+    logs.create_log_stream(logGroupName="/ecs/stylebot-bot", logStreamName="bot/bot/1")
+    event = {"timestamp": int(time.time() * 1000), "message": "updates=1"}
+    logs.put_log_events(
+        logGroupName="/ecs/stylebot-bot", logStreamName="bot/bot/1", logEvents=[event]
+    )
+    assert deploy("logs", "bot") == 0
+    assert capfd.readouterr().out.endswith(" bot updates=1\n")
 
 
 @pytest.mark.usefixtures("pushed")
@@ -203,3 +215,38 @@ def test_down_leaves_a_dashboard_of_somebody_else(deploy: Deploy) -> None:
     cloudwatch.put_dashboard(DashboardName=DASHBOARD, DashboardBody='{"widgets": []}')
     assert deploy("down", "--yes") == 0
     assert read_dashboard() == {"widgets": []}
+
+
+# ---------------------------------------------------------------- the bot's side
+
+
+@pytest.mark.usefixtures("pushed")
+def test_the_bot_and_deploy_mean_the_same_alarms_and_the_same_heartbeat(
+    deploy: Deploy, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert deploy("up") == 0
+    printed = capfd.readouterr().out
+    environment = dict(line.split("=") for line in printed.splitlines() if "=" in line)
+    environment["TELEGRAM_TOKEN"] = "42:token"
+    monitor = bot.connect(bot.read_config(environment)).monitor
+    assert monitor is not None
+
+    cloudwatch = boto3.client("cloudwatch")
+    assert monitor.find_alarms() == []
+    for name in ("stylebot-nst-failing", "stylebot-cyclegan-idle", "stylebot-nst-wake"):
+        cloudwatch.set_alarm_state(AlarmName=name, StateValue="ALARM", StateReason="test")
+    assert monitor.find_alarms() == ["stylebot-cyclegan-idle", "stylebot-nst-failing"]
+
+    monitor.beat()
+    [alarm] = cloudwatch.describe_alarms(AlarmNames=["stylebot-bot-silent"])["MetricAlarms"]
+    now = datetime.now(timezone.utc)
+    [point] = cloudwatch.get_metric_statistics(
+        Namespace=alarm["Namespace"],
+        MetricName=alarm["MetricName"],
+        Dimensions=alarm["Dimensions"],
+        StartTime=now - timedelta(minutes=5),
+        EndTime=now + timedelta(minutes=5),
+        Period=3600,
+        Statistics=[alarm["Statistic"]],
+    )["Datapoints"]
+    assert point[alarm["Statistic"]] >= alarm["Threshold"]
