@@ -86,6 +86,7 @@ MAX_FILE_BYTES = 20 * 2**20
 MAX_PIXELS = 40_000_000
 MIN_SIDE = 16  # pixels
 MAX_FILE_NAME_LENGTH = 60  # of which we tell
+STEM_LENGTH = 40  # of a file's name, for the name of the result
 
 # The head of a file tells what it is, and nearly always how large its picture is.
 HEAD_BYTES = 256 * 1024
@@ -102,6 +103,12 @@ PAINTERS_MAX_LENGTH = 500  # of the list in a sentence
 SEND_METHODS = {"photo": "sendPhoto", "document": "sendDocument"}
 
 COMMANDS = ("start", "paint", "settings", "cancel", "help", "stats", "teach")
+# They are answered with help
+GREETINGS = (
+    *("hi", "hello", "hey", "good morning", "good day", "good evening", "start", "help"),
+    *("привет", "privet", "здравствуй", "здравствуйте", "доброе утро", "добрый день"),
+    *("добрый вечер", "хай", "старт", "помощь"),
+)
 CAPTION_COMMANDS = ("/teach", "/paint")  # those that may stand under a picture
 
 WORKER_THREADS = 16
@@ -128,6 +135,7 @@ MAX_MOVES = 10  # of a group to a new number
 EDIT_SECONDS = 3  # between two edits of the same status message
 STATUS_UPDATES_PER_SECOND = 12  # over all chats; Telegram allows about 30 messages a second
 QUEUE_PACE = 5  # times as long between two edits of the message of a job that waits in line
+MEANINGFUL_SHARE = 0.05  # of the work, before which nobody knows how long the rest takes
 WAKING_SECONDS = 10  # without progress for this long, we say that the model is waking up
 DEADLINE_SECONDS = 3600  # from a job's creation to its failure, including all waiting
 BACKOFF_SECONDS = 0.5  # the pause after a failed step; it doubles with each further failure
@@ -549,6 +557,9 @@ TEXTS = {
         "Выберите другой стиль или пришлите другую фотографию.",
     ),
     "send_another": Text("Please send me another photo.", "Пришлите другую фотографию."),
+    "detail_strength": Text("strength {strength}", "сила {strength}"),
+    "detail_colours": Text("own colours", "свои цвета"),
+    "detail_size": Text("{size} px", "{size} точек"),
     "own_style": Text("your picture's style", "стиль вашей картины"),
     "taking": Text(
         "I stop here: the picture comes as it is now.",
@@ -691,6 +702,7 @@ class ImageRef(Struct, frozen=True, omit_defaults=True):
 
     file_id: FileId
     is_document: bool = msgspec.field(name="document")  # it came as a file, not as a photo
+    name: Annotated[str, Meta(max_length=STEM_LENGTH)] = ""  # of the file, for the result's name
     # In a group, the message that the painting of it answers to; else 0
     message_id: Id = msgspec.field(name="message", default=0)
 
@@ -722,6 +734,21 @@ class PaintRequest(Struct, frozen=True):
     @property
     def wants_file(self) -> bool:
         return self.result == "result.png"
+
+    @property
+    def usual_strength(self) -> float:
+        return 1.0 if isinstance(self.style, str) else 0.5
+
+    @property
+    def file_name(self) -> str:
+        """Return the name of the result, after the photograph and the style."""
+        style = self.style if isinstance(self.style, str) else self.style.name or "style"
+        parts = [self.content.name or "photo", style]
+        if self.strength != self.usual_strength:
+            parts.append(f"{self.strength:g}")
+        if self.preserve_color:
+            parts.append("own-colours")
+        return "-".join(parts) + self.result.removeprefix("result")
 
 
 class Settings(Struct, frozen=True):
@@ -926,8 +953,15 @@ class Progress(Struct):
 
     steps: Seconds = 0
     step: Seconds = 0
+    done: Seconds | None = None  # the share of the work, where it is not that of the steps
     seconds_left: Seconds | None = None
     preview: bytes | None = None  # a JPEG, in base64
+
+    @property
+    def share(self) -> float:
+        """Return how much of the work is done, 0 to 1, as `seconds_left` counts it."""
+        share = self.step / self.steps if self.done is None else self.done
+        return min(1.0, share)
 
 
 class LessonRequest(NamedTuple):
@@ -1862,6 +1896,10 @@ class Words(NamedTuple):
 
     words: str
 
+    @property
+    def is_greeting(self) -> bool:
+        return self.words.lower().strip(" !.,)") in GREETINGS
+
 
 class Rejected(NamedTuple):
     """Content that cannot be painted, and what we know of it."""
@@ -1973,7 +2011,7 @@ def owner_of(query: CallbackQuery) -> int:
 
 
 def without_words(raw: TelegramUpdate, styles: Styles, me: BotUser) -> TelegramUpdate:
-    """Return an update to be stored: the text is a command or a painter, or else no longer there.
+    """Return an update to be stored: the text is a command, a painter or a greeting, or else gone.
 
     To handle it is the same.
     """
@@ -1986,7 +2024,7 @@ def without_words(raw: TelegramUpdate, styles: Styles, me: BotUser) -> TelegramU
         return replace(raw, message=replace(message, text=f"/paint {painter}", caption=""))
     words = message.text.strip()
     labels = {label.lower() for label in styles.labels.values()}
-    if words.lower() not in labels:
+    if words.lower() not in labels and not Words(words).is_greeting:
         words = first_words(words) or ("..." if words else "")
     message = replace(message, text=words, caption=first_words(message.caption.strip()))
     return replace(raw, message=message)
@@ -2129,7 +2167,7 @@ def read_file(message: Attachments) -> ImageRef | Rejected:
     if reason:
         name = short_name(file.file_name)
         return Rejected(reason, name, file.width, file.height, file.file_size or 0)
-    return ImageRef(file.file_id, is_document=not message.photo)
+    return ImageRef(file.file_id, is_document=not message.photo, name=file_stem(file.file_name))
 
 
 def find_fault(width: int, height: int, byte_count: int | None) -> str:
@@ -2148,6 +2186,12 @@ def find_fault(width: int, height: int, byte_count: int | None) -> str:
     if min(width, height) < MIN_SIDE:
         return "too_few_pixels"
     return ""
+
+
+def file_stem(file_name: str) -> str:
+    """Return a file's name without its ending, of letters, digits, "_" and "-" alone."""
+    stem = re.sub(r"\.\w{1,5}\Z", "", file_name)
+    return re.sub(r"[^\w-]+", "-", stem).strip("-")[:STEM_LENGTH].strip("-")
 
 
 def short_name(file_name: str) -> str:
@@ -2256,10 +2300,12 @@ def take_picture(chat: Chat, image: ImageRef) -> Decision:
 
 
 def take_words(chat: Chat, words: Words, styles: Styles) -> Decision:
-    """Take words as the name of a painter, in any case."""
+    """Take words as the name of a painter, in any case, and answer a greeting with help."""
+    name = find_style(words.words, styles)
+    if name is None and words.is_greeting:
+        return Decision(chat, ("hello", "help"))
     if not chat.content:
         return ask(chat)
-    name = find_style(words.words, styles)
     if name is None:
         return ask(chat, ErrorCode.UNKNOWN_STYLE.value)
     return start_painting(chat, default_request(chat, chat.content, name))
@@ -2407,6 +2453,20 @@ def after_failure(code: ErrorCode, request: PaintRequest) -> str:
     return "send_another" if isinstance(request.style, str) else "choose_another"
 
 
+def describe_request(request: PaintRequest, styles: Styles, language: str) -> str:
+    """Return the style, and what tells this request from the usual one with that style."""
+    words = [translate(language, "own_style")]
+    if isinstance(request.style, str):
+        words = [styles.labels.get(request.style, request.style)]
+    if request.strength != request.usual_strength:
+        words.append(translate(language, "detail_strength", strength=f"{request.strength:g}"))
+    if request.preserve_color:
+        words.append(translate(language, "detail_colours"))
+    if request.size:
+        words.append(translate(language, "detail_size", size=request.size))
+    return ", ".join(words)
+
+
 def result_buttons(request: PaintRequest) -> list[list[str]]:
     """Return the verbs of the buttons under a result, row by row."""
     strength = []
@@ -2485,10 +2545,9 @@ def fits_photo(size: tuple[int, int], byte_count: int) -> bool:
 
 def progress_line(language: str, progress: Progress) -> str:
     """Return a bar of ten blocks, the share done, and the time left where the model tells it."""
-    done = min(1.0, progress.step / progress.steps)
-    bar = "▓" * int(10 * done)
-    line = f"{bar:░<10} {done:.0%}"
-    if progress.seconds_left is None:
+    bar = "▓" * int(10 * progress.share)
+    line = f"{bar:░<10} {progress.share:.0%}"
+    if progress.seconds_left is None or progress.share < MEANINGFUL_SHARE:
         return line
     return f"{line}, {time_words(language, 'seconds_left', 'minutes_left', progress.seconds_left)}"
 
@@ -2853,9 +2912,7 @@ class UpdateHandler:
 
     def create_job(self, update: Update, incoming: Incoming, request: PaintRequest) -> PaintJob:
         """Store a job named after the update, so that handling the update twice makes one job."""
-        label = translate(incoming.language, "own_style")
-        if isinstance(request.style, str):
-            label = self.catalog.styles().labels.get(request.style, request.style)
+        label = describe_request(request, self.catalog.styles(), incoming.language)
         job = PaintJob(
             id=str(update.id),
             chat=update.chat,
@@ -3241,10 +3298,12 @@ class JobRunner:
 
     def note_seconds(self, job: PaintJob, progress: Progress) -> None:
         """Keep in mind how long pictures take, for those that wait in line."""
-        job.seconds_left = progress.seconds_left
-        if progress.seconds_left is None or not 0 < progress.step < progress.steps:
+        if not progress.steps or progress.seconds_left is None:
             return
-        whole = progress.seconds_left * progress.steps / (progress.steps - progress.step)
+        if not MEANINGFUL_SHARE <= progress.share < 1.0:
+            return
+        job.seconds_left = progress.seconds_left
+        whole = progress.seconds_left / (1.0 - progress.share)
         with self._lock:
             self._usual[job.request.model] = whole
 
@@ -3308,7 +3367,7 @@ class JobRunner:
         if not picture:
             return Failure(ErrorCode.INTERNAL)
 
-        file = (request.result, picture)
+        file = (request.file_name, picture)
         caption = self.caption(job, answer)
         buttons = job_buttons(job.language, job.id, result_buttons(request), job.owner)
         width, height = answer.size or (1, 1)

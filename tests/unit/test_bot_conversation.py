@@ -199,6 +199,48 @@ def test_each_job_is_cancelled_by_itself() -> None:
     assert everything.chat == Chat(history=(*JOBS, more))
 
 
+@pytest.mark.parametrize("words", ["hi", "Hello!", "Привет", "privet :)", "start"])
+def test_a_greeting_is_answered_with_help(words: str) -> None:
+    assert decide(IDLE, Words(words.replace(":", ""))).reply == ("hello", "help")
+    assert decide(WITH_PHOTO, Words("hi")).chat == WITH_PHOTO
+
+
+@pytest.mark.parametrize(
+    ("request_", "words", "name"),
+    [
+        (BY_MONET, "Monet", "photo-monet.jpg"),
+        (BY_PICTURE, "your picture's style", "photo-style.jpg"),
+        (
+            replace(BY_PICTURE, strength=0.7, preserve_color=True, size=640),
+            "your picture's style, strength 0.7, own colours, 640 px",
+            "photo-style-0.7-own-colours.jpg",
+        ),
+        (
+            PaintRequest(
+                ImageRef("a", True, bot.file_stem("My garden (1).final.JPG")),
+                ImageRef("b", True, bot.file_stem("Звёздная ночь.png")),
+                0.5,
+                result="result.png",
+            ),
+            "your picture's style",
+            "My-garden-1-final-Звёздная-ночь.png",
+        ),
+    ],
+)
+def test_captions_and_files_tell_variants_apart(
+    request_: PaintRequest, words: str, name: str
+) -> None:
+    assert bot.describe_request(request_, STYLES, "en") == words
+    assert request_.file_name == name
+
+
+def test_the_name_of_a_file_is_no_path() -> None:
+    assert bot.file_stem("../../etc/passwd") == "etc-passwd"
+    assert bot.file_stem(".hidden") == "hidden"
+    assert bot.file_stem("a" * 90 + ".png") == "a" * 40
+    assert bot.file_stem("") == ""
+
+
 def test_a_painter_that_is_gone_is_asked_for_anew_below_its_photo() -> None:
     decision = decide(AFTERWARDS, under(PHOTO, "rembrandt"))
     assert decision.reply == ("unknown_style", "ask_style")
@@ -892,6 +934,8 @@ PLACEHOLDERS = {
     "reason",
     "minutes",
     "count",
+    "strength",
+    "size",
     "painters",
     "endpoint",
     "what",
@@ -953,6 +997,12 @@ def test_the_reason_of_a_failure(text: str, code: str, words: str) -> None:
         ({"step": 0, "steps": 10}, "░░░░░░░░░░ 0%"),
         ({"step": 5, "steps": 10, "seconds_left": 4.6}, "▓▓▓▓▓░░░░░ 50%, about 5 s left"),
         ({"step": 12, "steps": 10, "seconds_left": 0}, "▓▓▓▓▓▓▓▓▓▓ 100%, about 0 s left"),
+        # Both are from the share of the work, which is not that of the steps
+        (
+            {"step": 6, "steps": 10, "done": 0.41, "seconds_left": 79},
+            "▓▓▓▓░░░░░░ 41%, about 79 s left",
+        ),
+        ({"step": 1, "steps": 50, "done": 0.02, "seconds_left": 900}, "░░░░░░░░░░ 2%"),
     ],
 )
 def test_the_progress_bar(progress: dict[str, float], line: str) -> None:
