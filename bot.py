@@ -3398,7 +3398,7 @@ class JobRunner:
         Its model may still write, until it has answered. So it is told to stop first, and what
         tells that, to the model and to a new process of the bot, goes last.
         """
-        if job.status_message:
+        if job.status_message and self.is_ours_to_delete(job):
             self.telegram.try_call("deleteMessage", chat_id=job.chat, message_id=job.status_message)
         job.status_message = None
         job.is_released = True
@@ -3411,6 +3411,14 @@ class JobRunner:
         with self._lock:
             self._jobs.pop(job.id, None)
         self.models.forget(job.result_keys)
+
+    def is_ours_to_delete(self, job: PaintJob) -> bool:
+        """Return whether the status message is still one: a second bot may have ended the job.
+
+        It may have made the message the picture itself.
+        """
+        stored = self.store.load_job(job.id)
+        return stored is not None and stored.status_message == job.status_message
 
     def take(self, job_id: str) -> None:
         """Ask the model for its best picture so far. The job goes on to its end as usual."""

@@ -537,6 +537,39 @@ def test_those_that_wait_are_told_their_place_and_time(
     assert [text for text in texts if "Number" in text and "Number 2" not in text] == []
 
 
+def test_a_second_bot_leaves_the_picture_that_the_first_has_made_of_the_status_message(
+    make_world: Callable[[Fate], World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two bots run with one token for a while; found by tests/soak/test_scenarios.py, seed 10."""
+    world = make_world(Fate())
+    world.endpoint.is_slow = True
+    first, second = world.start_bot(), world.start_bot()
+    first.handler.handle(photo(1, "garden"), str)
+    first.handler.handle(press_monet(2), str)
+    submit_all(first)
+    second.runner.scan_jobs()
+    world.endpoint.work()
+
+    [job] = first.runner.pending()
+    with monkeypatch.context() as without_network:
+        without_network.setattr(world.phone, "call", refuse_to_connect)
+        with pytest.raises(bot.TelegramError):
+            finish(first, job)
+    finish(first, job)
+    [job] = second.runner.pending()
+    finish(second, job)
+    assert world.phone.pictures() == [b"painted garden"]
+
+
+def refuse_to_connect(method: str, **values: Json) -> Json:
+    raise bot.TelegramError(method, 0, "ConnectTimeout")
+
+
+def finish(running: bot.Bot, job: bot.PaintJob) -> None:
+    running.models.scan_answers()
+    running.runner.advance(job)
+
+
 def test_a_second_press_makes_no_second_job(make_world: Callable[[Fate], World]) -> None:
     world = make_world(Fate())
     running = world.start_bot()
