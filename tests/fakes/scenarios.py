@@ -16,7 +16,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 from botocore.exceptions import ClientError, EndpointConnectionError
@@ -182,7 +184,7 @@ class Telegram:
 
     def carry_out(self, method: str, files: dict[str, Json], values: dict[str, Json]) -> Json:
         if method == "getMe":
-            return bot.BotUser("stylebot")
+            return bot.BotUser(42, username="stylebot")
         if method == "getUpdates":
             return self.get_updates(values.get("offset") or 0, values["limit"])
         if method == "answerCallbackQuery" or "chat_id" not in values:
@@ -229,7 +231,8 @@ def read_buttons(markup: Json) -> list[str]:
 
 def read_file(files: dict[str, Json]) -> bytes:
     for value in files.values():
-        return value[1] if isinstance(value, tuple) else value
+        data: bytes = value[1] if isinstance(value, tuple) else value
+        return data
     return b""
 
 
@@ -514,12 +517,12 @@ class World:
         self.start_bot()
         self.own.at(0.5, self.work)
         for user in self.users:
-            self.own.at(self.dice.uniform(0, 60), lambda user=user: self.visit(user))
+            self.own.at(self.dice.uniform(0, 60), partial(self.visit, user))
         faults = list(FAULTS)
         for _ in range(FAULTS_A_SCENARIO):
             fault = self.dice.choice(faults)
             at = self.dice.uniform(10, FAULT_SECONDS)
-            self.own.at(at, lambda fault=fault: self.strike(fault))
+            self.own.at(at, partial(self.strike, fault))
         self.run(FAULT_SECONDS)
         self.end_faults()
         for user in self.users:
@@ -532,7 +535,7 @@ class World:
 
     def visit(self, user: User) -> None:
         user.look()
-        self.own.at(self.clock.now + self.dice.uniform(3, 15), lambda: self.visit(user))
+        self.own.at(self.clock.now + self.dice.uniform(3, 15), partial(self.visit, user))
 
     def work(self) -> None:
         self.runtime.work()
@@ -638,14 +641,12 @@ def judge(world: World) -> Verdict:
 @contextmanager
 def simulated_time(world: World) -> Iterator[None]:
     """Let bot.py take the time and its chance from this world."""
-    real_time = bot.time
     chance = random.getstate()
-    bot.time = world.clock  # type: ignore[assignment]
     random.seed(world.seed)
     try:
-        yield
+        with patch.object(bot, "time", world.clock):
+            yield
     finally:
-        bot.time = real_time
         random.setstate(chance)
 
 

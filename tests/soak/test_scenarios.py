@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 import bot
-from tests.fakes.scenarios import Verdict, World, play
+from tests.fakes.scenarios import Verdict, play
 
 # Of the requests whose picture came. Telegram cannot be asked whether a message arrived whose
 # answer was lost, and here a fifth of them is lost for minutes.
@@ -46,13 +46,20 @@ def test_the_same_seed_gives_the_same_scenario() -> None:
     assert first[0].happened == second[0].happened
 
 
-@pytest.mark.parametrize("fault", ["lost", "delivered_after_cancel"])
-def test_a_fault_of_the_bot_is_found(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
-    """What the first test is worth."""
-    if fault == "lost":
-        monkeypatch.setattr(bot.JobRunner, "deliver", lambda runner, job: None)
-    else:
-        monkeypatch.setattr(bot.JobRunner, "clean_up", bot.JobRunner.finish)
-        monkeypatch.setattr(bot.JobRunner, "cancel", lambda runner, job: None)
+def test_a_lost_picture_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bot.JobRunner, "deliver", lambda runner, job: None)
     _, verdict = play(1)
-    assert getattr(verdict, fault), World.__doc__
+    assert verdict.lost
+
+
+def test_a_picture_after_a_cancel_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    clean_up = bot.JobRunner.clean_up
+
+    def deliver_all_the_same(runner: bot.JobRunner, job: bot.PaintJob) -> None:
+        picture = f"painted {job.request.content.file_id}".encode()
+        runner.telegram.call("sendPhoto", files={"photo": ("a.jpg", picture)}, chat_id=job.chat)
+        clean_up(runner, job)
+
+    monkeypatch.setattr(bot.JobRunner, "clean_up", deliver_all_the_same)
+    _, verdict = play(1)
+    assert verdict.delivered_after_cancel
