@@ -449,7 +449,8 @@ class User:
 
     def accept(self, job_id: str, at: float) -> None:
         entry = self.world.s3.objects.get(f"jobs/{job_id}/job.json")
-        found = re.search(rb"photo \d+ \d+", entry.data) if entry else None
+        # The first picture in it. One that was sent as a style may have become the photograph.
+        found = re.search(rb"(photo|style) \d+ \d+", entry.data) if entry else None
         if found:  # else it has ended already
             self.accepted[job_id] = Accepted(self.number, job_id, found.group().decode(), at)
 
