@@ -3,17 +3,22 @@
 Everything is in this process: the bot (two of them for a while), Telegram, S3, SageMaker's queue
 and the model behind it. A kill is an exception that nothing catches; what the killed bot knew is
 thrown away with it. A person only does what one can do in a chat, and sees what it shows.
+
+`python -m tests.fakes.scenarios --count 200` plays 200 scenarios, and `--first-seed 10` begins with
+the tenth.
 """
 
 from __future__ import annotations
 
+import argparse
 import heapq
 import itertools
 import json
+import logging
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -601,16 +606,32 @@ FAULTS: dict[str, Callable[[World], None]] = {
 
 @dataclass
 class Verdict:
-    """What became of a scenario's requests. lost, late, stuck: what must not be."""
+    """What became of requests. What must not be is in lists, with the scenario's number.
+
+    failed, lost, delivered_after_cancel: jobs. stuck: people whose last photograph was not painted.
+    """
 
     accepted: int = 0
     once: int = 0
     twice: int = 0
     cancelled: int = 0
-    failed: int = 0
+    failed: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     delivered_after_cancel: list[str] = field(default_factory=list)
-    stuck: list[int] = field(default_factory=list)
+    stuck: list[str] = field(default_factory=list)
+
+    def broken(self) -> bool:
+        return bool(self.failed or self.lost or self.delivered_after_cancel or self.stuck)
+
+    def add(self, other: Verdict) -> None:
+        self.accepted += other.accepted
+        self.once += other.once
+        self.twice += other.twice
+        self.cancelled += other.cancelled
+        self.failed += other.failed
+        self.lost += other.lost
+        self.delivered_after_cancel += other.delivered_after_cancel
+        self.stuck += other.stuck
 
 
 def judge(world: World) -> Verdict:
@@ -618,24 +639,25 @@ def judge(world: World) -> Verdict:
     for user in world.users:
         user.note()
         if not user.has_picture():
-            verdict.stuck.append(user.number)
+            verdict.stuck.append(f"{world.seed}: {user.number}")
         # Pressed twice, a button may ask for two pictures.
         asked = Counter(job.photo for job in user.accepted.values())
         for job in user.accepted.values():
             verdict.accepted += 1
+            name = f"{world.seed}: {job.job_id}"
             shown = user.pictures(job.photo)
             if job.cancelled_at is not None:
                 verdict.cancelled += 1
                 if any(picture.at > job.cancelled_at for picture in shown):
-                    verdict.delivered_after_cancel.append(job.job_id)
+                    verdict.delivered_after_cancel.append(name)
             elif len(shown) > asked[job.photo]:
                 verdict.twice += 1
             elif shown:
                 verdict.once += 1
             elif job.told_failure:
-                verdict.failed += 1
+                verdict.failed.append(name)
             else:
-                verdict.lost.append(job.job_id)
+                verdict.lost.append(name)
     return verdict
 
 
@@ -657,3 +679,29 @@ def play(seed: int) -> tuple[World, Verdict]:
     with simulated_time(world):
         world.live()
     return world, judge(world)
+
+
+def play_all(seeds: Iterable[int]) -> Verdict:
+    """Play scenarios, print what became of each, and return what became of all."""
+    everything = Verdict()
+    for seed in seeds:
+        world, verdict = play(seed)
+        print(f"seed {seed}: {verdict} {dict(world.happened)}", flush=True)
+        everything.add(verdict)
+    return everything
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.fakes.scenarios")
+    parser.add_argument("--count", type=int, default=200, help="how many scenarios to play")
+    parser.add_argument("--first-seed", type=int, default=1, help="the number of the first one")
+    arguments = parser.parse_args()
+    logging.disable(logging.CRITICAL)
+    first: int = arguments.first_seed
+    verdict = play_all(range(first, first + arguments.count))
+    print(f"all: {verdict}")
+    return int(verdict.broken())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
