@@ -49,6 +49,9 @@ class Account:
     # For what has no region, such as policies
     global_tagging: Client
     quotas: Client
+    ecs: Client
+    ssm: Client
+    ec2: Client
 
     @property
     def bucket(self) -> str:
@@ -96,6 +99,35 @@ class Account:
         """Name the budget. It has the region in it, as AWS Budgets has no regions."""
         return f"{self.prefix}-{self.region}"
 
+    def bot_identity_arn(self) -> str:
+        return f"arn:{self.partition}:iam::{self.id}:role/{self.bot_identity}"
+
+    @property
+    def bot_execution_role(self) -> str:
+        """Name the role with which ECS starts the bot: it pulls the image and reads the token."""
+        return f"{self.prefix}-bot-execution-{self.region}"
+
+    @property
+    def bot_execution_role_arn(self) -> str:
+        return f"arn:{self.partition}:iam::{self.id}:role/{self.bot_execution_role}"
+
+    @property
+    def bot_service(self) -> str:
+        """Name the bot's ECS service, its cluster, task definitions and security group."""
+        return f"{self.prefix}-bot"
+
+    @property
+    def bot_log_group(self) -> str:
+        return f"/ecs/{self.prefix}-bot"
+
+    @property
+    def token_parameter(self) -> str:
+        """Name the parameter of Systems Manager that has the token of the bot on ECS.
+
+        A name may not begin with the words aws and ssm, as a prefix may.
+        """
+        return f"/telegram/{self.prefix}-token"
+
     @property
     def tag_list(self) -> list[dict[str, str]]:
         """Return the tags in the shape that most services take."""
@@ -118,6 +150,7 @@ class Account:
             bucket=self.bucket,
             role=self.execution_role,
             bot=self.bot_identity,
+            bot_execution=self.bot_execution_role,
             boundary=self.boundary,
         )
 
@@ -175,6 +208,9 @@ def open_account(
             config=config,
         ),
         quotas=client("service-quotas"),
+        ecs=client("ecs"),
+        ssm=client("ssm"),
+        ec2=client("ec2"),
     )
 
 

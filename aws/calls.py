@@ -11,7 +11,7 @@ AWS is eventually consistent, and answers get lost. Both are dealt with here, fo
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError
 
@@ -20,6 +20,7 @@ from aws.clock import Clock
 # boto3 creates its clients, and the dictionaries that they return, at run time: they have no types.
 Client = Any
 Answer = dict[str, Any]
+Found = TypeVar("Found")
 
 # How long AWS may take until every part of it knows what was created or changed.
 LAG_SECONDS = 60
@@ -34,12 +35,19 @@ MADE_ALREADY = re.compile(
     r"|(Update|Delete)Endpoint .*in-progress|Stop\w+ .*in status Stopp"
     # An instance profile holds one role, and holds it already.
     r"|AddRoleToInstanceProfile LimitExceeded"
+    # A security group, a service of ECS, a service-linked role
+    r"|InvalidGroup\.Duplicate|Creation of service was not idempotent"
+    r"|has been taken in this account"
 )
 # AWS says so of what was changed a moment ago.
 CONFLICT = re.compile(
     r"ConcurrentUpdate|ConcurrentModification|OperationAborted|TemporarilyUnmodifiable"
     r"|DeleteConflict|BucketNotEmpty"
     r"|UpdateEndpoint .*(scaling target|deregistered as scalable target)"
+    # A service of ECS whose tasks still stop, a cluster with tasks, a security group in use
+    r"|still Draining|ClusterContains|UpdateInProgress|DependencyViolation"
+    # ECS cannot use a role for some seconds after its creation.
+    r"|Unable to assume the service linked role|unable to assume the role"
 )
 # SageMaker cannot assume a role, or pull with it, for some seconds after its creation. The error
 # codes vary, but every message has the word "role". A missing permission is another error.
@@ -59,7 +67,7 @@ def find(call: Callable[..., Any], **arguments: object) -> Answer | None:
     return answer
 
 
-def find_created(clock: Clock, look: Callable[[], Answer | None]) -> Answer | None:
+def find_created(clock: Clock, look: Callable[[], Found | None]) -> Found | None:
     """Return what was created a moment ago, or None if AWS does not show it within a minute."""
     deadline = clock.monotonic() + LAG_SECONDS
     while True:
@@ -115,7 +123,10 @@ def is_absent(error: ClientError) -> bool:
     if re.search("NoSuch|NotFound|^404$", code):
         return True
     message = error.response["Error"].get("Message", "")
-    # SageMaker has no code of its own for this, and words it differently for each resource.
+    # SageMaker has no code of its own for this, and words it differently for each resource. Nor has
+    # ECS for a task definition.
+    if code == "ClientException":
+        return bool(re.match("Unable to describe task definition", message))
     return bool(
         code == "ValidationException" and re.search("not find|not found|^No .* found", message)
     )

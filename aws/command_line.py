@@ -14,6 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from aws.account import Account, open_account
 from aws.batch import batch
+from aws.bot_home import HOMES
 from aws.clock import Clock
 from aws.down import down
 from aws.endpoint_settings import EndpointSettings, endpoint_name
@@ -192,9 +193,11 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "name",
         choices=(
             "bot",
+            "bot-execution",
             "bot-image",
             "boundary",
             "deployer",
+            "deployer-bot",
             "deployer-iam",
             "deployer-watch",
             "execution",
@@ -271,7 +274,10 @@ def add_up_arguments(parser: argparse.ArgumentParser) -> None:
         help="more tags for everything that is created: team=art,stage=test",
     )
     parser.add_argument(
-        "--bot", choices=("user", "role"), help="also create an IAM user or role for the bot"
+        "--bot",
+        choices=HOMES,
+        help="where the bot runs: on Fargate, for which up asks for its token; elsewhere, with a "
+        "role or a user; default: as it is, and none at first",
     )
 
 

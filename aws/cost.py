@@ -34,6 +34,9 @@ TRAINING_OVERHEAD_MINUTES = 5
 # US dollars for a gigabyte of images in ECR in a month
 GIGABYTE_MONTH = 0.10
 HOURS_A_MONTH = 730
+# US dollars an hour of the bot's task, 0.25 vCPU and 0.5 GB, on Fargate Spot; and of its address
+TASK_SPOT_HOUR = 0.0041
+PUBLIC_ADDRESS_HOUR = 0.005
 
 # Assumed seconds for a picture, copying included, on an ml.g4dn.xlarge
 PICTURE_SECONDS = {"nst": 60, "cyclegan": 3}
@@ -86,6 +89,16 @@ def estimate_endpoint(endpoint: EndpointSettings) -> str:
         f"  {endpoint.name}: ${price:.3f} an hour and instance{always_on}; "
         f"${busy_price:.4f} a picture of {seconds} s in a busy hour, "
         f"${single_price:.2f} a single one"
+    )
+
+
+def estimate_bot() -> str:
+    """Return what the bot costs on Fargate, as a line of text."""
+    task = TASK_SPOT_HOUR * HOURS_A_MONTH
+    address = PUBLIC_ADDRESS_HOUR * HOURS_A_MONTH
+    return (
+        f"  the bot on Fargate: ${task + address:.2f} a month, ${task:.2f} for its Spot capacity "
+        f"and ${address:.2f} for its public IPv4 address"
     )
 
 

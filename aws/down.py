@@ -4,6 +4,7 @@ import sys
 
 from aws import (
     alarms,
+    bot_home,
     bucket,
     configs,
     dashboard,
@@ -111,11 +112,14 @@ def removal_steps(account: Account) -> list[list[Change]]:
     model_step += identity.remove_instance_profile(account)
     last_step += logs.remove_transform_log_group(account)
     last_step += identity.remove_execution_role(account)
+    last_step += logs.remove_group(account, account.bot_log_group)
     last_step += identity.remove_bot_role(account)
+    last_step += identity.remove_bot_execution_role(account)
     last_step += identity.remove_bot_user(account)
     boundary_step = [*identity.remove_boundary(account)]
-    steps = [training_step, scaling_step, endpoint_step, config_step, model_step]
-    return [*steps, last_step, boundary_step]
+    # The bot first: it would go on with requests to endpoints that are gone.
+    steps = [*bot_home.removal_steps(account), training_step, scaling_step]
+    return [*steps, endpoint_step, config_step, model_step, last_step, boundary_step]
 
 
 def purge_step(account: Account) -> list[Change]:

@@ -247,6 +247,14 @@ def ensure_bot_role(account: Account) -> Changes:
         )
 
 
+def ensure_task_roles(account: Account) -> Changes:
+    """Yield what is missing to have the bot's role, and the one with which ECS starts the bot."""
+    yield from ensure_role(account, account.bot_identity, ["bot"], trust="bot-trust")
+    yield from ensure_role(
+        account, account.bot_execution_role, ["bot-execution"], trust="bot-execution-trust"
+    )
+
+
 def ensure_role(account: Account, name: str, policies: list[str], trust: str) -> Changes:
     """Yield what is missing to have a role with inline policies, within the boundary.
 
@@ -333,6 +341,11 @@ def remove_execution_role(account: Account) -> Changes:
 def remove_bot_role(account: Account) -> Changes:
     """Yield the deletion of the bot's role, if `up` created it."""
     yield from remove_role(account, account.bot_identity)
+
+
+def remove_bot_execution_role(account: Account) -> Changes:
+    """Yield the deletion of the role with which ECS starts the bot, if `up` created it."""
+    yield from remove_role(account, account.bot_execution_role)
 
 
 def remove_role(account: Account, name: str) -> Changes:

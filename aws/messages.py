@@ -38,9 +38,17 @@ REMEDIES = {
         "AWS has no free instance of this type now: try again later, or choose another "
         "--instance-type or --region."
     ),
+    r"CannotPullContainer|ResourceInitializationError": (
+        "Fargate could not get the image or the token: ./deploy.py status says whether a role "
+        "differs. Otherwise the default VPC lacks an internet gateway, or the route to it."
+    ),
+    r"Capacity is unavailable": (
+        "AWS has no free Spot capacity for the bot now. ECS tries again by itself; "
+        "./deploy.py status says when it runs."
+    ),
     r"AccessDenied|not authorized|UnauthorizedOperation|\(403\)": (
         "These credentials lack that permission. Ask for the policies that "
-        "`./deploy.py policy deployer`, `policy deployer-iam` and `policy deployer-watch` print."
+        "`./deploy.py policy deployer`, `deployer-bot`, `deployer-iam` and `deployer-watch` print."
     ),
     r"health check": (
         "The container did not answer /ping with 200 in time. The log lines say why; if they "

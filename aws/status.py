@@ -12,7 +12,7 @@ from functools import partial
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from aws import alarms, identity, logs
+from aws import alarms, bot_network, bot_service, bot_token, identity, logs
 from aws.account import Account
 from aws.bucket import ensure_bucket, find_bucket, with_kept_tags
 from aws.calls import Answer
@@ -36,6 +36,8 @@ from bot import DEPLOYMENT_DIMENSION, HEARTBEAT_METRIC, METRICS_NAMESPACE, MODEL
 BACKLOG_MINUTES = 10
 DAY = timedelta(days=1)
 HEARTBEAT_DAYS = timedelta(days=14)
+# AWS takes Spot capacity back now and then. A bot that ends by itself is started far more often.
+MOST_STARTS_A_DAY = 10
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ def status(account: Account) -> int:
     sections.append(check_shared(account))
     sections.append([Line("alarms:"), *run_check("alarms", check_notification, account)])
     sections.append([Line("dashboard:"), *run_check("dashboard", check_dashboard, account)])
+    if bot := run_check("bot", check_bot, account):
+        sections.append(bot)
     sections.append([Line("trainings:"), *run_check("trainings", describe_trainings, account)])
     sections.append([Line("painters:"), *run_check("painters", describe_painters, account)])
 
@@ -402,6 +406,40 @@ def check_dashboard(account: Account) -> Lines:
         yield Line("missing; ./deploy.py up creates it", is_wrong=True)
     else:
         yield Line(describe_url(account))
+
+
+# ---------------------------------------------------------------- the bot
+
+
+def check_bot(account: Account) -> Lines:
+    """Return the lines about the bot on Fargate, or none if there is no such bot."""
+    service = bot_service.find_service(account)
+    if service is None:
+        return
+    name = account.bot_service
+    running = service["runningCount"] == 1
+    state = "running" if running else "not running"
+    yield Line(f"{name}: {state}, on Fargate", is_wrong=not running)
+    if bot_service.has_given_up(service):
+        yield Line("ECS has given up to start it: ./deploy.py up tries again", is_wrong=True)
+
+    since = datetime.now(timezone.utc) - DAY
+    starts = bot_service.count_starts(service, since)
+    yield Line(f"starts in the last 24 hours: {starts}", is_wrong=starts > MOST_STARTS_A_DAY)
+    if stopped := bot_service.find_last_stop(account):
+        reason = bot_service.describe_stop(stopped)
+        yield Line(f"last stop: {stopped['stoppedAt']:%Y-%m-%d %H:%M} UTC, {reason}")
+    if not running and service["events"]:
+        yield Line(f"last event: {service['events'][0]['message']}")
+
+    yield from check_drift(identity.ensure_task_roles(account))
+    yield from check_drift(bot_service.ensure_cluster(account))
+    yield from check_drift(logs.ensure_group(account, account.bot_log_group))
+    if bot_token.find_parameter(account) is None:
+        yield Line("its token is gone, so it cannot start again: ./deploy.py up", is_wrong=True)
+    if task := bot_service.find_task_definition(account, name):
+        network = bot_network.find_network(account)
+        yield from check_drift(bot_service.ensure_service(account, task, network))
 
 
 def describe_trainings(account: Account) -> Lines:

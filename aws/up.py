@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from aws import alarms, configs, identity, logs, models, painters, trainings
+from aws import alarms, bot_home, configs, identity, logs, models, painters, trainings
 from aws.account import Account
 from aws.bucket import ensure_bucket, with_kept_tags
 from aws.changes import Changes, apply, apply_in_parallel, run_in_parallel
-from aws.cost import TYPICAL_IMAGE_GIGABYTES, estimate_cost
+from aws.cost import TYPICAL_IMAGE_GIGABYTES, estimate_bot, estimate_cost
 from aws.dashboard import ensure_dashboard
 from aws.endpoint_settings import EndpointSettings
 from aws.endpoints import find_endpoint
@@ -20,13 +20,14 @@ from aws.registry import Image, find_image, remove_old_images, require_docker_ma
 from aws.release import ensure_release
 from aws.sleep import ensure_sleep, warn_of_sleepless
 from aws.smoke import run_smoke_test
+from bot import MODELS
 
 
 def up(
     account: Account,
     settings: list[EndpointSettings],
     image_tag: str | None = None,
-    bot_identity: str | None = None,
+    bot_option: str | None = None,
     plan: bool = False,
     training_instance_type: str = trainings.DEFAULT_INSTANCE_TYPE,
     request_quota: bool = False,
@@ -34,16 +35,16 @@ def up(
 ) -> int:
     """Run the command up and return its exit code. However it ends, it names what never sleeps.
 
-    `bot_identity` is "user", "role" or None. With `plan` every change is printed and none is made.
-    `training_instance_type` is for the painters that the bot trains. With `request_quota` AWS is
-    asked for the quotas that are needed, and nothing else is done. `notify` says who is told of
-    alarms and costs, beside those who are told already.
+    `bot_option` is one of bot_home.HOMES, or None for what there is. With `plan` every change is
+    printed and none is made. `training_instance_type` is for the painters that the bot trains. With
+    `request_quota` AWS is asked for the quotas that are needed, and nothing else is done. `notify`
+    says who is told of alarms and costs, beside those who are told already.
     Raises DeployError if an image is missing, or an endpoint does not work.
     """
     if request_quota:
         return request(account, describe_needs(account, settings, training_instance_type), plan)
     try:
-        return run(account, settings, image_tag, bot_identity, plan, training_instance_type, notify)
+        return run(account, settings, image_tag, bot_option, plan, training_instance_type, notify)
     finally:
         warn_of_sleepless(account)
 
@@ -61,7 +62,7 @@ def run(
     account: Account,
     settings: list[EndpointSettings],
     image_tag: str | None,
-    bot_identity: str | None,
+    bot_option: str | None,
     plan: bool,
     training_instance_type: str,
     notify: NotifySettings,
@@ -79,21 +80,36 @@ def run(
     for endpoint in settings:
         images[endpoint.name] = require_image(account, endpoint.model, image_tag, plan)
 
+    home = bot_home.choose_home(account, bot_option)
+    bot = None
+    if home == bot_home.FARGATE:
+        image = require_image(account, "bot", image_tag, plan)
+        bot = bot_home.describe_bot(account, settings, image, plan)
+
     check_quotas(account, describe_needs(account, settings, training_instance_type), plan)
-    count += make_changes(account, settings, images, bot_identity, plan, notify)
+    if bot is None and bot_option is not None:
+        count += bot_home.leave_fargate(account, plan)
+    count += make_changes(account, settings, images, home, plan, notify)
     painters_image = images[account.endpoint_name("cyclegan")]
     count += apply(trainings.ensure_template(account, painters_image, training_instance_type), plan)
     served_model = models.describe_wanted_model(account, "cyclegan", painters_image).name
 
     cost = estimate_cost(settings, list(images.values()))
+    if bot is not None:
+        cost = f"{cost}\n{estimate_bot()}"
+        sequences = bot_home.ensure_surroundings(account, bot)
+        count += apply_in_parallel(sequences, plan)
     if plan:
         count += apply(painters.ensure_catalog(account, served_model), plan)
+        if bot is not None:
+            count += bot_home.run_bot(account, bot, plan)
         output(f"{count} changes; nothing was changed." if count else "Nothing to change.")
         say(cost)
         return 0
 
     say("Everything is in place." if count else "Everything was in place already.")
-    print_environment(account, settings, bot_identity)
+    if bot is None:
+        print_environment(account, settings, home)
     say(cost)
     tests: list[Callable[[], None]] = []
     for endpoint in settings:
@@ -101,6 +117,9 @@ def run(
             tests.append(partial(run_smoke_test, account, endpoint))
     run_in_parallel(tests)
     apply(painters.ensure_catalog(account, served_model))
+    if bot is not None:
+        bot_home.run_bot(account, bot, plan)
+        say("The bot runs on Fargate: send it a photo. ./deploy.py status says how it is.")
     return 0
 
 
@@ -108,13 +127,14 @@ def make_changes(
     account: Account,
     settings: list[EndpointSettings],
     images: dict[str, Image],
-    bot_identity: str | None,
+    home: str,
     plan: bool,
     notify: NotifySettings,
 ) -> int:
     """Make every change, or with `plan` only print it. Return how many there were.
 
-    `images` has the image of each endpoint, by the endpoint's name.
+    `images` has the image of each endpoint, by the endpoint's name. `home` is one of
+    bot_home.HOMES.
     """
     # The roles and the user name it.
     count = apply(identity.ensure_boundary(account), plan)
@@ -124,9 +144,9 @@ def make_changes(
         identity.ensure_execution_role(account),
         ensure_topic(account, notify.address),
     ]
-    if bot_identity == "user":
+    if home == "user":
         sequences.append(identity.ensure_bot_user(account))
-    if bot_identity == "role":
+    if home in ("role", "ec2"):
         sequences.append(identity.ensure_bot_role(account))
     for endpoint in settings:
         sequences.append(logs.ensure_log_group(account, endpoint.name))
@@ -143,17 +163,18 @@ def make_changes(
     return count
 
 
-def require_image(account: Account, model: str, tag: str | None, plan: bool) -> Image:
+def require_image(account: Account, name: str, tag: str | None, plan: bool) -> Image:
     """Return the image to run. If it is missing, a plan says so, and anything else fails.
 
     Raises DeployError for an image that SageMaker would refuse.
     """
-    image = find_image(account, model, tag)
+    image = find_image(account, name, tag)
     if image is not None:
-        require_docker_manifest(account, model, image)
+        if name in MODELS:
+            require_docker_manifest(account, name, image)
         return image
 
-    repository = account.repository_name(model)
+    repository = account.repository_name(name)
     command = f"./build.sh --push --region {account.region} --prefix {account.prefix}"
     if tag:
         command += f" --tag {tag}"
@@ -200,21 +221,22 @@ def remove_old_releases(
         yield from remove_old_images(account, settings.model, digests)
 
 
-def print_environment(
-    account: Account, settings: list[EndpointSettings], bot_identity: str | None
-) -> None:
+def print_environment(account: Account, settings: list[EndpointSettings], home: str) -> None:
     """Print the environment variables of bot.py, except TELEGRAM_TOKEN, which is not on AWS."""
     say("The bot's environment; add the token of @BotFather as TELEGRAM_TOKEN:")
-    output(f"AWS_DEFAULT_REGION={account.region}")
-    output(f"BUCKET={account.bucket}")
-    for endpoint in settings:
-        output(f"{endpoint.model.upper()}_ENDPOINT={endpoint.name}")
-    output(f"DEPLOYMENT={account.prefix}")
+    for name, value in bot_home.describe_environment(account, settings).items():
+        output(f"{name}={value}")
     say(
-        "The bot's permissions: `./deploy.py policy bot` prints them; --bot user or --bot role "
+        "To let the bot run on AWS: ./deploy.py up --bot fargate. For another place, its "
+        "permissions: `./deploy.py policy bot` prints them; --bot user, --bot role or --bot ec2 "
         f"creates {account.bot_identity} with them."
     )
-    if bot_identity == "user":
+    if home == "ec2":
+        say(
+            f"On EC2: start an instance with the instance profile {account.bot_identity}, and run "
+            "the bot there as examples/stylebot.service says. It needs no access key."
+        )
+    if home == "user":
         say(
             "To create an access key for the bot: "
             f"aws iam create-access-key --user-name {account.bot_identity}"

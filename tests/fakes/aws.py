@@ -7,6 +7,7 @@ moto 5.2.5 lacks, and this adds:
 - InvokeEndpointAsync that reads the request from S3 and writes picture and answer there;
 - a transform job that stylizes its rows;
 - training jobs that take their time and train, see training_jobs.py;
+- services and tasks of ECS, see ecs.py;
 - a catalog of styles, which the endpoint of cyclegan writes when it is asked to;
 - statuses that take their time (Creating, Updating, Deleting) and FailureReason;
 - SageMaker's errors: the name exists already, the endpoint is being changed, the instance type of a
@@ -53,7 +54,8 @@ from moto.cloudwatch.models import cloudwatch_backends
 from moto.cloudwatch.responses import CloudWatchResponse
 from moto.core.responses import ActionResult
 from moto.ecr.models import ecr_backends
-from moto.iam.models import iam_backends
+from moto.ecs.responses import EC2ContainerServiceResponse
+from moto.iam.models import SERVICE_NAME_CONVERSION, iam_backends
 from moto.iam.responses import IamResponse
 from moto.moto_server import threaded_moto_server
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
@@ -79,7 +81,7 @@ from moto.sns.models import SNSBackend
 from moto.sns.responses import SNSResponse
 from PIL import Image
 
-from tests.fakes import training_jobs
+from tests.fakes import ecs, training_jobs
 from tests.fakes.sagemaker import Answer, Invocation, Request, work_on
 
 # Whatever moto and boto3 take and return
@@ -986,6 +988,10 @@ def patched_moto() -> Iterator[None]:
         replace(ServiceQuotasResponse, "list_service_quotas", list_quotas)
         replace(ServiceQuotasResponse, "list_aws_default_service_quotas", list_quotas)
         replace(ServiceQuotasResponse, "request_service_quota_increase", request_quota)
+        # The name of its service-linked role
+        stack.enter_context(mock.patch.dict(SERVICE_NAME_CONVERSION, ecs="ECS"))
+        for name, method in ecs.methods().items():
+            replace(EC2ContainerServiceResponse, name, method)
         replace(IamResponse, "create_user", create_user)
         replace(IamResponse, "put_user_permissions_boundary", limit_user)
         replace(CloudWatchResponse, "put_metric_alarm", put_metric_alarm)
@@ -1056,6 +1062,7 @@ def clear(url: str) -> None:
     server_starts.clear()
     failure_reasons.clear()
     training_jobs.clear()
+    ecs.clear()
     requests.post(f"{url}/moto-api/reset", timeout=10).raise_for_status()
 
 
@@ -1114,7 +1121,7 @@ def snapshot() -> dict[str, Json]:
     targets = scaling.describe_scalable_targets(ServiceNamespace="sagemaker")
     policies = scaling.describe_scaling_policies(ServiceNamespace="sagemaker")
     found: dict[str, Json] = {
-        "roles": iam.get_account_authorization_details(Filter=["Role", "User"]),
+        **snapshot_identities(),
         "profiles": iam.list_instance_profiles()["InstanceProfiles"],
         "managed policies": iam.list_policies(Scope="Local")["Policies"],
         "targets": targets["ScalableTargets"],
@@ -1126,9 +1133,34 @@ def snapshot() -> dict[str, Json]:
         **snapshot_logs(),
         **snapshot_topics(),
         **snapshot_budgets(),
+        **snapshot_bot(),
+        **ecs.snapshot(),
     }
     comparable: dict[str, Json] = without_random_parts(found)
     return comparable
+
+
+def snapshot_identities() -> dict[str, Json]:
+    """Return roles and users, but those of AWS itself, which `down` cannot delete."""
+    found = boto3.client("iam").get_account_authorization_details(Filter=["Role", "User"])
+    roles = [role for role in found["RoleDetailList"] if role["Path"] == "/"]
+    return {"roles": roles, "users": found["UserDetailList"]}
+
+
+def snapshot_bot() -> dict[str, Json]:
+    """Return the bot's token and its security group."""
+    ssm = boto3.client("ssm")
+    found: dict[str, Json] = {}
+    for parameter in ssm.describe_parameters()["Parameters"]:
+        name = parameter["Name"]
+        tags = ssm.list_tags_for_resource(ResourceType="Parameter", ResourceId=name)["TagList"]
+        value = ssm.get_parameter(Name=name, WithDecryption=True)["Parameter"]["Value"]
+        described = {key: parameter[key] for key in ("Type", "Description")}
+        found[f"parameter {name}"] = [described, value, tags]
+    for group in boto3.client("ec2").describe_security_groups()["SecurityGroups"]:
+        if group["GroupName"] != "default":
+            found[f"security group {group['GroupName']}"] = group
+    return found
 
 
 def snapshot_buckets() -> dict[str, Json]:
@@ -1222,9 +1254,11 @@ def answer_or_error(call: Callable[..., Json], **arguments: Json) -> Json:
 
 RANDOM_KEYS = (
     r"(?i)(role|user|instanceprofile|policy)id"
-    r"|.*(time|date|timestamp|metadata|created)$|creat.*"
+    r"|.*(time|date|timestamp|metadata|created)$|creat.*|storedbytes"
 )
-RANDOM_TEXT = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?<=scalable-target/)\w+"
+RANDOM_TEXT = (
+    r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?<=scalable-target/)\w+|(sg|sgr|subnet|vpc)-\w+"
+)
 
 
 def without_random_parts(value: Json) -> Json:

@@ -17,6 +17,7 @@ NAMES = {
     "bucket": BUCKET,
     "role": f"stylebot-execution-{REGION}",
     "bot": f"stylebot-bot-{REGION}",
+    "bot_execution": f"stylebot-bot-execution-{REGION}",
     "boundary": f"stylebot-boundary-{REGION}",
 }
 Statement = dict[str, Any]
@@ -62,7 +63,7 @@ def is_allowed(
 def meets_conditions(condition: dict[str, Any], context: dict[str, str]) -> bool:
     """Return whether all conditions are met. A key that the request does not have meets none."""
     for operator, keys in condition.items():
-        assert operator in ("StringEquals", "StringLike"), operator
+        assert operator in ("StringEquals", "StringLike", "ArnEquals"), operator
         for key, values in keys.items():
             value = context.get(key)
             if value is None or not any(fnmatchcase(value, item) for item in as_list(values)):

@@ -1,13 +1,19 @@
 """./deploy.py up is killed after each of its changes, and run again."""
 
+import pytest
+
 from tests.system.aws.conftest import deploy, session, url, wire  # noqa: F401 - fixtures
-from tests.system.aws.helpers import Deploy, Wire
+from tests.system.aws.helpers import TOKEN, Deploy, Wire
 from tests.system.aws.test_interrupted import kill_up_after_changes
 
 
+@pytest.mark.parametrize("home", ["role", "fargate"])
 def test_up_killed_after_any_change_and_run_again_ends_the_same(
+    home: str,
     url: str,  # noqa: F811
     deploy: Deploy,  # noqa: F811
     wire: Wire,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    kill_up_after_changes(url, deploy, wire, every=1)
+    monkeypatch.setenv("TELEGRAM_TOKEN", TOKEN)
+    kill_up_after_changes(url, deploy, wire, home, every=1)

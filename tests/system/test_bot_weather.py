@@ -435,6 +435,37 @@ def test_a_model_that_answers_without_a_picture(world: World) -> None:
 # ---------------------------------------------------------------- the process
 
 
+def test_updates_lose_no_message_and_paint_nothing_twice(world: World) -> None:
+    """As ECS updates a service: SIGTERM, no bot for a while, then the new one."""
+
+    def update() -> None:
+        assert world.terminate() < 10
+        world.start()
+
+    world.endpoint.seconds = 1
+    world.start()
+    users = [world.user() for _ in range(6)]
+    for number in range(3):
+        name = f"photo {number}"
+        for user in users[:3]:
+            user.photo(name.encode())
+        assert world.terminate() < 10
+        for user in users[3:]:
+            user.photo(name.encode())
+        world.start()
+        for user in users:
+            user.press(user.sees("Choose a painter", seconds=60), "Monet")
+        update()
+        for user in users:
+            painting = user.sees("Monet", kind="photo", seconds=90)
+            assert made_of(painting)["content"] == name
+
+    for user in users:
+        paintings = [message for message in user.messages() if message.kind == "photo"]
+        assert len(paintings) == 3
+    is_clean(world)
+
+
 @pytest.mark.parametrize("at_work", [False, True])
 def test_sigterm(world: World, at_work: bool) -> None:
     world.start()

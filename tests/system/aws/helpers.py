@@ -19,6 +19,8 @@ Json = Any
 BUCKET = fake.BUCKET
 # A picture for a painter to learn from
 STYLE = str(ROOT / "examples/styles/waves.jpg")
+# What a token of @BotFather looks like
+TOKEN = "123456789:AAE_not-a-real-token-but-like-one-1"
 READING_OPERATIONS = ("Describe", "List", "Get", "Head", "BatchGet", "FilterLogEvents")
 
 

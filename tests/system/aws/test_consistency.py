@@ -4,13 +4,27 @@ import boto3
 import pytest
 
 from tests.fakes import aws as fake
-from tests.system.aws.helpers import STYLE, Deploy, describe_endpoint, push_images, put_list
+from tests.system.aws.helpers import (
+    STYLE,
+    TOKEN,
+    Deploy,
+    describe_endpoint,
+    push_images,
+    put_list,
+)
 
 CREATING = {
     "CreateBucket",
     "CreateRole",
     "CreateUser",
     "CreateInstanceProfile",
+    "CreateSecurityGroup",
+    "CreateServiceLinkedRole",
+    "CreateCluster",
+    "CreateService",
+    "UpdateService",
+    "PutParameter",
+    "RegisterTaskDefinition",
     "AddRoleToInstanceProfile",
     "CreateLogGroup",
     "CreateRepository",
@@ -41,7 +55,18 @@ DELETING = {
     "DeleteTopic",
     "DeleteBudget",
     "DeleteDashboards",
+    "DeleteCluster",
+    "DeleteParameter",
+    "DeleteSecurityGroup",
+    "DeleteService",
+    "DeleteTaskDefinitions",
+    "DeregisterTaskDefinition",
 }
+
+
+@pytest.fixture(autouse=True)
+def token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TELEGRAM_TOKEN", TOKEN)
 
 
 def install_and_update(deploy: Deploy) -> None:
@@ -50,7 +75,9 @@ def install_and_update(deploy: Deploy) -> None:
     notify = ["--notify", "a@example.com", "--budget", "50"]
     assert deploy("up", "--bot", "user", *notify) == 0
     assert deploy("up", "--bot", "role", "--notify", "b@example.com") == 0
+    assert deploy("up", "--bot", "fargate") == 0
     fake.push("nst", "def", content="new")
+    fake.push("bot", "def", content="new")
     assert deploy("up") == 0
 
 
@@ -77,6 +104,7 @@ def test_a_lost_answer_to_a_deleting_call_is_no_error(deploy: Deploy) -> None:
     notify = ["--notify", "a@example.com", "--budget", "50"]
     assert deploy("up", "--bot", "role", *notify) == 0
     assert deploy("up", "--bot", "user") == 0
+    assert deploy("up", "--bot", "fargate") == 0
     fake.lost_answers |= DELETING
     assert deploy("down", "--purge", "--yes") == 0
     assert not fake.lost_answers, "these calls were not made"

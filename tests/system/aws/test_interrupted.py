@@ -4,6 +4,7 @@ import pytest
 
 from tests.fakes import aws as fake
 from tests.system.aws.helpers import (
+    TOKEN,
     Deploy,
     KilledError,
     Wire,
@@ -12,23 +13,28 @@ from tests.system.aws.helpers import (
 )
 
 
+@pytest.mark.parametrize("home", ["role", "fargate"])
 def test_up_killed_after_a_change_and_run_again_ends_the_same(
-    url: str, deploy: Deploy, wire: Wire
+    home: str, url: str, deploy: Deploy, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kill_up_after_changes(url, deploy, wire, every=7)
+    monkeypatch.setenv("TELEGRAM_TOKEN", TOKEN)
+    kill_up_after_changes(url, deploy, wire, home, every=13)
 
 
-UP = ["up", "--bot", "role", "--notify", "a@example.com", "--budget", "50"]
+NOTIFY = ["--notify", "a@example.com", "--budget", "50"]
 
 
-def kill_up_after_changes(url: str, deploy: Deploy, wire: Wire, every: int) -> None:
+def kill_up_after_changes(url: str, deploy: Deploy, wire: Wire, home: str, every: int) -> None:
     """Kill `up` after every change whose number is a multiple of `every`, and check the end.
+
+    `home` is where the bot runs, for the option --bot.
 
     A run killed after a call that only reads leaves what the change before it left.
     """
     clear_and_push_images(url, wire, deploy)
     empty = fake.snapshot()
-    assert deploy(*UP) == 0
+    up = ["up", "--bot", home, *NOTIFY]
+    assert deploy(*up) == 0
     changes = wire.changes_made
     whole = fake.snapshot()
     assert changes > 30
@@ -37,36 +43,38 @@ def kill_up_after_changes(url: str, deploy: Deploy, wire: Wire, every: int) -> N
         clear_and_push_images(url, wire, deploy)
         wire.kill_after = count
         with pytest.raises(KilledError):
-            deploy(*UP)
+            deploy(*up)
         wire.kill_after = None
 
         if run % 5 == 0:
             assert deploy("down", "--yes") == 0
             left = without_bucket(fake.snapshot())
             assert left == empty, f"killed after {count} changes and taken down"
-        assert deploy(*UP) == 0
+        assert deploy(*up) == 0
         assert fake.snapshot() == whole, f"killed after {count} changes and run again"
 
     assert deploy("down", "--yes") == 0
     assert without_bucket(fake.snapshot()) == empty
 
 
+@pytest.mark.parametrize("home", ["user", "fargate"])
 def test_down_killed_after_any_change_and_run_again_leaves_nothing(
-    url: str, deploy: Deploy, wire: Wire
+    home: str, url: str, deploy: Deploy, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("TELEGRAM_TOKEN", TOKEN)
     empty = fake.snapshot()
     for count in range(1, 100):
         clear_and_push_images(url, wire, deploy)
-        assert deploy("up", "--bot", "user", "--notify", "a@example.com", "--budget", "50") == 0
+        assert deploy("up", "--bot", home, *NOTIFY) == 0
         wire.changes_made = 0
-        wire.kill_after = 5 * count
+        wire.kill_after = 8 * count
         try:
             assert deploy("down", "--purge", "--yes") == 0
             break
         except KilledError:
             wire.kill_after = None
         assert deploy("down", "--purge", "--yes") == 0
-        assert fake.snapshot() == empty, f"killed after {5 * count} changes"
+        assert fake.snapshot() == empty, f"killed after {8 * count} changes"
 
     assert count > 3
     assert fake.snapshot() == empty

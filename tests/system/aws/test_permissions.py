@@ -1,11 +1,15 @@
 """The deployer's policy, compared with every call that deploy.py makes."""
 
+import boto3
+import pytest
+
 from tests.fakes import aws as fake
 from tests.fakes import training_jobs
 from tests.fakes.policies import allowed_actions
 from tests.system.aws.helpers import (
     BUCKET,
     STYLE,
+    TOKEN,
     Deploy,
     Wire,
     clear_and_push_images,
@@ -40,12 +44,20 @@ NEEDS_NO_PERMISSION = "sts:GetCallerIdentity"
 
 
 def test_the_deployers_policy_allows_every_call_that_is_made(
-    url: str, deploy: Deploy, wire: Wire
+    url: str, deploy: Deploy, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clear_and_push_images(url, wire, deploy)
     assert deploy("up", "--bot", "user", "--notify", "a@example.com", "--budget", "50") == 0
     assert deploy("up", "--notify", "b@example.com", "--budget", "60") == 0
     assert deploy("up", "--bot", "role") == 0
+    monkeypatch.setenv("TELEGRAM_TOKEN", TOKEN)
+    assert deploy("up", "--bot", "fargate") == 0
+    boto3.client("ecs").put_cluster_capacity_providers(
+        cluster="stylebot-bot", capacityProviders=[], defaultCapacityProviderStrategy=[]
+    )
+    fake.push("bot", "def", content="new")
+    monkeypatch.setenv("TELEGRAM_TOKEN", TOKEN[:-1] + "2")
+    assert deploy("up") == 0
     assert deploy("login-password") == 0
     fake.quotas["ml.g6.xlarge for endpoint usage"] = 0
     arguments = ["--instance-type", "ml.g6.xlarge", "--request-quota"]
@@ -74,7 +86,7 @@ def test_the_deployers_policy_allows_every_call_that_is_made(
 
     # The boundary is an administrator's.
     allowed = {"iam:CreatePolicy"}
-    for name in ("deployer", "deployer-iam", "deployer-watch"):
+    for name in ("deployer", "deployer-bot", "deployer-iam", "deployer-watch"):
         allowed |= allowed_actions(name)
     for call in sorted(set(wire.calls) - {NEEDS_NO_PERMISSION}):
         assert action(call) in allowed, f"{call} is made, but not allowed"
