@@ -99,6 +99,7 @@ class Account:
         """Name the budget. It has the region in it, as AWS Budgets has no regions."""
         return f"{self.prefix}-{self.region}"
 
+    @property
     def bot_identity_arn(self) -> str:
         return f"arn:{self.partition}:iam::{self.id}:role/{self.bot_identity}"
 
