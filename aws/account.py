@@ -118,10 +118,6 @@ class Account:
         return f"{self.prefix}-bot"
 
     @property
-    def bot_log_group(self) -> str:
-        return f"/ecs/{self.prefix}-bot"
-
-    @property
     def token_parameter(self) -> str:
         """Name the parameter of Systems Manager that has the token of the bot on ECS.
 
