@@ -57,7 +57,7 @@ def status(account: Account) -> int:
     sections.append(check_shared(account))
     sections.append([Line("alarms:"), *run_check("alarms", check_notification, account)])
     sections.append([Line("dashboard:"), *run_check("dashboard", check_dashboard, account)])
-    if bot := run_check("bot", check_bot, account):
+    if bot := run_check("bot", check_fargate, account):
         sections.append(bot)
     sections.append([Line("trainings:"), *run_check("trainings", describe_trainings, account)])
     sections.append([Line("painters:"), *run_check("painters", describe_painters, account)])
@@ -411,7 +411,7 @@ def check_dashboard(account: Account) -> Lines:
 # ---------------------------------------------------------------- the bot
 
 
-def check_bot(account: Account) -> Lines:
+def check_fargate(account: Account) -> Lines:
     """Return the lines about the bot on Fargate, or none if there is no such bot."""
     service = bot_service.find_service(account)
     if service is None:
