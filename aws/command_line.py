@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from aws.account import Account, open_account
 from aws.batch import batch
 from aws.bot_home import HOMES
 from aws.clock import Clock
+from aws.doctor import doctor
 from aws.down import down
 from aws.endpoint_settings import EndpointSettings, endpoint_name
 from aws.follow import follow, stop
@@ -52,10 +54,19 @@ def main(
         settings = []
         if options.command == "up":
             settings = endpoint_settings(options)
-        account = open_account(
-            options.prefix, options.region, getattr(options, "tags", {}), session, clock
+        connect = partial(
+            open_account,
+            options.prefix,
+            options.region,
+            getattr(options, "tags", {}),
+            session,
+            clock,
         )
-        return run_command(account, options, settings)
+        if options.command == "doctor":
+            # Of an `up` without options
+            settings = endpoint_settings(parse_arguments(["up", "--prefix", options.prefix]))
+            return doctor(connect, settings, DEFAULT_TRAINING_INSTANCE_TYPE)
+        return run_command(connect(), options, settings)
     except (DeployError, BotoCoreError, ClientError) as error:
         say(f"deploy.py: {explain_error(error)}")
         return 1
@@ -158,6 +169,10 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
     add_up_arguments(
         add_command("up", "Create or update everything, and print the bot's environment.")
+    )
+    add_command(
+        "doctor",
+        "Say which steps from a fresh account to a painting in Telegram are missing.",
     )
     add_command("status", "Print endpoints, their last errors, running trainings, and painters.")
     back = add_command("rollback", "Return to the last release before the one that serves.")
