@@ -69,6 +69,9 @@ TRAINING_PREFIX = "training/"
 UPDATES_PREFIX = "updates/"
 ADMINS_KEY = "chats/admins.json"
 QUARANTINE_PREFIX = "quarantine/"
+RESULTS_PREFIX = "chats/results/"
+KEPT_FILE = "result.png"  # at chats/results/<job>/, for "As a file"
+KEPT_NAMES = (KEPT_FILE,)
 CATALOG_KEY = "models/catalog.json"
 TRAINING_TEMPLATE_KEY = "models/training.json"
 LESSONS_PREFIX = "training/lessons/"
@@ -167,6 +170,7 @@ Id = Annotated[int, Meta(ge=-(2**53), le=2**53)]  # of a chat, a user, a message
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 FileId = Annotated[str, Meta(max_length=1000)]
+KeptName = Annotated[str, Meta(pattern=r"^result\.png\Z")]  # of an object at chats/results/<job>/
 
 
 class MisfitError(ValueError):
@@ -776,6 +780,10 @@ class Painting(Struct, frozen=True):
 
     job_id: str = msgspec.field(name="job")
     request: PaintRequest
+    kept: tuple[KeptName, ...] = ()  # what chats/results/<job>/ holds for the buttons
+
+    def kept_keys(self) -> set[str]:
+        return {kept_key(self.job_id, name) for name in self.kept}
 
 
 class Chat(Struct, frozen=True):
@@ -808,10 +816,10 @@ class Chat(Struct, frozen=True):
     def owns(self, job_id: str) -> bool:
         return any(painting.job_id == job_id for painting in self.jobs)
 
-    def find_request(self, job_id: str) -> PaintRequest | None:
+    def find_painting(self, job_id: str) -> Painting | None:
         for painting in (*self.history, *self.jobs):
             if painting.job_id == job_id:
-                return painting.request
+                return painting
         return None
 
     def find_photo(self, tag: str) -> ImageRef | None:
@@ -828,9 +836,15 @@ class Chat(Struct, frozen=True):
         photos = (*others, photo)[-PHOTOS_KNOWN:]
         return replace(self, content=photo, photos=photos)
 
-    def with_history(self, job_id: str, request: PaintRequest) -> Chat:
-        history = (*self.history, Painting(job_id, request))
+    def with_history(
+        self, job_id: str, request: PaintRequest, kept: Iterable[KeptName] = ()
+    ) -> Chat:
+        history = (*self.history, Painting(job_id, request, tuple(kept)))
         return replace(self, history=history[-HISTORY_LENGTH:])
+
+    def kept_keys(self) -> set[str]:
+        """Return the keys below chats/results/ that the buttons need."""
+        return set().union(*(painting.kept_keys() for painting in self.history))
 
     def without_jobs(self, given_up: Iterable[str]) -> Chat:
         """Give up the jobs with these ids."""
@@ -901,6 +915,7 @@ class JobRecord(Struct):
     result_keys: ResultKeys | None = None  # set once the model has accepted the request
     sent: list[str] = []  # status, photo, document, reason; see send_once
     age: Seconds = 0.0  # since the request until this was stored
+    kept_of: str = ""  # the job whose kept file this one sends, or else paints anew
     version: int = 2
 
 
@@ -1520,8 +1535,11 @@ class Store:
     def save_chat(self, stored: StoredChat, chat: Chat) -> None:
         """Replace the state that was read.
 
+        What was kept for the buttons of a result goes before the result itself: so nothing is left
+        behind, and without it the button paints anew.
         Raises ClientError PreconditionFailed if it has changed since.
         """
+        self.delete(sorted(stored.chat.kept_keys() - chat.kept_keys()))
         self.replace_json(chat_key(stored.number, stored.user), chat, stored.etag)
 
     def move_group(self, old: int, new: int) -> None:
@@ -1539,11 +1557,16 @@ class Store:
         self.put_json(chat_key(old, user), {"moved": new})
 
     def release_job(
-        self, number: int, user: int, job_id: str | None, keep: PaintRequest | None
+        self,
+        number: int,
+        user: int,
+        job_id: str | None,
+        keep: PaintRequest | None,
+        kept: Iterable[KeptName] = (),
     ) -> None:
         """Let the chat give up this job (None: all that it has).
 
-        `keep` goes into its history, for the buttons.
+        `keep` goes into its history, for the buttons, with the names of what is kept for them.
         """
         stored = self.load_chat(number, user)
         owned = [painting.job_id for painting in stored.chat.jobs]
@@ -1554,7 +1577,7 @@ class Store:
         # Whoever presses the same button now wants it once more.
         chat = replace(stored.chat.without_jobs(owned), pressed="")
         if keep:
-            chat = chat.with_history(owned[0], keep)
+            chat = chat.with_history(owned[0], keep, kept)
         self.save_chat(stored, chat)
 
     def load_job(self, job_id: str) -> PaintJob | None:
@@ -1600,6 +1623,27 @@ class Store:
         items, _, _ = self.list_page(folder)
         keys = {item["Key"] for item in items} - kept
         self.delete([*sorted(keys), *more])
+
+    def keep_results(self, job_id: str) -> list[KeptName]:
+        """Copy what the buttons need from the job to chats/results/. Returns the names.
+
+        It is all right to do it again. Where the bot may not write there, nothing is kept.
+        """
+        folder = f"{JOBS_PREFIX}{job_id}/"
+        items, _, _ = self.list_page(folder)
+        names = {item["Key"].removeprefix(folder) for item in items}
+        found = [name for name in KEPT_NAMES if name in names]
+        for name in found:
+            source = {"Bucket": self.bucket, "Key": folder + name}
+            key = kept_key(job_id, name)
+            try:
+                self._s3.copy_object(Bucket=self.bucket, Key=key, CopySource=source)
+            except ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] != 403:
+                    raise
+                log.warning("%s is not kept: %s", key, error)
+                return []
+        return found
 
     def count_today(self, user: int) -> int:
         """Return how many paintings the user has had today (UTC)."""
@@ -1660,6 +1704,10 @@ class StyleCatalog:
             self._catalog = Styles.from_catalog(decode(data, Catalog), self._etag)
         except MisfitError as error:
             log.warning("%s is ignored: %s; the styles stay as they are", CATALOG_KEY, error)
+
+
+def kept_key(job_id: str, name: KeptName) -> str:
+    return f"{RESULTS_PREFIX}{job_id}/{name}"
 
 
 def chat_key(number: int, user: int) -> str:
@@ -1964,6 +2012,7 @@ class Decision:
     lesson: LessonRequest | None = None
     stop_lesson: str = ""  # the id of a lesson to stop
     about: str = ""  # the id of the job whose buttons stand under the answer
+    kept_of: str = ""  # the job whose kept file is sent instead of `request`, if it is there
     take_job: str = ""  # the id of a job that shall end with its best picture so far
 
 
@@ -2346,17 +2395,25 @@ def press_button(chat: Chat, button: Button, styles: Styles) -> Decision:
         return press_cancel(chat, button.argument)
     if button.verb == "take":
         return press_take(chat, button.argument)
-    if button.verb == "album" and chat.find_request(button.argument):
+    painting = chat.find_painting(button.argument)
+    if button.verb == "album" and painting:
         return Decision(chat, ("album",))
+    if button.verb == "file" and painting and KEPT_FILE in painting.kept:
+        return send_kept_file(chat, painting)
     if button.verb == "style":
         return press_style(chat, button.argument, styles)
 
-    request = chat.find_request(button.argument)
-    if request is None:
+    if painting is None:
         return ask(chat, ErrorCode.EXPIRED.value)
     if button.verb == "another":
-        return ask(chat.with_content(request.content))
-    return start_painting(chat, change_request(request, button.verb))
+        return ask(chat.with_content(painting.request.content))
+    return start_painting(chat, change_request(painting.request, button.verb))
+
+
+def send_kept_file(chat: Chat, painting: Painting) -> Decision:
+    """Send the file of a result, at once, also while another picture is painted."""
+    request = change_request(painting.request, "file")
+    return Decision(chat, request=request, kept_of=painting.job_id)
 
 
 def press_setting(chat: Chat, argument: str) -> Decision:
@@ -2847,7 +2904,8 @@ class UpdateHandler:
         if lost:  # their records were put aside: a job is stored before its chat owns it
             before = replace(before.without_jobs(lost), pressed="")
         decision = self.decide(update, before, incoming)
-        if decision.request and self.limit_is_reached(incoming.user, before):
+        is_new = decision.request and not decision.kept_of
+        if is_new and self.limit_is_reached(incoming.user, before):
             decision = Decision(before, ("daily_limit",))
         if decision.lesson:
             problem = self.lessons.find_problem(decision.lesson, str(update.id))
@@ -2855,7 +2913,7 @@ class UpdateHandler:
                 decision = Decision(before, (problem,))
         after = decision.chat
         if decision.request:
-            job = self.create_job(update, incoming, decision.request)
+            job = self.create_job(update, incoming, decision.request, decision.kept_of)
             jobs = (*after.jobs, Painting(job.id, job.request))
             after = replace(after, jobs=jobs, was_put_aside=False)
         if decision.lesson:
@@ -2910,7 +2968,9 @@ class UpdateHandler:
                 asked += 1
         return self.store.count_today(user) + asked >= limit
 
-    def create_job(self, update: Update, incoming: Incoming, request: PaintRequest) -> PaintJob:
+    def create_job(
+        self, update: Update, incoming: Incoming, request: PaintRequest, kept_of: str
+    ) -> PaintJob:
         """Store a job named after the update, so that handling the update twice makes one job."""
         label = describe_request(request, self.catalog.styles(), incoming.language)
         job = PaintJob(
@@ -2921,6 +2981,7 @@ class UpdateHandler:
             language=incoming.language,
             request=request,
             style_label=label,
+            kept_of=kept_of,
         )
         self.store.save_job(job)
         # Its first step waits until this update is done: a chat is served by one thread at a time.
@@ -2975,10 +3036,11 @@ class UpdateHandler:
     def send_album(self, number: int, chat: Chat, incoming: Incoming, words: str) -> None:
         """Send the photo and its painting side by side. Telegram has both already."""
         event = incoming.event
-        request = chat.find_request(event.argument) if isinstance(event, Button) else None
-        if request is None:
+        painting = chat.find_painting(event.argument) if isinstance(event, Button) else None
+        if painting is None:
             return
-        before = {"type": "photo", "media": request.content.file_id, "caption": words}
+        photo = painting.request.content.file_id
+        before = {"type": "photo", "media": photo, "caption": words}
         after = {"type": "photo", "media": incoming.pressed_photo}
         place = {
             "chat": number,
@@ -3166,14 +3228,17 @@ class JobRunner:
         if not stored.chat.owns(job.id):
             if stored.chat.was_put_aside:
                 self.apologize(job, stored)
-            return self.clean_up(job)
+            return self.clean_up(job, stored.chat)
         if job.chat != served_chat:  # the group has moved: another thread may serve its new number
+            return None
+        has_failed = job.error_code or self.has_ended(job)
+        if job.kept_of and not has_failed and self.send_kept_file(job):
             return None
         earlier = earlier_jobs(stored.chat, job)
         if job.step is Step.SUBMIT and earlier:
             return self.wait_in_line(job, earlier)
         job.is_queued = False
-        if job.error_code or self.has_ended(job):
+        if has_failed:
             return self.finish(job)
         if job.step is Step.WAIT:
             return self.update_status(job)
@@ -3247,6 +3312,8 @@ class JobRunner:
         }
         if request.size:
             body["size"] = request.size
+        if not request.wants_file:
+            body["lossless_url"] = self.store.url(job.key(KEPT_FILE))
         if isinstance(request.style, str):
             body["style_name"] = request.style
         else:
@@ -3259,6 +3326,19 @@ class JobRunner:
         job.step = Step.WAIT
         job.status_text = words
         self.store.save_job(job)
+
+    def send_kept_file(self, job: PaintJob) -> bool:
+        """Send a file that is kept at chats/results/, and end the job.
+
+        False where it is gone: then the job paints it anew.
+        """
+        data, _ = self.store.get(kept_key(job.kept_of, KEPT_FILE))
+        if not data:
+            job.kept_of = ""
+            return False
+        self.send_picture(job, "document", (KEPT_FILE, data), job.style_label)
+        self.store.release_job(job.chat, job.user, job.id, keep=None)
+        return True
 
     def copy_to_s3(self, image: ImageRef, key: str) -> None:
         with self._pictures:
@@ -3310,6 +3390,7 @@ class JobRunner:
     def finish(self, job: PaintJob) -> None:
         """Send the picture, or say why there is none. The chat then gives up the job."""
         failure = self.find_failure(job) or self.deliver(job)
+        kept: list[KeptName] = []
         if failure:
             self.send_reason(job, failure)
             self.metrics.add("failed")
@@ -3317,8 +3398,10 @@ class JobRunner:
             if self.config.daily_limit:
                 self.store.count_painting(job.user, job.id)
             self.metrics.add("done")
+            if not job.request.wants_file:
+                kept = self.store.keep_results(job.id)
 
-        self.store.release_job(job.chat, job.user, job.id, keep=job.request)
+        self.store.release_job(job.chat, job.user, job.id, job.request, kept)
         job.is_released = True
         self.wake(job.chat)
 
@@ -3326,7 +3409,7 @@ class JobRunner:
         """Tell that a job ends because its chat's record was put aside. It can be tried again."""
         if not {"photo", "document", "reason"}.isdisjoint(job.sent):
             return
-        if not stored.chat.find_request(job.id):
+        if not stored.chat.find_painting(job.id):
             self.store.save_chat(stored, stored.chat.with_history(job.id, job.request))
         self.send_reason(job, Failure(ErrorCode.INTERNAL))
 
@@ -3392,8 +3475,8 @@ class JobRunner:
         caption = translate(job.language, "caption", style=job.style_label, seconds=seconds)
         return "\n".join([caption, *(answer.notes or [])])[:CAPTION_MAX_LENGTH]
 
-    def clean_up(self, job: PaintJob) -> None:
-        """Remove all of a job that its chat does not own.
+    def clean_up(self, job: PaintJob, chat: Chat) -> None:
+        """Remove all of a job that its chat does not own, except what `chat` keeps for its buttons.
 
         Its model may still write, until it has answered. So it is told to stop first, and what
         tells that, to the model and to a new process of the bot, goes last.
@@ -3407,7 +3490,8 @@ class JobRunner:
             self.cancel(job)
             self.store.delete_job_objects(job.id, keep=("job.json", "control.json"))
             return
-        self.store.delete_job_objects(job.id, *(job.result_keys or ()))
+        results = {kept_key(job.id, name) for name in KEPT_NAMES} - chat.kept_keys()
+        self.store.delete_job_objects(job.id, *(job.result_keys or ()), *sorted(results))
         with self._lock:
             self._jobs.pop(job.id, None)
         self.models.forget(job.result_keys)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 
 from flask import Flask, Response, request
+from PIL import Image
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from containers.common.log import write_log
@@ -31,6 +32,8 @@ CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 CUSTOM_ATTRIBUTES_LENGTH = 1024  # SageMaker passes on no more
 INFERENCE_ID = "X-Amzn-SageMaker-Inference-Id"
 INFERENCE_ID_LENGTH = 64
+# For storing what belongs to a picture, beside the picture itself.
+EXTRA_SECONDS = 20.0
 CLIENT_GONE = 499  # nginx's number for it; nobody receives it
 
 # For SageMaker's batch transform. One row a call: a call may take 600 s by default, and a row of
@@ -198,7 +201,18 @@ def answer(
         return response
 
     storage.write(job.result_url, data, content_type, "result_url")
+    if job.lossless_url is not None:
+        write_lossless(job.lossless_url, picture.image)
     return json_response({"result_url": storage.without_query(job.result_url), **facts})
+
+
+def write_lossless(url: str, image: Image.Image) -> None:
+    """Put the picture at `url` as a PNG. A store that fails costs only that file."""
+    data = images.encode(image, "image/png")
+    try:
+        storage.write(url, data, "image/png", "lossless_url", seconds=EXTRA_SECONDS)
+    except ApiError as error:
+        write_log("not stored", what="lossless_url", error=error.code)
 
 
 def answer_catalog(

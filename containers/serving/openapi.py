@@ -262,6 +262,8 @@ def request_schema(service: Service) -> Schema:
     properties: Schema = {
         "content_url": {**reference("Source"), "description": "The photograph"},
         "result_url": {**target, "description": "Where to put the picture"},
+        "lossless_url": {**target, "description": "Where to put the picture as a PNG, too"},
+        "control_url": {**target, "description": "Where to look for the control object"},
         "progress_url": {**target, "description": "Where to put the progress object"},
     }
     if service.styled_by_image:

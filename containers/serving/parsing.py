@@ -52,6 +52,7 @@ class Job:
     styles: list[bytes | str] = field(default_factory=list)
     options: ParameterValues = field(default_factory=dict)
     result_url: str | None = None
+    lossless_url: str | None = None
     progress_url: str | None = None
     control_url: str | None = None
 
@@ -231,6 +232,7 @@ def job_from_fields(service: Service, given: Fields) -> Job:
     fields = dict(given)
     content = fields.pop("content_url", None)
     result = fields.pop("result_url", None)
+    lossless = fields.pop("lossless_url", None)
     progress = fields.pop("progress_url", None)
     control = fields.pop("control_url", None)
     styles: list[object] = []
@@ -244,6 +246,7 @@ def job_from_fields(service: Service, given: Fields) -> Job:
         styles=[check_url(style, "style_url") for style in styles],
         options=parse_options(service, fields, len(styles)),
         result_url=check_url(result, "result_url") if result else None,
+        lossless_url=check_url(lossless, "lossless_url") if lossless else None,
         progress_url=check_url(progress, "progress_url") if progress else None,
         control_url=check_url(control, "control_url") if control else None,
     )

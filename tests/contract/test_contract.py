@@ -27,7 +27,14 @@ from containers.serving.parsing import CatalogJob
 ROOT = Path(__file__).parents[2]
 CONTRACT = (ROOT / "docs" / "contract.md").read_text()
 PARAMETERS = {"nst": NST_PARAMETERS, "cyclegan": CYCLEGAN_PARAMETERS}
-URL_FIELDS = {"content_url", "style_url", "result_url", "progress_url", "control_url"}
+URL_FIELDS = {
+    "content_url",
+    "style_url",
+    "result_url",
+    "lossless_url",
+    "progress_url",
+    "control_url",
+}
 
 # SageMaker calls no other paths than those that exist, so the bot never sees these.
 NEVER_FROM_INVOCATIONS = {ErrorCode.NOT_FOUND, ErrorCode.METHOD_NOT_ALLOWED}
@@ -163,7 +170,7 @@ def test_environment_variables_are_those_that_the_code_reads() -> None:
 
 def test_the_bots_prefixes_are_those_that_are_written_down() -> None:
     keys = {key for cells in table("key", after="## The bot, S3") for key in names(cells)}
-    prefixes = {bot.CHATS_PREFIX, bot.JOBS_PREFIX, bot.ASYNC_PREFIX}
+    prefixes = {bot.CHATS_PREFIX, bot.JOBS_PREFIX, bot.ASYNC_PREFIX, bot.RESULTS_PREFIX}
     prefixes |= {bot.OUTPUT_PREFIX, bot.FAILURE_PREFIX}
     assert {key for key in keys if key.endswith("/")} == prefixes
 

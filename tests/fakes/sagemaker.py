@@ -225,6 +225,8 @@ class Endpoint:
             return {"error": {"code": "cancelled", "message": "This picture was cancelled."}}
         picture = json.dumps(made).encode() + b" " * self.padding
         self.objects.write(request["result_url"], picture)
+        if "lossless_url" in request:
+            self.objects.write(request["lossless_url"], picture)
         return {"result_url": request["result_url"], **self.answer}
 
     def take_time(self, request: Request) -> str:

@@ -36,10 +36,10 @@ def test_a_lost_picture_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_picture_after_a_cancel_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     clean_up = bot.JobRunner.clean_up
 
-    def deliver_all_the_same(runner: bot.JobRunner, job: bot.PaintJob) -> None:
+    def deliver_all_the_same(runner: bot.JobRunner, job: bot.PaintJob, chat: bot.Chat) -> None:
         picture = f"painted {job.request.content.file_id}".encode()
         runner.telegram.call("sendPhoto", files={"photo": ("a.jpg", picture)}, chat_id=job.chat)
-        clean_up(runner, job)
+        clean_up(runner, job, chat)
 
     monkeypatch.setattr(bot.JobRunner, "clean_up", deliver_all_the_same)
     _, verdict = play(1)

@@ -337,7 +337,7 @@ def test_the_buttons_under_a_result(world: World) -> None:
     assert world.endpoint.requests[-1]["preserve_color"] is False
     anna.press(painting, "As a file")
     document = anna.sees("your picture's style", kind="document")
-    assert world.endpoint.requests[-1]["result_url"].endswith(".png")
+    assert len(world.endpoint.requests) == 5  # it was kept, not painted anew
     assert made_of(document)["content"] == "my garden"
     anna.press(painting, "Another style")
     anna.press(anna.sees("Choose a painter"), "Cezanne")
@@ -346,6 +346,19 @@ def test_the_buttons_under_a_result(world: World) -> None:
     anna.press(painted, "Softer")
     anna.sees(kind="photo")
     assert world.endpoint.requests[-1]["strength"] == 0.8
+
+
+def test_a_file_comes_at_once_while_another_picture_is_painted(world: World) -> None:
+    world.start()
+    anna = world.user()
+    painting = paint(anna, photo=b"my garden")
+    is_clean(world)
+    world.endpoint.mode = "asleep"
+    anna.press(painting, "Softer")
+    anna.sees("Painting")
+    anna.press(painting, "As a file")
+    assert made_of(anna.sees(kind="document"))["content"] == "my garden"
+    assert len(world.endpoint.calls) == 2
 
 
 def test_buttons_of_a_result_that_is_no_longer_kept(world: World) -> None:
@@ -637,4 +650,5 @@ def test_chats_hold_no_text_and_no_url(world: World) -> None:
     assert b"http" not in kept
     members = {"version", "content", "jobs", "photos", "history", "seen", "reply", "lesson"}
     members |= {"put_aside", "left_out", "about", "pressed", "settings"}
-    assert set(json.loads(kept)) == members
+    [chat] = [key for key in world.storage.list_keys() if not key.startswith("chats/results/")]
+    assert set(json.loads(world.storage.read(chat))) == members

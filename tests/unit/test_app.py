@@ -14,10 +14,11 @@ from PIL import Image
 from werkzeug.datastructures import MultiDict
 from werkzeug.test import TestResponse, create_environ, run_wsgi_app
 
-from containers.common.errors import DivergedError, FatalError
+from containers.common.errors import DivergedError, ErrorCode, FatalError
 from containers.common.parameters import Parameter, ParameterValues
 from containers.serving import storage
 from containers.serving.app import create_app, header_value, result_type
+from containers.serving.errors import ApiError
 from containers.serving.model import Picture, Progress, Report, Service
 from tests.fakes.servers import wait_until
 
@@ -136,6 +137,36 @@ def test_the_result_and_the_progress_are_put_where_they_belong(
     assert answer["notes"] == ["ä note"]
     assert Image.open(io.BytesIO(objects["s3://bucket/out.webp"])).format == "WEBP"
     assert json.loads(objects["s3://bucket/progress"])["done"] == 1
+
+
+def test_the_picture_is_put_a_second_time_without_loss(
+    nst: FlaskClient, objects: dict[str, bytes]
+) -> None:
+    body = {"content_url": "s3://bucket/photo", "style_url": "s3://bucket/style"}
+    body |= {"result_url": "s3://bucket/out.jpg", "lossless_url": "s3://bucket/out.png"}
+    assert nst.post("/invocations", json=body).status_code == 200
+    assert Image.open(io.BytesIO(objects["s3://bucket/out.jpg"])).format == "JPEG"
+    lossless = Image.open(io.BytesIO(objects["s3://bucket/out.png"]))
+    assert (lossless.format, lossless.getpixel((0, 0))) == ("PNG", (255, 0, 0))
+
+
+def test_a_second_picture_that_cannot_be_stored_costs_nothing_else(
+    nst: FlaskClient, objects: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = storage.write
+
+    def refuse(
+        url: str, data: bytes, content_type: str, name: str, seconds: float | None = None
+    ) -> None:
+        if name == "lossless_url":
+            raise ApiError(ErrorCode.ACCESS_DENIED, "no")
+        write(url, data, content_type, name, seconds)
+
+    monkeypatch.setattr(storage, "write", refuse)
+    body = {"content_url": "s3://bucket/photo", "style_url": "s3://bucket/style"}
+    body |= {"result_url": "s3://bucket/out.jpg", "lossless_url": "s3://bucket/out.png"}
+    assert nst.post("/invocations", json=body).status_code == 200
+    assert "s3://bucket/out.jpg" in objects
 
 
 def test_a_query_wins_over_the_custom_attributes(cyclegan: FlaskClient, model: Recorder) -> None:

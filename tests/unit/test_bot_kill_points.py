@@ -123,13 +123,17 @@ class Bucket:
         self.exceptions = s3.exceptions
         self.get_object = s3.get_object
         self.head_object = s3.head_object
-        self.copy_object = s3.copy_object
         self.delete_object = s3.delete_object
         self.list_objects_v2 = s3.list_objects_v2
 
     def put_object(self, **values: Json) -> Json:
         result = self.s3.put_object(**values)
         self.fate.happened(f"put {values['Key']}")
+        return result
+
+    def copy_object(self, **values: Json) -> Json:
+        result = self.s3.copy_object(**values)
+        self.fate.happened(f"copy to {values['Key']}")
         return result
 
     def delete_objects(self, **values: Json) -> Json:
@@ -182,6 +186,8 @@ class Endpoint:
             self.taken += 1
         content = self.objects.read(request["content_url"])
         self.objects.write(request["result_url"], b"painted " + content)
+        if "lossless_url" in request:
+            self.objects.write(request["lossless_url"], b"painted " + content)
         return {"size": [800, 600], "seconds": 2.0}
 
     def read_action(self, request: Request) -> str:
@@ -360,6 +366,7 @@ def check_end(world: World, scenario: str, killed_after: str) -> None:
     assert len(left) <= (1 if killed_after == "sendMessage" else 0)
     assert world.keys("jobs/") == []
     chat = bot.Store(world.s3, BUCKET).load_chat(CHAT).chat
+    assert set(world.keys("chats/results/")) == chat.kept_keys()
     assert (chat.content, chat.jobs) == (None, ())
 
 
@@ -377,6 +384,71 @@ def test_killed_once_at_any_point(make_world: Callable[[Fate], World], scenario:
             raise AssertionError(f"killed after effect {point}, {effect}: {error}") from None
         extra = len(world.phone.pictures()) - PICTURES[scenario]
         assert extra <= 1, f"{extra} pictures too many after {effect}"
+
+
+def test_a_file_that_is_kept_is_sent_without_the_model(
+    make_world: Callable[[Fate], World],
+) -> None:
+    world = make_world(Fate())
+    world.live_through(SCENARIOS["as a file"]())
+    assert world.endpoint.calls == 1
+    assert [message.kind for message in world.phone.shown.values() if message.file] == [
+        "photo",
+        "document",
+    ]
+
+
+def test_a_file_that_is_gone_is_painted_anew(make_world: Callable[[Fate], World]) -> None:
+    world = make_world(Fate())
+    *before, last = SCENARIOS["as a file"]()
+    world.live_through(before)
+    for key in world.keys("chats/results/"):
+        world.s3.delete_object(Bucket=BUCKET, Key=key)
+    world.live_through([last])
+    assert world.endpoint.calls == 2
+    assert world.phone.pictures() == [b"painted garden"] * 2
+
+
+def test_a_file_is_kept_for_as_long_as_its_buttons(
+    make_world: Callable[[Fate], World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each further result pushes the oldest one out, whatever point the bot is killed at."""
+
+    def live(fate: Fate) -> World:
+        world = make_world(fate)
+        world.live_through(
+            [photo(1, "garden"), photo(2, "style"), press(3, "softer:2"), press(4, "softer:3")]
+        )
+        return world
+
+    monkeypatch.setattr(bot, "HISTORY_LENGTH", 2)
+    peaceful = live(Fate())
+    assert peaceful.keys("chats/results/") == [
+        "chats/results/3/result.png",
+        "chats/results/4/result.png",
+    ]
+    for point in range(len(peaceful.fate.effects)):
+        world = live(Fate(frozenset({point})))
+        chat = bot.Store(world.s3, BUCKET).load_chat(CHAT).chat
+        assert set(world.keys("chats/results/")) == chat.kept_keys(), f"killed after effect {point}"
+
+
+def test_a_picture_that_is_cancelled_while_it_is_kept_leaves_nothing(
+    make_world: Callable[[Fate], World],
+) -> None:
+    peaceful = make_world(Fate())
+    effects = effects_of(peaceful, "a painter")
+    world = make_world(Fate(frozenset({effects.index("copy to chats/results/2/result.png")})))
+    running = world.start_bot()
+    for given in SCENARIOS["a painter"]():
+        running.handler.handle(given, str)
+    with pytest.raises(Killed):
+        settle(running)
+    assert world.keys("chats/results/") == ["chats/results/2/result.png"]
+    running = world.start_bot()
+    running.handler.handle(update(3, text="/cancel"), str)
+    settle(running)
+    assert world.keys("chats/results/") + world.keys("jobs/") == []
 
 
 def test_killed_while_a_failure_is_told(make_world: Callable[[Fate], World]) -> None:

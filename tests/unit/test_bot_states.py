@@ -185,6 +185,8 @@ class Model:
             return {"error": {"code": code, "message": "s3://secret"}}
         content = self.objects.read(request["content_url"])
         self.objects.write(request["result_url"], b"painted " + content)
+        if "lossless_url" in request:
+            self.objects.write(request["lossless_url"], b"painted " + content)
         return {"size": [800, 600], "seconds": 2.0}
 
     def tell_progress(self, data: bytes) -> None:
@@ -357,7 +359,7 @@ class Machine(RuleBasedStateMachine):
     def poison(self, prefix: str, which: int, poison: int, is_new: bool) -> None:
         """Overwrite an object, or write one that nobody asked for."""
         keys = [key for key in sorted(self.world.s3.objects) if key.startswith(prefix)]
-        pictures = ("content", "style", "request.json", "result.jpg", "result.png")
+        pictures = ("content", "style", "request.json", "control.json", "result.jpg", "result.png")
         keys = [key for key in keys if not key.endswith(pictures)]
         key = f"{prefix}{which}/x.json" if which % 2 else f"{prefix}{which}.json"
         if keys and not is_new:
@@ -408,6 +410,21 @@ class Machine(RuleBasedStateMachine):
         left = [key for key in left if key.count("/") > 1 or key.startswith("updates/")]
         assert left == []
         assert world.dispatcher.waiting() == []
+        self.check_results()
+
+    def check_results(self) -> None:
+        """Nothing is kept that no button needs. What a lost record has named expires."""
+        objects = self.world.s3.objects
+        if any(key.startswith("quarantine/chats/") for key in objects):
+            return
+        kept = {key for key in objects if key.startswith(bot.RESULTS_PREFIX)}
+        kept = {key for key in kept if key.endswith("result.png")}  # not what was poisoned
+        named = set()
+        for key in set(objects) - kept:
+            if key.startswith("chats/"):
+                with contextlib.suppress(bot.MisfitError):
+                    named |= bot.decode(objects[key].data, bot.Chat).kept_keys()
+        assert kept <= named
 
     def check_chats(self) -> None:
         """Every chat does what it should, from /cancel to a painting."""
