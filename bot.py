@@ -90,6 +90,7 @@ MAX_PIXELS = 40_000_000
 MIN_SIDE = 16  # pixels
 MAX_FILE_NAME_LENGTH = 60  # of which we tell
 STEM_LENGTH = 40  # of a file's name, for the name of the result
+NAMES_KNOWN = 1000  # names of files; with an older one, or after a start, it is "photo"
 
 # The head of a file tells what it is, and nearly always how large its picture is.
 HEAD_BYTES = 256 * 1024
@@ -706,7 +707,6 @@ class ImageRef(Struct, frozen=True, omit_defaults=True):
 
     file_id: FileId
     is_document: bool = msgspec.field(name="document")  # it came as a file, not as a photo
-    name: Annotated[str, Meta(max_length=STEM_LENGTH)] = ""  # of the file, for the result's name
     # In a group, the message that the painting of it answers to; else 0
     message_id: Id = msgspec.field(name="message", default=0)
 
@@ -742,17 +742,6 @@ class PaintRequest(Struct, frozen=True):
     @property
     def usual_strength(self) -> float:
         return 1.0 if isinstance(self.style, str) else 0.5
-
-    @property
-    def file_name(self) -> str:
-        """Return the name of the result, after the photograph and the style."""
-        style = self.style if isinstance(self.style, str) else self.style.name or "style"
-        parts = [self.content.name or "photo", style]
-        if self.strength != self.usual_strength:
-            parts.append(f"{self.strength:g}")
-        if self.preserve_color:
-            parts.append("own-colours")
-        return "-".join(parts) + self.result.removeprefix("result")
 
 
 class Settings(Struct, frozen=True):
@@ -2064,9 +2053,12 @@ def without_words(raw: TelegramUpdate, styles: Styles, me: BotUser) -> TelegramU
 
     To handle it is the same.
     """
-    message = raw.message
-    if message is None:
+    query = raw.callback_query
+    if query and query.message:
+        return replace(raw, callback_query=replace(query, message=without_names(query.message)))
+    if raw.message is None:
         return raw
+    message = without_names(raw.message)
     event = read_message(message, me)
     if isinstance(event, Paint):
         painter = find_style(event.painter, styles) or ("..." if event.painter else "")
@@ -2077,6 +2069,22 @@ def without_words(raw: TelegramUpdate, styles: Styles, me: BotUser) -> TelegramU
         words = first_words(words) or ("..." if words else "")
     message = replace(message, text=words, caption=first_words(message.caption.strip()))
     return replace(raw, message=message)
+
+
+def without_names(message: Message) -> Message:
+    """Return a message without the names of its files and of those that it replies to."""
+    reply = message.reply_to_message
+    if reply:
+        reply = replace(reply, document=without_name(reply.document))
+    external = message.external_reply
+    if external:
+        external = replace(external, document=without_name(external.document))
+    document = without_name(message.document)
+    return replace(message, document=document, reply_to_message=reply, external_reply=external)
+
+
+def without_name(document: TelegramFile | None) -> TelegramFile | None:
+    return replace(document, file_name="") if document else None
 
 
 def first_words(text: str) -> str:
@@ -2216,7 +2224,7 @@ def read_file(message: Attachments) -> ImageRef | Rejected:
     if reason:
         name = short_name(file.file_name)
         return Rejected(reason, name, file.width, file.height, file.file_size or 0)
-    return ImageRef(file.file_id, is_document=not message.photo, name=file_stem(file.file_name))
+    return ImageRef(file.file_id, is_document=not message.photo)
 
 
 def find_fault(width: int, height: int, byte_count: int | None) -> str:
@@ -2522,6 +2530,21 @@ def describe_request(request: PaintRequest, styles: Styles, language: str) -> st
     if request.size:
         words.append(translate(language, "detail_size", size=request.size))
     return ", ".join(words)
+
+
+def result_name(request: PaintRequest, names: Mapping[str, str]) -> str:
+    """Return the name of the result's file, after the photograph and the style.
+
+    names: those of the files that people have sent, as far as they are known, by tag.
+    """
+    style = request.style
+    style_name = style if isinstance(style, str) else names.get(style.tag, "style")
+    parts = [names.get(request.content.tag, "photo"), style_name]
+    if request.strength != request.usual_strength:
+        parts.append(f"{request.strength:g}")
+    if request.preserve_color:
+        parts.append("own-colours")
+    return "-".join(parts) + request.result.removeprefix("result")
 
 
 def result_buttons(request: PaintRequest) -> list[list[str]]:
@@ -2880,6 +2903,7 @@ class UpdateHandler:
         document = message.document if message else None
         if document is None:  # it is in another message
             return incoming
+        self.runner.remember_name(event, document.file_name)
         try:
             rejected = inspect_head(self.telegram.download_head(event.file_id))
         except TelegramError as error:
@@ -3127,7 +3151,19 @@ class JobRunner:
         self._cursor = ""  # the watcher's alone: where the listing of jobs/ goes on
         self._lock = threading.Lock()
         self._jobs: dict[str, PaintJob] = {}  # all that are pending, by id; guarded by _lock
+        # What people's files are called, by tag. It is never stored. Guarded by _lock
+        self._names: dict[str, str] = {}
         self._usual: dict[str, float] = {}  # a picture's seconds, by model; guarded by _lock
+
+    def remember_name(self, image: ImageRef, file_name: str) -> None:
+        """Keep in mind what a file is called, for the name of its result."""
+        stem = file_stem(file_name)
+        if not stem:
+            return
+        with self._lock:
+            self._names[image.tag] = stem
+            while len(self._names) > NAMES_KNOWN:
+                del self._names[next(iter(self._names))]
 
     # The jobs that are pending
 
@@ -3450,7 +3486,8 @@ class JobRunner:
         if not picture:
             return Failure(ErrorCode.INTERNAL)
 
-        file = (request.file_name, picture)
+        with self._lock:
+            file = (result_name(request, self._names), picture)
         caption = self.caption(job, answer)
         buttons = job_buttons(job.language, job.id, result_buttons(request), job.owner)
         width, height = answer.size or (1, 1)

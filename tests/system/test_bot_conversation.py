@@ -324,6 +324,7 @@ def test_the_buttons_under_a_result(world: World) -> None:
         "Softer",
         "Keep my colours",
         "As a file",
+        "Before and after",
     }
     for words, expected in [("Stronger", {"strength": 0.7}), ("Softer", {"strength": 0.3})]:
         anna.press(painting, words)
@@ -342,7 +343,7 @@ def test_the_buttons_under_a_result(world: World) -> None:
     anna.press(painting, "Another style")
     anna.press(anna.sees("Choose a painter"), "Cezanne")
     painted = anna.sees("Cezanne", kind="photo")
-    assert set(painted.buttons) == {"Another style", "Softer", "As a file"}
+    assert set(painted.buttons) == {"Another style", "Softer", "As a file", "Before and after"}
     anna.press(painted, "Softer")
     anna.sees(kind="photo")
     assert world.endpoint.requests[-1]["strength"] == 0.8

@@ -35,6 +35,8 @@ from tests.fakes.memory_s3 import MemoryS3
 Json = bot.Json
 PHOTO = ImageRef("photo", is_document=False)
 OTHER = ImageRef("other", is_document=True)
+GARDEN = ImageRef("garden", is_document=True)
+NIGHT = ImageRef("night", is_document=True)
 BY_MONET = PaintRequest(PHOTO, "monet", 1.0)
 BY_VANGOGH = PaintRequest(PHOTO, "vangogh", 1.0)
 BY_PICTURE = PaintRequest(PHOTO, OTHER, 0.5)
@@ -216,12 +218,7 @@ def test_a_greeting_is_answered_with_help(words: str) -> None:
             "photo-style-0.7-own-colours.jpg",
         ),
         (
-            PaintRequest(
-                ImageRef("a", True, bot.file_stem("My garden (1).final.JPG")),
-                ImageRef("b", True, bot.file_stem("Звёздная ночь.png")),
-                0.5,
-                result="result.png",
-            ),
+            PaintRequest(GARDEN, NIGHT, 0.5, result="result.png"),
             "your picture's style",
             "My-garden-1-final-Звёздная-ночь.png",
         ),
@@ -231,7 +228,11 @@ def test_captions_and_files_tell_variants_apart(
     request_: PaintRequest, words: str, name: str
 ) -> None:
     assert bot.describe_request(request_, STYLES, "en") == words
-    assert request_.file_name == name
+    names = {
+        GARDEN.tag: bot.file_stem("My garden (1).final.JPG"),
+        NIGHT.tag: bot.file_stem("Звёздная ночь.png"),
+    }
+    assert bot.result_name(request_, names) == name
 
 
 def test_the_name_of_a_file_is_no_path() -> None:
@@ -1096,3 +1097,18 @@ def test_an_admins_help_has_more() -> None:
 def test_messages_that_are_commands(message: Json, event: bot.Event | None) -> None:
     data = json.dumps({"chat": {"id": 5}, **message}).encode()
     assert bot.read_message(bot.decode(data, bot.Message), bot.BotUser(7, "our_bot")) == event
+
+
+def test_what_is_stored_of_an_update_has_no_names_of_files() -> None:
+    document = {"file_id": "d", "file_name": "Secret.png", "mime_type": "image/png"}
+    replied = {"message_id": 1, "document": document}
+    said = message(document=document, reply_to_message=replied, external_reply=replied)
+    for raw in (
+        {"message": said},
+        {"message": said | {"text": "/paint monet"}},
+        {"callback_query": {"id": "1", "from": {"id": 5}, "data": "x", "message": said}},
+    ):
+        update = bot.decode(json.dumps({"update_id": 1, **raw}).encode(), bot.TelegramUpdate)
+        stored = msgspec.json.encode(bot.without_words(update, STYLES, bot.BotUser()))
+        assert b"Secret" not in stored
+        assert b'"d"' in stored
