@@ -415,6 +415,17 @@ TEXTS = {
         "Reply to a photo with /paint and a painter, such as /paint monet",
         "Ответьте на фотографию командой /paint и именем художника, например /paint monet",
     ),
+    "ask_guest": Text(
+        "Reply to a photo with @{bot} and a painter, such as @{bot} monet",
+        "Ответьте на фотографию: @{bot} и имя художника, например @{bot} monet",
+    ),
+    "start_first": Text(
+        "Start a chat with me first, then ask me again: the painting comes there too.",
+        "Сначала откройте чат со мной, потом попросите ещё раз: картина придёт и туда.",
+    ),
+    "button_start": Text("Start", "Начать"),
+    "guest_caption": Text("Painted: {style}.", "Готово: {style}."),
+    "guest_elsewhere": Text("The painting is in our chat.", "Картина в нашем чате."),
     "painters": Text("There are: {painters}.", "Есть: {painters}."),
     "not_yours": Text(
         "These buttons belong to somebody else. Reply to a photo with /paint to get your own.",
@@ -677,6 +688,14 @@ AFTER_FAILURE = {
 }
 
 
+# What people read in a chat that the bot is no member of: there is one answer, without buttons.
+GUEST_TEXTS = {
+    "ask_content": "ask_guest",
+    "ask_paint": "ask_guest",
+    "ask_style": "ask_guest",
+}
+
+
 def find_text(key: str) -> Text:
     """Return the text of a key of TEXTS, or of the value of an error code."""
     if key in TEXTS:
@@ -903,6 +922,9 @@ class JobRecord(Struct):
     status_message: Id | None = None
     result_keys: ResultKeys | None = None  # set once the model has accepted the request
     sent: list[str] = []  # status, photo, document, reason; see send_once
+    guest_query: str = ""  # to be answered, where the painting was asked for elsewhere
+    guest_message: str = ""  # the answer, which shows the same: its inline_message_id
+    file_id: str = ""  # of the picture, once it was sent
     age: Seconds = 0.0  # since the request until this was stored
     kept_of: str = ""  # the job whose kept file this one sends, or else paints anew
     version: int = 2
@@ -1148,6 +1170,7 @@ class Message(Attachments, omit_defaults=True):
     caption: str = ""
     reply_to_message: RepliedMessage | None = None
     external_reply: Attachments | None = None  # it replies to a message of another chat or topic
+    guest_query_id: str = ""  # of a guest's message; answers it, once
 
 
 class CallbackQuery(Struct, omit_defaults=True):
@@ -1166,6 +1189,8 @@ class UpdateId(Struct):
 class TelegramUpdate(UpdateId, omit_defaults=True):
     message: Message | None = None
     callback_query: CallbackQuery | None = None
+    # A mention of the bot in a chat that it is no member of: https://core.telegram.org/bots/api
+    guest_message: Message | None = None
 
 
 class StoredUpdate(TelegramUpdate, omit_defaults=True):
@@ -1179,6 +1204,7 @@ class BotUser(Struct):
 
     id: Id = 0
     username: str = ""
+    supports_guest_queries: bool = False
 
 
 class FilePath(Struct):
@@ -1192,6 +1218,20 @@ class SentMessage(Struct):
 
     message_id: Id | None = None
     photo: list[TelegramFile] = []
+    document: TelegramFile | None = None
+
+    @property
+    def file_id(self) -> str:
+        """Return what stands for its picture, or "" where it has none."""
+        if self.photo:
+            return self.photo[-1].file_id
+        return self.document.file_id if self.document else ""
+
+
+class SentGuestMessage(Struct):
+    """The result of answerGuestQuery."""
+
+    inline_message_id: str
 
 
 class ResponseParameters(Struct):
@@ -1211,6 +1251,7 @@ class Answer(Struct):
 
 # The results that somebody reads. A message is sent even if what Telegram says about it is odd.
 RESULTS: dict[str, Any] = {
+    "answerGuestQuery": SentGuestMessage,
     "getMe": BotUser,
     "getFile": FilePath,
     "getUpdates": list[Raw],
@@ -1985,6 +2026,7 @@ class Incoming:
     group_message: int = 0  # in a group, the number of the message to answer to
     pressed_message: int = 0  # the number of the message whose button was pressed
     pressed_photo: str = ""  # the file_id of the photo in it
+    guest_query: str = ""  # answers a mention in a chat that the bot is no member of
 
     @property
     def is_group(self) -> bool:
@@ -2007,6 +2049,8 @@ class Decision:
 
 def chat_of(raw: TelegramUpdate) -> int:
     """Return the number of the chat that an update belongs to, or 0."""
+    if raw.guest_message:  # what a guest asks for is done in a private chat
+        return max(0, author_of(raw.guest_message))
     message = raw.callback_query.message if raw.callback_query else raw.message
     return message.chat.id if message else 0
 
@@ -2015,7 +2059,8 @@ def sender_of(raw: TelegramUpdate) -> tuple[int, int]:
     """Return the numbers of the chat and of the user; 0 for one that there is not."""
     if raw.callback_query:
         return chat_of(raw), raw.callback_query.sender.id
-    return chat_of(raw), author_of(raw.message) if raw.message else 0
+    message = raw.message or raw.guest_message
+    return chat_of(raw), author_of(message) if message else 0
 
 
 def author_of(message: Message) -> int:
@@ -2053,6 +2098,11 @@ def without_words(raw: TelegramUpdate, styles: Styles, me: BotUser) -> TelegramU
 
     To handle it is the same.
     """
+    if raw.guest_message:
+        message = without_names(raw.guest_message)
+        incoming = read_guest_message(message)
+        painter = find_painter(incoming.event, styles) if incoming else ""
+        return replace(raw, guest_message=replace(message, text=painter, caption=""))
     query = raw.callback_query
     if query and query.message:
         return replace(raw, callback_query=replace(query, message=without_names(query.message)))
@@ -2061,8 +2111,8 @@ def without_words(raw: TelegramUpdate, styles: Styles, me: BotUser) -> TelegramU
     message = without_names(raw.message)
     event = read_message(message, me)
     if isinstance(event, Paint):
-        painter = find_style(event.painter, styles) or ("..." if event.painter else "")
-        return replace(raw, message=replace(message, text=f"/paint {painter}", caption=""))
+        text = f"/paint {find_painter(event, styles)}"
+        return replace(raw, message=replace(message, text=text, caption=""))
     words = message.text.strip()
     labels = {label.lower() for label in styles.labels.values()}
     if words.lower() not in labels and not Words(words).is_greeting:
@@ -2085,6 +2135,13 @@ def without_names(message: Message) -> Message:
 
 def without_name(document: TelegramFile | None) -> TelegramFile | None:
     return replace(document, file_name="") if document else None
+
+
+def find_painter(event: Event, styles: Styles) -> str:
+    """Return the name of the painter, "" for none, "-" for one that there is not."""
+    if not isinstance(event, Paint) or not event.painter:
+        return ""
+    return find_style(event.painter, styles) or "-"
 
 
 def first_words(text: str) -> str:
@@ -2111,6 +2168,8 @@ def is_cancel(incoming: Incoming | None) -> bool:
 
 def read_update(raw: TelegramUpdate, me: BotUser) -> Incoming | None:
     """Return what an update says, or None if it is not meant for this bot."""
+    if raw.guest_message:
+        return read_guest_message(raw.guest_message)
     query = raw.callback_query
     message = query.message if query else raw.message
     if message is None:
@@ -2141,6 +2200,26 @@ def read_update(raw: TelegramUpdate, me: BotUser) -> Incoming | None:
         group_message=message.message_id if is_group else 0,
         pressed_message=message.message_id if query else 0,
         pressed_photo=pressed_photo,
+    )
+
+
+def read_guest_message(message: Message) -> Incoming | None:
+    """Return what a mention says in a chat that the bot is no member of.
+
+    None: it is written in the name of a group or a channel, which has no private chat with the bot.
+    """
+    user = author_of(message)
+    if message.sender is None or user <= 0:
+        return None
+    sender = message.sender
+    painter = re.sub(r"@\w+", "", message.text or message.caption).strip(" \n,.:;!?")
+    message = replace(message, chat=TelegramChat(user))
+    return Incoming(
+        user=user,
+        thread=None,
+        language=language_of(sender),
+        event=Paint(painter, find_picture(message)),
+        guest_query=message.guest_query_id,
     )
 
 
@@ -2733,6 +2812,29 @@ class Messenger:
                 self.store.move_group(chat, error.new_chat)
             raise
 
+    def answer_guest(self, query: str, words: str, buttons: Json = None) -> str:
+        """Answer in a chat that the bot is no member of. It can be done once, and soon.
+
+        Returns the inline_message_id of the answer, or "" where it is too late.
+        """
+        result = {
+            "type": "article",
+            "id": "1",
+            "title": "stylebot",
+            "input_message_content": {"message_text": words},
+        }
+        if buttons:
+            result["reply_markup"] = buttons
+        try:
+            sent = self.telegram.call("answerGuestQuery", guest_query_id=query, result=result)
+        except TelegramError as error:
+            if not is_refusal(error):
+                raise
+            log.warning("%s; a guest is not answered", error)
+            return ""
+        message_id: str = sent.inline_message_id
+        return message_id
+
     def show_status(
         self, chat: int, message_id: int, words: str, preview: bytes, buttons: Json
     ) -> None:
@@ -2931,6 +3033,8 @@ class UpdateHandler:
         is_new = decision.request and not decision.kept_of
         if is_new and self.limit_is_reached(incoming.user, before):
             decision = Decision(before, ("daily_limit",))
+        if incoming.guest_query:
+            decision = self.decide_for_guest(before, decision, incoming)
         if decision.lesson:
             problem = self.lessons.find_problem(decision.lesson, str(update.id))
             if problem:
@@ -3006,11 +3110,27 @@ class UpdateHandler:
             request=request,
             style_label=label,
             kept_of=kept_of,
+            guest_query=incoming.guest_query,
         )
         self.store.save_job(job)
         # Its first step waits until this update is done: a chat is served by one thread at a time.
         self.runner.add(job)
         return job
+
+    def decide_for_guest(self, chat: Chat, decision: Decision, incoming: Incoming) -> Decision:
+        """Return the decision for one who asks elsewhere: it is a painting, or only an answer.
+
+        The picture has to be uploaded to a private chat, since a message elsewhere takes none.
+        """
+        if not decision.request:
+            return Decision(chat, decision.reply)
+        try:
+            self.telegram.call("sendChatAction", chat_id=incoming.user, action="upload_photo")
+        except TelegramError as error:
+            if not is_refusal(error):
+                raise
+            return Decision(chat, ("start_first",))
+        return decision
 
     def answer(
         self, number: int, chat: Chat, incoming: Incoming, health: Callable[[], str]
@@ -3021,6 +3141,8 @@ class UpdateHandler:
         keys = chat.reply
         if incoming.is_group:
             keys = tuple(GROUP_TEXTS.get(key, key) for key in keys)
+        if incoming.guest_query:
+            keys = tuple(GUEST_TEXTS.get(key, key) for key in keys)
         labels = self.catalog.styles().labels.values()
         words = translate(
             incoming.language,
@@ -3032,8 +3154,13 @@ class UpdateHandler:
             count=chat.left_out,
             most=JOBS_AT_ONCE,
             health=health() if "stats" in chat.reply else "",
+            bot=self.me.username,
             painters=textwrap.shorten(", ".join(labels), PAINTERS_MAX_LENGTH, placeholder=" ..."),
         )
+        if incoming.guest_query:
+            buttons = self.guest_buttons(chat, incoming)
+            self.messenger.answer_guest(incoming.guest_query, words, buttons)
+            return
         if "album" in chat.reply:
             self.send_album(number, chat, incoming, words)
             return
@@ -3056,6 +3183,14 @@ class UpdateHandler:
             reply_markup=buttons,
             reply_parameters=reply_to(incoming.group_message),
         )
+
+    def guest_buttons(self, chat: Chat, incoming: Incoming) -> Json:
+        """Return a link to the private chat where the answer asks for one, or None."""
+        if "start_first" not in chat.reply:
+            return None
+        label = translate(incoming.language, "button_start")
+        link = f"https://t.me/{self.me.username}?start=guest"
+        return {"inline_keyboard": [[{"text": label, "url": link}]]}
 
     def send_album(self, number: int, chat: Chat, incoming: Incoming, words: str) -> None:
         """Send the photo and its painting side by side. Telegram has both already."""
@@ -3267,6 +3402,8 @@ class JobRunner:
             return self.clean_up(job, stored.chat)
         if job.chat != served_chat:  # the group has moved: another thread may serve its new number
             return None
+        if job.guest_query:
+            self.answer_guest(job)
         has_failed = job.error_code or self.has_ended(job)
         if job.kept_of and not has_failed and self.send_kept_file(job):
             return None
@@ -3410,6 +3547,7 @@ class JobRunner:
             rows = [status_buttons(job, progress)]
             buttons = job_buttons(job.language, job.id, rows, job.owner)
             self.messenger.show_status(job.chat, job.status_message, words, preview, buttons)
+            self.show_guest(job, words)
         job.status_text = words
 
     def note_seconds(self, job: PaintJob, progress: Progress) -> None:
@@ -3423,6 +3561,40 @@ class JobRunner:
         with self._lock:
             self._usual[job.request.model] = whole
 
+    def answer_guest(self, job: PaintJob) -> None:
+        """Let a message that shows the same as the status message appear elsewhere."""
+        words = translate(job.language, "accepted", style=job.style_label)
+        job.guest_message = self.messenger.answer_guest(job.guest_query, words)
+        job.guest_query = ""
+        self.store.save_job(job)
+
+    def show_guest(self, job: PaintJob, words: str) -> None:
+        """Let the message elsewhere say something else. The painting does not depend on it."""
+        if job.guest_message:
+            self.telegram.try_call(
+                "editMessageText", inline_message_id=job.guest_message, text=words
+            )
+
+    def show_guest_picture(self, job: PaintJob) -> None:
+        """Turn the message elsewhere into the picture, which Telegram has from the private chat."""
+        if not job.guest_message:
+            return
+        if not job.file_id:  # it went into the status message, after a kill
+            self.show_guest(job, translate(job.language, "guest_elsewhere"))
+            return
+        caption = translate(job.language, "guest_caption", style=job.style_label)
+        kind = "photo" if "photo" in job.sent else "document"
+        try:
+            self.telegram.call(
+                "editMessageMedia",
+                inline_message_id=job.guest_message,
+                media={"type": kind, "media": job.file_id, "caption": caption},
+            )
+        except TelegramError as error:
+            if not is_refusal(error):
+                raise
+            log.warning("job %s: %s; a guest sees no picture", job.id, error)
+
     def finish(self, job: PaintJob) -> None:
         """Send the picture, or say why there is none. The chat then gives up the job."""
         failure = self.find_failure(job) or self.deliver(job)
@@ -3431,6 +3603,7 @@ class JobRunner:
             self.send_reason(job, failure)
             self.metrics.add("failed")
         else:
+            self.show_guest_picture(job)
             if self.config.daily_limit:
                 self.store.count_painting(job.user, job.id)
             self.metrics.add("done")
@@ -3469,6 +3642,7 @@ class JobRunner:
         before = translate(job.language, "failed")
         advice = after_failure(failure.code, job.request)
         after = translate(job.language, advice)
+        self.show_guest(job, f"{before} {reason}")
         self.send_once(
             job,
             "reason",
@@ -3520,6 +3694,8 @@ class JobRunner:
         """
         if job.status_message and self.is_ours_to_delete(job):
             self.telegram.try_call("deleteMessage", chat_id=job.chat, message_id=job.status_message)
+        if {"photo", "document", "reason"}.isdisjoint(job.sent) and not job.is_cancelled:
+            self.show_guest(job, translate(job.language, "cancelled"))
         job.status_message = None
         job.is_released = True
         job.last_look = time.monotonic()
@@ -3602,7 +3778,7 @@ class JobRunner:
             job.status_message = None  # it holds the picture now, and must stay
             return self.record_sent(job, kind)
         try:
-            self.messenger.send(
+            message = self.messenger.send(
                 job.chat,
                 job.thread,
                 SEND_METHODS[kind],
@@ -3618,6 +3794,7 @@ class JobRunner:
                 job.refusal = error.description
                 return False
             raise
+        job.file_id = job.file_id or message.file_id
         return self.record_sent(job, kind)
 
     def record_sent(self, job: PaintJob, part: str) -> bool:
@@ -4090,7 +4267,13 @@ class Dispatcher:
             for update in updates:
                 raw = without_words(update.raw, styles, self.handler.me)
                 stored.append(
-                    StoredUpdate(update.id, raw.message, raw.callback_query, update.left_out)
+                    StoredUpdate(
+                        update.id,
+                        raw.message,
+                        raw.callback_query,
+                        raw.guest_message,
+                        update.left_out,
+                    )
                 )
         key = f"{UPDATES_PREFIX}{updates[0].id}.json"
         try:
@@ -4187,7 +4370,7 @@ class Dispatcher:
             read_timeout=60,
             timeout=0 if self.has_unhandled() else 50,
             limit=BATCH_LENGTH,
-            allowed_updates=["message", "callback_query"],
+            allowed_updates=self.update_kinds(),
             offset=offset,
         )
         self._has_polled = True
@@ -4201,6 +4384,12 @@ class Dispatcher:
         # A short wait lets the next call confirm what is handled by then.
         with self._lock:
             self._lock.wait_for(lambda: not self.has_unhandled(), 0.3)
+
+    def update_kinds(self) -> list[str]:
+        kinds = ["message", "callback_query"]
+        if self.handler.me.supports_guest_queries:
+            kinds.append("guest_message")
+        return kinds
 
     def take_in(self, updates: Iterable[Raw]) -> None:
         """Put new updates into the inbox. What does not fit is left out, and so confirmed."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
-from lo_bot_api_emulator import ApiRefusal, LoBotApiEmulator
+from lo_bot_api_emulator import ApiRefusal, LoBotApiEmulator, updates
 
 from local.processes import free_port
 from tests.fakes.names import TOKEN, Json, eventually
@@ -38,6 +38,9 @@ class Message:
 
 
 BOT = 7  # the bot's own number
+# Of Bot API 10.0, which is later than the emulator
+updates.KINDS = {*updates.KINDS, "guest_message"}
+updates.ALLOWED_UPDATE_TYPES = {*updates.ALLOWED_UPDATE_TYPES, "guest_message"}
 
 Fault = Callable[[str, dict[str, Any]], "web.StreamResponse | str | None"]
 BREAK = web.RequestKey("break", str)  # how the answer to a request is to end
@@ -66,6 +69,9 @@ class Telegram(LoBotApiEmulator):  # type: ignore[misc] # the package has no typ
         self.faults: list[Fault] = []
         self.pushed: list[dict[str, Any]] = []
         self.numbers = itertools.count(1_000_000)  # of what users write
+        self.has_guest_mode = False  # whether getMe says supports_guest_queries
+        self.guest_queries: set[str] = set()  # that can be answered, once
+        self.inline: dict[str, Message] = {}  # what the bot has said where it is no member
         self.media_edits = False  # whether editMessageMedia works, as it does in Telegram
         self.threads = False  # whether message_thread_id is taken, as it is in Telegram
         self.lock = threading.Lock()
@@ -108,6 +114,10 @@ class Telegram(LoBotApiEmulator):  # type: ignore[misc] # the package has no typ
         self.unconfirmed().extend(json.loads(json.dumps(self.pushed)))
 
     def validate(self, method: str, fields: dict[str, Any], uploads: dict[str, Any]) -> Json:
+        if method == "answerGuestQuery":
+            return self._answer_guest(fields)
+        if "inline_message_id" in fields:
+            return self._edit_inline(method, fields, uploads)
         thread = int(fields.pop("message_thread_id", None) or 0) if self.threads else None
         if method == "editMessageMedia" and self.media_edits:
             media = self.decoded(fields["media"])
@@ -128,7 +138,7 @@ class Telegram(LoBotApiEmulator):  # type: ignore[misc] # the package has no typ
             raise ApiRefusal("Bad Request: there is no text in the message to edit")
         result = super().validate(method, fields, uploads)
         if method == "getMe":
-            result |= {"username": "style_bot"}
+            result |= {"username": "style_bot", "supports_guest_queries": self.has_guest_mode}
         self._remember(method, fields, uploads, result, thread)
         return result
 
@@ -164,6 +174,43 @@ class Telegram(LoBotApiEmulator):  # type: ignore[misc] # the package has no typ
             self._change(message, fields.get("text", fields.get("caption", "")), fields)
         elif method == "deleteMessage":
             self.messages[int(fields["chat_id"]), int(fields["message_id"])].deleted = True
+
+    def _answer_guest(self, fields: dict[str, Any]) -> Json:
+        """As https://core.telegram.org/bots/api#answerguestquery describes it."""
+        self.calls.append((time.monotonic(), "answerGuestQuery", dict(fields)))
+        number = fields["guest_query_id"]
+        result = self.decoded(fields["result"])
+        words = result["input_message_content"]["message_text"]
+        if result["type"] != "article" or not 0 < len(result["id"]) <= 64 or not result["title"]:
+            raise ApiRefusal("Bad Request: can't parse inline query result")
+        if not words.strip() or len(words) > 4096:
+            raise ApiRefusal("Bad Request: message text is empty")
+        if number not in self.guest_queries:
+            raise ApiRefusal(
+                "Bad Request: query is too old and response timeout expired or query ID is invalid"
+            )
+        self.guest_queries.remove(number)
+        self.inline[f"inline-{number}"] = Message(0, 0, words, texts=[words])
+        return {"inline_message_id": f"inline-{number}"}
+
+    def _edit_inline(self, method: str, fields: dict[str, Any], uploads: dict[str, Any]) -> Json:
+        """Edit a message of a guest: its new media is a file_id, since nothing can be uploaded."""
+        self.calls.append((time.monotonic(), method, dict(fields)))
+        message = self.inline.get(fields["inline_message_id"])
+        if message is None:
+            raise ApiRefusal("Bad Request: MESSAGE_ID_INVALID")
+        if method == "editMessageText":
+            if message.kind != "text":
+                raise ApiRefusal("Bad Request: there is no text in the message to edit")
+            self._change(message, fields["text"], fields)
+            return True
+        media = self.decoded(fields["media"])
+        if method != "editMessageMedia" or uploads or media["media"] not in self.assets:
+            raise ApiRefusal("Bad Request: wrong file identifier/HTTP URL specified")
+        message.kind = media["type"]
+        message.file = self.assets[media["media"]]["data"]
+        self._change(message, media["caption"], fields)
+        return True
 
     def _remember_album(self, fields: dict[str, Any], result: Json) -> None:
         chat = int(fields["chat_id"])
@@ -316,6 +363,35 @@ class User:
         return self._message(
             document=file | {"file_size": len(data) if size is None else size}, **content
         )
+
+    def mention(self, text: str, chat: int, **content: Json) -> str:
+        """Mention the bot in a chat that it is no member of. Returns the id of its answer."""
+        number = f"query-{next(self.telegram.numbers)}"
+        self.telegram.guest_queries.add(number)
+        sender = {"id": self.number, "is_bot": False, "first_name": "Secret Name"}
+        message = {
+            "message_id": next(self.telegram.numbers),
+            "date": int(time.time()),
+            "chat": {"id": chat, "type": "private" if chat > 0 else "supergroup"},
+            "from": sender | {"language_code": self.language},
+            "text": text,
+            "guest_query_id": number,
+        }
+        self.here()
+        self.telegram.push("guest_message", message | content)
+        return f"inline-{number}"
+
+    def sees_elsewhere(self, answer: str, *words: str, kind: str = "text") -> Message:
+        """Wait until the bot's answer in a chat that it is no member of shows these words."""
+
+        def found() -> Message | None:
+            message = self.telegram.inline.get(answer)
+            if message and message.kind == kind and all(word in message.text for word in words):
+                return message
+            return None
+
+        message: Message = eventually(found, f"{answer} shows a {kind} with {words}")
+        return message
 
     def press(self, message: Message, words: str) -> int:
         sender = {

@@ -15,6 +15,7 @@ from tests.fakes.names import eventually
 from tests.fakes.telegram import Message, User, refusal, times
 from tests.fakes.world import QUICK, World, made_of
 
+Json = Any  # whatever JSON can hold
 ENGLISH = {
     "photo": "send me the photo",
     "style": "Choose a painter",
@@ -476,6 +477,77 @@ def test_before_and_after_side_by_side(world: World) -> None:
     world.telegram.faults.append(times(1, "sendMediaGroup", lambda: gone))
     anna.press(painting, "Before and after")
     anna.sees("no longer have that photo")
+
+
+OTHERS = -100999  # a group that the bot is no member of
+
+
+def shown_to(user: User, data: bytes = b"a photo") -> Json:
+    """Return a photo that somebody else has shown, as a message that replies to it has it."""
+    file = {"file_id": user._asset(data), "file_unique_id": "u", "width": 1280, "height": 960}
+    return {"message_id": 5, "date": 1, "photo": [file]}
+
+
+@pytest.mark.parametrize("chat", [OTHERS, 4711])
+def test_a_mention_where_the_bot_is_no_member_becomes_the_painting(world: World, chat: int) -> None:
+    world.telegram.has_guest_mode = True
+    world.endpoint.mode = "asleep"
+    world.start(QUICK)
+    anna = world.user()
+    shown = shown_to(anna, b"a garden")
+    answer = anna.mention("@style_bot monet", chat, reply_to_message=shown, message_thread_id=5)
+    anna.sees_elsewhere(answer, "Painting your photo: Monet")
+    anna.sees("Painting your photo: Monet")
+    world.endpoint.wake()
+    painting = anna.sees("Monet", kind="photo")
+    elsewhere = anna.sees_elsewhere(answer, "Painted: Monet.", kind="photo")
+    assert made_of(elsewhere)["content"] == "a garden"
+    assert elsewhere.file == painting.file
+    assert {m.chat for m in world.telegram.messages.values()} == {anna.number}
+    is_clean(world)
+
+
+def test_what_a_guest_is_told(world: World) -> None:
+    world.telegram.has_guest_mode = True
+    world.endpoint.mode = "failing"
+    world.start()
+    anna = world.user("ru")
+    answer = anna.mention("@style_bot", OTHERS)
+    anna.sees_elsewhere(answer, "Ответьте на фотографию: @style_bot")
+    anna = world.user()
+    answer = anna.mention("@style_bot Rembrandt", OTHERS, reply_to_message=shown_to(anna))
+    anna.sees_elsewhere(answer, "do not have this painter", "Monet, Van Gogh", "@style_bot monet")
+    answer = anna.mention("monet @style_bot", OTHERS, reply_to_message=shown_to(anna))
+    anna.sees_elsewhere(answer, "did not work out")
+    anna.sees("did not work out")
+    never_met = refusal(403, "Forbidden: bot can't initiate conversation with a user")
+    world.telegram.faults.append(times(1, "sendChatAction", lambda: never_met))
+    answer = anna.mention("@style_bot monet", OTHERS, reply_to_message=shown_to(anna))
+    anna.sees_elsewhere(answer, "Start a chat with me first")
+    anna.sees_nothing()
+
+
+def test_a_guest_who_cancels_and_one_who_is_answered_too_late(world: World) -> None:
+    world.telegram.has_guest_mode = True
+    world.endpoint.mode = "asleep"
+    world.start()
+    anna, boris = world.user(), world.user()
+    answer = anna.mention("@style_bot monet", OTHERS, reply_to_message=shown_to(anna))
+    anna.press(anna.sees("Painting"), "Cancel")
+    anna.sees_elsewhere(answer, "Cancelled")
+    late = "Bad Request: query is too old and response timeout expired or query ID is invalid"
+    world.telegram.faults.append(times(1, "answerGuestQuery", lambda: refusal(400, late)))
+    boris.mention("@style_bot monet", OTHERS, reply_to_message=shown_to(boris))
+    boris.sees("Painting")
+    world.endpoint.wake()
+    boris.sees("Monet", kind="photo")
+    is_clean(world)
+
+
+def test_without_guest_mode_mentions_elsewhere_are_not_asked_for(world: World) -> None:
+    world.start()
+    polls = world.telegram._update_queues._state("42:secret-of-the-tests")
+    eventually(lambda: polls.allowed == ["message", "callback_query"], "it asks for these")
 
 
 def test_settings_hold_for_every_new_picture(world: World) -> None:

@@ -848,7 +848,7 @@ def test_only_an_admin_stops_a_training() -> None:
     ("text", "stored"),
     [
         ("/paint van gogh", "/paint vangogh"),
-        ("@style_bot my secret", "/paint ..."),
+        ("@style_bot my secret", "/paint -"),
         ("/paint", "/paint "),
     ],
 )
@@ -858,6 +858,52 @@ def test_what_is_stored_of_a_mention_says_the_same(text: str, stored: str) -> No
     kept = bot.without_words(raw, STYLES, ME)
     assert kept.message
     assert kept.message.text == stored
+    before, after = bot.read_update(raw, ME), bot.read_update(kept, ME)
+    assert before
+    assert after
+    assert bot.transition(IDLE, before, CONFIG, STYLES) == bot.transition(
+        IDLE, after, CONFIG, STYLES
+    )
+
+
+# ---------------------------------------------------------------- guest mode
+
+
+def read_guest(**content: Json) -> bot.Incoming | None:
+    said = {"chat": {"id": -9}, "message_id": 50, "message_thread_id": 7, "guest_query_id": "q"}
+    return read_raw({"guest_message": message() | said | content})
+
+
+@pytest.mark.parametrize(
+    ("content", "event"),
+    [
+        ({"text": "@style_bot Monet", "reply_to_message": SHOWN}, Paint("Monet", PHOTO)),
+        ({"text": "@one @style_bot", "reply_to_message": SHOWN}, Paint("", PHOTO)),
+        ({"caption": "@style_bot monet!", "photo": [{"file_id": "photo"}]}, Paint("monet", PHOTO)),
+        ({"text": "@style_bot monet", "chat": {"id": 6}}, Paint("monet", None)),
+    ],
+)
+def test_a_mention_in_a_chat_that_the_bot_is_no_member_of(
+    content: dict[str, Json], event: bot.Event
+) -> None:
+    assert read_guest(**content) == Incoming(5, None, "en", event, guest_query="q")
+
+
+def test_a_guest_belongs_to_a_private_chat() -> None:
+    raw = {"update_id": 1, "guest_message": message(text="@style_bot", chat={"id": -9})}
+    update = bot.decode(json.dumps(raw).encode(), bot.TelegramUpdate)
+    assert bot.sender_of(update) == (5, 5)
+    assert read_guest(sender_chat={"id": -9}) is None
+
+
+@pytest.mark.parametrize("text", ["@style_bot van gogh", "@style_bot my secret", "@style_bot"])
+def test_what_is_stored_of_a_guests_mention_says_the_same(text: str) -> None:
+    said = message(text=text, reply_to_message=SHOWN, guest_query_id="q")
+    raw = bot.decode(
+        json.dumps({"update_id": 1, "guest_message": said}).encode(), bot.TelegramUpdate
+    )
+    kept = bot.without_words(raw, STYLES, ME)
+    assert b"secret" not in msgspec.json.encode(kept)
     before, after = bot.read_update(raw, ME), bot.read_update(kept, ME)
     assert before
     assert after
@@ -939,6 +985,7 @@ PLACEHOLDERS = {
     "size",
     "painters",
     "endpoint",
+    "bot",
     "what",
     "most",
     "place",

@@ -72,6 +72,7 @@ class Phone(bot.TelegramClient):
         super().__init__("https://api.telegram.org", "42:token")
         self.fate = fate
         self.shown: dict[int, Shown] = {}
+        self.guest = ""  # what the answer to a guest says
         self.numbers = itertools.count(100)
 
     def call(
@@ -82,6 +83,14 @@ class Phone(bot.TelegramClient):
         return result
 
     def carry_out(self, method: str, files: dict[str, Json], values: dict[str, Json]) -> Json:
+        if method == "answerGuestQuery":
+            if self.guest:
+                raise bot.TelegramError(method, 400, "Bad Request: query is too old")
+            self.guest = values["result"]["input_message_content"]["message_text"]
+            return bot.SentGuestMessage("inline")
+        if "inline_message_id" in values:
+            self.guest = values.get("text") or values["media"]["caption"]
+            return True
         number: int = values.get("message_id", 0)
         words = values.get("text") or values.get("caption") or ""
         if method in ("sendMessage", "sendPhoto", "sendDocument"):
@@ -89,7 +98,7 @@ class Phone(bot.TelegramClient):
             kind = method.removeprefix("send").lower()
             _, data = files.get(kind, ("", b""))
             self.shown[number] = Shown(kind, words, data)
-            return bot.SentMessage(number)
+            return bot.SentMessage(number, [bot.TelegramFile("sent")] if data else [])
         if number and number not in self.shown:
             raise bot.TelegramError(method, 400, "Bad Request: message not found")
         if method == "deleteMessage":
@@ -322,6 +331,18 @@ def document(number: int, file_id: str) -> bot.Update:
     return update(number, document=bot.TelegramFile(file_id, mime_type="image/png"))
 
 
+def mention(number: int, file_id: str) -> bot.Update:
+    """A mention of the bot under a photo in a chat that it is no member of."""
+    message = bot.Message(
+        bot.TelegramChat(-9),
+        bot.TelegramUser(CHAT),
+        text="@style_bot monet",
+        reply_to_message=bot.RepliedMessage(photo=[bot.TelegramFile(file_id)]),
+        guest_query_id="query",
+    )
+    return bot.Update(number, CHAT, bot.TelegramUpdate(number, guest_message=message))
+
+
 def press(number: int, data: str) -> bot.Update:
     message = bot.Message(bot.TelegramChat(CHAT))
     query = bot.CallbackQuery("1", bot.TelegramUser(1), message, data)
@@ -449,6 +470,27 @@ def test_a_picture_that_is_cancelled_while_it_is_kept_leaves_nothing(
     running.handler.handle(update(3, text="/cancel"), str)
     settle(running)
     assert world.keys("chats/results/") + world.keys("jobs/") == []
+
+
+def test_killed_while_a_guest_is_served(make_world: Callable[[Fate], World]) -> None:
+    """The picture always comes to the private chat, and the message elsewhere tells of it."""
+
+    def live(fate: Fate) -> World:
+        world = make_world(fate)
+        world.live_through([mention(1, "garden")])
+        return world
+
+    peaceful = live(Fate())
+    assert peaceful.phone.pictures() == [b"painted garden"]
+    assert peaceful.phone.guest == "Painted: Monet."
+    for point, effect in enumerate(peaceful.fate.effects):
+        world = live(Fate(frozenset({point})))
+        assert len(world.phone.pictures()) in (1, 2), f"killed after effect {point}, {effect}"
+        assert world.keys("jobs/") == []
+        told = {"Painted: Monet.", "The painting is in our chat."}
+        if effect == "answerGuestQuery":  # Telegram tells the message's id once
+            told = {"Painting your photo: Monet."}
+        assert world.phone.guest in told, f"killed after effect {point}, {effect}"
 
 
 def test_killed_while_a_failure_is_told(make_world: Callable[[Fate], World]) -> None:
