@@ -466,6 +466,15 @@ class User:
         wanted = b"painted " + photo.encode()
         return [shown for shown in self.chat() if shown.file == wanted]
 
+    def pictures_of(self, job_id: str) -> list[Shown]:
+        """Return the results of a job: their buttons name it."""
+        return [
+            shown
+            for shown in self.chat()
+            if shown.file.startswith(b"painted")
+            and any(data.partition(":")[2] == job_id for data in shown.buttons)
+        ]
+
     def is_cancelled(self) -> bool:
         jobs = [job for job in self.accepted.values() if job.photo == self.photo]
         return bool(jobs) and all(job.cancelled_at is not None for job in jobs)
@@ -640,17 +649,15 @@ def judge(world: World) -> Verdict:
         user.note()
         if not user.has_picture():
             verdict.stuck.append(f"{world.seed}: {user.number}")
-        # Pressed twice, a button may ask for two pictures.
-        asked = Counter(job.photo for job in user.accepted.values())
         for job in user.accepted.values():
             verdict.accepted += 1
             name = f"{world.seed}: {job.job_id}"
-            shown = user.pictures(job.photo)
+            shown = user.pictures_of(job.job_id)
             if job.cancelled_at is not None:
                 verdict.cancelled += 1
                 if any(picture.at > job.cancelled_at for picture in shown):
                     verdict.delivered_after_cancel.append(name)
-            elif len(shown) > asked[job.photo]:
+            elif len(shown) > 1:
                 verdict.twice += 1
             elif shown:
                 verdict.once += 1
