@@ -59,6 +59,12 @@ def test_every_file_that_is_named_exists(page: Path) -> None:
     assert missing == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_test_that_is_named_exists(page: Path) -> None:
+    for file, test in re.findall(r"(tests/[\w/]+\.py)::(\w+)", page.read_text()):
+        assert f"\ndef {test}(" in (ROOT / file).read_text(), f"{file} has no test {test}"
+
+
 def test_the_readme_has_at_most_200_lines() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 200
 
