@@ -27,7 +27,9 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import Select
 
+import bot
 from local.telegram.button_pictures import PAINTERS, painters_json, picture_path
 from local.telegram.store import BUTTON_PICTURES
 from tests.fakes.chat import KEY, TOKEN, Chat, Guest, running_chat
@@ -470,17 +472,23 @@ def test_the_studio_sends_what_a_person_would_send(
     tab.click("#studio-pictures .sample[title=Вихри]")
     tab.sees("#studio-style figcaption", "Вихри")
     assert not tab.all("#studio-painters [aria-pressed=true]")
+    for name in ("size", "strength", "preserve_color"):
+        choices = tab.all(f"#studio-{name} option")
+        assert len(choices) == len(bot.CHOICES[name])
+        Select(tab.sees(f"#studio-{name}")).select_by_value("1")
     asked = len(painter.requests)
     tab.click("#paint")
     tab.waits_for("the painting", tab.has_painting)
     (request,) = painter.requests[asked:]
     assert "style_url" in request
+    assert (request["size"], request["strength"], request["preserve_color"]) == (640, 0.3, True)
     assert len(tab.all("article.user .picture")) == 2
 
     # What was chosen stays chosen for the next painting.
     tab.click("#studio-open")
     tab.sees("#studio-pictures [aria-pressed=true]")
     assert len(tab.all("#studio [aria-pressed=true]")) == 2
+    assert Select(tab.sees("#studio-size")).first_selected_option.text == "640 точек"
     tab.press(Keys.ESCAPE)
     tab.waits_for("the chat", lambda: not tab.all("#studio-dialog[open]"))
     assert tab.complaints() == []

@@ -3,7 +3,7 @@
 // ---------------------------------------------------------------- the studio: a photo, a style, one button
 //
 // It sends what a person would send: the photo, and then either a press of the painter's button under the bot's
-// question, or the style's pictures in one album with the photo.
+// question, or the style's pictures in one album with the photo. Size, strength and colours are the bot's /settings.
 
 /**
  * What the next painting is made of. A sample is { id, version, label, picture, file }: `picture` returns a promise of a URL to
@@ -52,6 +52,7 @@ function showStudio() {
   showSamples($("studio-pictures"), withOwn(exampleStyles, draft.pictures), styles, takePicture);
   $("studio-painters").parentElement.hidden = !painters.length;
   $("paint").ariaDisabled = String(!photo.length || !styles.length);
+  $("studio-preserve_color").disabled = Boolean(draft.painter); // a painter knows only its own colours
   $("studio-note").textContent = say(draft.painter ? "takes_seconds" : "takes_longer");
 }
 
@@ -119,6 +120,59 @@ function pickFor(take) {
   picker.click();
 }
 
+// ---------------------------------------------------------------- the settings
+
+// What the bot's button `set:size:1` means. The words are in the order of the choices that the bot has.
+const SETTINGS = { size: 4, strength: 4, preserve_color: 2 };
+
+/** Returns the newest message that shows the settings, if there is one. */
+const settingsMessage = () => newest([...messages.values()].filter(it => keysOf(it).some(key => isSetting(key))));
+
+const keysOf = ({ reply_markup }) => reply_markup?.inline_keyboard.flat() ?? [];
+const isSetting = (key, name = "") => key.callback_data.startsWith(`set:${name}`);
+
+/** Returns which choice of a setting the bot uses: that with a mark. Until it is asked, the first. */
+function settingNow(name) {
+  const keys = keysOf(settingsMessage() ?? {}).filter(key => isSetting(key, `${name}:`));
+  const marked = keys.find(key => key.text.startsWith("✓"));
+  return marked?.callback_data.split(":")[2].split("@")[0] ?? "0";
+}
+
+function showSettings() {
+  for (const [name, count] of Object.entries(SETTINGS)) {
+    const box = $(`studio-${name}`);
+    if (!box.length) box.append(...Array.from({ length: count }, (_, n) => make("option", "", say(`${name}_${n}`), { value: n })));
+    box.value = settingNow(name);
+  }
+}
+
+/** Presses the buttons of /settings where the studio says something else. */
+async function applySettings() {
+  const changed = Object.keys(SETTINGS).filter(name => !$(`studio-${name}`).disabled && $(`studio-${name}`).value !== settingNow(name));
+  const wanted = changed.map(name => [name, $(`studio-${name}`).value]);
+  if (!wanted.length) return;
+  if (!settingsMessage()) send("text", "/settings");
+  await waitUntil(settingsMessage, 20);
+  for (const [name, index] of wanted) {
+    const message = settingsMessage(), data = `set:${name}:${index}`;
+    const button = message && findKey(message.message_id, data);
+    if (!button) return;
+    await press(button, message.message_id, button.dataset.data);
+    await waitUntil(() => settingNow(name) === index, 20);
+  }
+}
+
+/** Waits for a state of the chat, at most so many seconds. Returns the state, or null. */
+async function waitUntil(state, seconds) {
+  const deadline = Date.now() + 1000 * seconds;
+  while (Date.now() < deadline) {
+    const found = state();
+    if (found) return found;
+    await nextChange(deadline - Date.now());
+  }
+  return null;
+}
+
 // ---------------------------------------------------------------- painting
 
 async function paintDraft() {
@@ -127,6 +181,7 @@ async function paintDraft() {
   const album = painter ? "" : newAlbum();
   closeStudio();
   try {
+    await applySettings();
     const sent = send("photo", await photo.file(), album);
     for (const picture of pictures) send("photo", await picture.file(), album);
     if (painter) await chooseUnderQuestion(await sent, painter.id);
@@ -147,17 +202,13 @@ async function chooseUnderQuestion(photo, data) {
 async function questionAbout(photo) {
   const isLater = message => message.message_id > photo.message_id;
   const isAnswer = ({ reply_to }) => !reply_to || reply_to === photo.message_id;
-  const asksForStyle = ({ reply_markup }) =>
-    reply_markup?.inline_keyboard.flat().some(key => key.callback_data.startsWith("style:"));
-  const deadline = Date.now() + 60_000;
-  while (Date.now() < deadline) {
+  const asksForStyle = message => keysOf(message).some(key => key.callback_data.startsWith("style:"));
+  const found = await waitUntil(() => {
     const later = [...messages.values()].filter(isLater);
-    if (later.some(message => message.from === "user")) return null;
-    const question = later.find(message => isAnswer(message) && asksForStyle(message));
-    if (question) return question;
-    await nextChange(deadline - Date.now());
-  }
-  return null;
+    const hasGoneOn = later.some(message => message.from === "user");
+    return hasGoneOn ? {} : later.find(message => isAnswer(message) && asksForStyle(message));
+  }, 60);
+  return found?.message_id ? found : null;
 }
 
 /** Waits for the next change of the chat, at most so many milliseconds. */
@@ -177,6 +228,7 @@ function showEmpty(isEmpty) {
   $("studio-open").hidden = isEmpty;
   if (isEmpty) {
     $("empty").prepend($("studio"));
+    showSettings();
     keepLoading();
   }
 }
@@ -188,6 +240,7 @@ async function keepLoading() {
 }
 
 function openStudio() {
+  showSettings();
   $("studio-dialog").append($("studio"));
   loadStudio();
   $("studio-dialog").showModal();
