@@ -165,7 +165,7 @@ def chat(storage: Storage, painter: Painter, tmp_path: Path) -> Iterator[Chat]:
             )
         try:
             eventually(
-                lambda: len(Guest(chat, 1).ask("GET", "commands").json()) == 3, "the bot is up", 60
+                lambda: bool(Guest(chat, 1).ask("GET", "commands").json()), "the bot is up", 60
             )
             yield chat
         finally:
@@ -749,7 +749,7 @@ def test_commands_are_offered_and_words_are_words(browser: Browser) -> None:
     tab.sees("article.user", "/help")
     tab.sees("article.bot", "Send me a photo")
     tab.click("#commands-button")
-    tab.waits_for("all commands", lambda: len(tab.all("#commands button")) == 3)
+    tab.waits_for("all commands", lambda: len(tab.all("#commands button")) > 3)
     tab.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
     tab.waits_for("no commands", lambda: not tab.all("#commands:not([hidden])"))
     tab.write("<img src=x onerror=alert(1)><b>bold</b>")
