@@ -19,7 +19,7 @@ from aws.bot_home import HOMES
 from aws.clock import Clock
 from aws.doctor import doctor
 from aws.down import down
-from aws.endpoint_settings import EndpointSettings, endpoint_name
+from aws.endpoint_settings import GPU_INSTANCES, EndpointSettings, endpoint_name
 from aws.follow import follow, stop
 from aws.history import print_history
 from aws.messages import DeployError, explain_error, output, say
@@ -34,11 +34,15 @@ from aws.trainings import DEFAULT_INSTANCE_TYPE as DEFAULT_TRAINING_INSTANCE_TYP
 from aws.up import up
 from bot import MODELS
 
-DEFAULT_INSTANCE_TYPE = "ml.g4dn.xlarge"
+# In the order of their prices: the next one is taken where AWS has none of the first.
+DEFAULT_INSTANCE_TYPES = ("ml.g4dn.xlarge", "ml.g6.xlarge", "ml.g5.xlarge")
 DEFAULT_MAX_INSTANCES = 2
 # A GPU works on one request at a time; a second one for cyclegan is read and decoded meanwhile.
 DEFAULT_CONCURRENCY = {"nst": 1, "cyclegan": 2}
 DEFAULT_AMI = "al2023-ami-sagemaker-inference-gpu-4-1"
+
+# SageMaker takes no more.
+MAX_INSTANCE_TYPES = 5
 
 Value = TypeVar("Value")
 
@@ -231,9 +235,10 @@ def add_up_arguments(parser: argparse.ArgumentParser) -> None:
     for_each = "; one value, or nst=...,cyclegan=..."
     parser.add_argument(
         "--instance-type",
-        type=for_each_model(str),
+        type=parse_instance_types,
         default={},
-        help=f"default: {DEFAULT_INSTANCE_TYPE}{for_each}",
+        help="one, or up to five in the order in which they are tried; default: "
+        f"{','.join(DEFAULT_INSTANCE_TYPES)}; for both, or nst=...,cyclegan=...",
     )
     parser.add_argument(
         "--min-instances",
@@ -386,6 +391,37 @@ def for_each_model(convert: Callable[[str], Value]) -> Callable[[str], dict[str,
     return parse
 
 
+def parse_instance_types(text: str) -> dict[str, tuple[str, ...]]:
+    """Return the types of each model in "ml.a,ml.b", for both, or "nst=ml.a,ml.b,cyclegan=ml.c"."""
+    types: dict[str, tuple[str, ...]] = {}
+    models: tuple[str, ...] = MODELS
+    for part in text.split(","):
+        model, equals, name = part.rpartition("=")
+        if equals:
+            if model not in MODELS:
+                raise argparse.ArgumentTypeError(f"{text!r}: the models are {' and '.join(MODELS)}")
+            models = (model,)
+        if not name.startswith("ml."):
+            raise argparse.ArgumentTypeError(f"{name!r} is no instance type such as ml.g4dn.xlarge")
+        for each in models:
+            types[each] = (*types.get(each, ()), name)
+    for names in types.values():
+        check_instance_types(names)
+    return types
+
+
+def check_instance_types(names: tuple[str, ...]) -> None:
+    """Raise ArgumentTypeError if one endpoint cannot have these instance types."""
+    if len(set(names)) < len(names) or len(names) > MAX_INSTANCE_TYPES:
+        raise argparse.ArgumentTypeError(
+            f"name up to {MAX_INSTANCE_TYPES} instance types, each once: {', '.join(names)}"
+        )
+    if len({name.startswith(GPU_INSTANCES) for name in names}) > 1:
+        raise argparse.ArgumentTypeError(
+            f"all with a GPU or all without one, as they get the same AMI: {', '.join(names)}"
+        )
+
+
 def parse_tags(text: str) -> dict[str, str]:
     tags = {}
     for part in text.split(","):
@@ -447,15 +483,17 @@ def endpoint_settings(options: argparse.Namespace) -> list[EndpointSettings]:
                 f"{model}: from {smallest} to {largest} instances is no range. "
                 "--min-instances must be at least 0, and --max-instances at least 1."
             )
+        first, *others = options.instance_type.get(model, DEFAULT_INSTANCE_TYPES)
         settings.append(
             EndpointSettings(
                 model=model,
                 name=endpoint_name(options.prefix, model),
-                instance_type=options.instance_type.get(model, DEFAULT_INSTANCE_TYPE),
+                instance_type=first,
                 min_instances=smallest,
                 max_instances=largest,
                 concurrency=options.concurrency.get(model, DEFAULT_CONCURRENCY[model]),
                 ami=options.ami,
+                fallback_types=tuple(others),
             )
         )
     return settings

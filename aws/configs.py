@@ -13,6 +13,8 @@ from bot import FAILURE_PREFIX, OUTPUT_PREFIX
 
 # How long a container may take to answer /ping: it loads PyTorch and its weights first.
 STARTUP_SECONDS = 600
+# How long SageMaker looks for an instance, through all instance types
+PROVISION_SECONDS = 1800
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,19 @@ def describe_wanted_config(
     variant: Answer = {
         "VariantName": VARIANT,
         "ModelName": model,
-        "InstanceType": settings.instance_type,
         # SageMaker takes no 0 here. The scaling sets the real number, so that another minimum needs
         # no other configuration.
         "InitialInstanceCount": 1,
         "ContainerStartupHealthCheckTimeoutInSeconds": STARTUP_SECONDS,
     }
+    if settings.fallback_types:
+        variant["InstancePools"] = [
+            {"InstanceType": instance_type, "Priority": priority}
+            for priority, instance_type in enumerate(settings.instance_types, 1)
+        ]
+        variant["VariantInstanceProvisionTimeoutInSeconds"] = PROVISION_SECONDS
+    else:
+        variant["InstanceType"] = settings.instance_type
     if settings.instance_type.startswith(GPU_INSTANCES):
         # The driver of this AMI must be as new as the image's CUDA.
         variant["InferenceAmiVersion"] = settings.ami
@@ -62,19 +71,29 @@ def instance_types_of(variant: Answer) -> list[str]:
     return [pool["InstanceType"] for pool in ordered]
 
 
+def find_instance_types(account: Account, config: str) -> list[str]:
+    """Return the instance types of an endpoint configuration, none if it does not exist."""
+    found = find_config(account, config)
+    if found is None:
+        return []
+    return instance_types_of(found["ProductionVariants"][0])
+
+
 def read_settings(account: Account, model: str, endpoint: Answer) -> EndpointSettings:
     """Return an endpoint's settings, as far as AWS tells them: no concurrency and no AMI."""
     name = endpoint["EndpointName"]
-    config = find_config(account, endpoint["EndpointConfigName"]) or {"ProductionVariants": [{}]}
+    types = find_instance_types(account, endpoint["EndpointConfigName"])
     target = find_scalable_target(account, name) or {"MinCapacity": 0, "MaxCapacity": 2}
+    first, *others = types or [""]
     return EndpointSettings(
         model=model,
         name=name,
-        instance_type=next(iter(instance_types_of(config["ProductionVariants"][0])), ""),
+        instance_type=first,
         min_instances=target["MinCapacity"],
         max_instances=target["MaxCapacity"],
         concurrency=1,
         ami="",
+        fallback_types=tuple(others),
     )
 
 
@@ -89,7 +108,7 @@ def ensure_config(account: Account, config: EndpointConfig) -> Changes:
     settings = config.settings
     yield Change(
         f"create the endpoint configuration {config.name} "
-        f"({settings.instance_type}, concurrency {settings.concurrency})",
+        f"({' or '.join(settings.instance_types)}, concurrency {settings.concurrency})",
         lambda: perform(
             account.clock,
             account.sagemaker.create_endpoint_config,

@@ -86,10 +86,22 @@ def estimate_endpoint(endpoint: EndpointSettings) -> str:
         monthly_price = price * endpoint.min_instances * HOURS_A_MONTH
         always_on = f", ${monthly_price:.0f} a month always on"
     return (
-        f"  {endpoint.name}: ${price:.3f} an hour and instance{always_on}; "
+        f"  {endpoint.name}: ${price:.3f} an hour and instance{always_on}"
+        f"{describe_fallbacks(endpoint)}; "
         f"${busy_price:.4f} a picture of {seconds} s in a busy hour, "
         f"${single_price:.2f} a single one"
     )
+
+
+def describe_fallbacks(endpoint: EndpointSettings) -> str:
+    """Return the hourly prices of what is taken where the first instance type has no capacity."""
+    parts = []
+    for instance_type in endpoint.fallback_types:
+        price = PRICES.get(instance_type)
+        parts.append(f"{f'${price:.3f}' if price else 'an unknown price'} on an {instance_type}")
+    if not parts:
+        return ""
+    return f" ({', '.join(parts)}, where AWS has no {endpoint.instance_type})"
 
 
 def estimate_bot() -> str:

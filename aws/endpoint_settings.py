@@ -26,3 +26,10 @@ class EndpointSettings:
     concurrency: int
     # The InferenceAmiVersion of GPU instances, which decides their NVIDIA driver
     ami: str
+    # What is taken where AWS has no instance of `instance_type`, in this order
+    fallback_types: tuple[str, ...] = ()
+
+    @property
+    def instance_types(self) -> tuple[str, ...]:
+        """Return all instance types, the one that is tried first in front."""
+        return (self.instance_type, *self.fallback_types)

@@ -4,7 +4,7 @@ from aws.account import Account
 from aws.alarms import faults_alarm_name, release_alarm_name
 from aws.calls import LAG_POLL_SECONDS, LAG_SECONDS, Answer, delete_if_present, find, perform
 from aws.changes import Change, Changes
-from aws.configs import find_config, instance_types_of
+from aws.configs import find_instance_types
 from aws.endpoint_settings import EndpointSettings
 from aws.logs import last_log_lines
 from aws.messages import DeployError, find_remedy, say
@@ -47,10 +47,8 @@ def waiting(account: Account, endpoint: Answer) -> Change:
 def uses_other_instance_type(
     account: Account, endpoint: Answer, settings: EndpointSettings
 ) -> bool:
-    config = find_config(account, endpoint["EndpointConfigName"])
-    if config is None:
-        return True
-    return instance_types_of(config["ProductionVariants"][0]) != [settings.instance_type]
+    types = find_instance_types(account, endpoint["EndpointConfigName"])
+    return types != list(settings.instance_types)
 
 
 def count_instances(endpoint: Answer) -> int:

@@ -65,6 +65,8 @@ class History(Struct):
 
     version: Literal[1] = 1
     releases: list[Release] = field(default_factory=list)
+    # The instance types that AWS has refused as pools, see aws/capacity.py
+    refused_types: list[str] = field(default_factory=list)
 
     def find(self, config: str) -> Release | None:
         """Return the last release of that endpoint configuration."""

@@ -11,8 +11,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from aws.account import Account
 from aws.calls import Answer, perform
 from aws.changes import Change, Changes
+from aws.configs import find_instance_types
 from aws.endpoint_settings import EndpointSettings
-from aws.endpoints import find_endpoint, uses_other_instance_type
+from aws.endpoints import find_endpoint
 from aws.messages import DeployError, explain_error, say
 
 SERVICE = "sagemaker"
@@ -39,6 +40,10 @@ class Quota:
     value: int
 
 
+def endpoint_quota_name(instance_type: str) -> str:
+    return f"{instance_type} for endpoint usage"
+
+
 def describe_needs(
     account: Account, settings: list[EndpointSettings], training_type: str
 ) -> list[Need]:
@@ -47,14 +52,20 @@ def describe_needs(
     updating: dict[str, int] = {}
     scaling: dict[str, int] = {}
     for endpoint in settings:
-        name = f"{endpoint.instance_type} for endpoint usage"
+        name = endpoint_quota_name(endpoint.instance_type)
         running = max(1, endpoint.min_instances)
         found = find_endpoint(account, endpoint.name)
         now.setdefault(name, 0)
-        if found is None or uses_other_instance_type(account, found, endpoint):
+        types = []
+        if found is not None:
+            types = find_instance_types(account, found["EndpointConfigName"])
+        if types[:1] != [endpoint.instance_type]:
             now[name] += running
-        updating[name] = updating.get(name, 0) + 2 * running
-        scaling[name] = scaling.get(name, 0) + endpoint.max_instances
+        for instance_type in endpoint.instance_types:
+            name = endpoint_quota_name(instance_type)
+            now.setdefault(name, 0)
+            updating[name] = updating.get(name, 0) + 2 * running
+            scaling[name] = scaling.get(name, 0) + endpoint.max_instances
     needs = [Need(name, now[name], max(updating[name], scaling[name])) for name in now]
     return [*needs, Need(f"{training_type} for spot training job usage", now=0, in_all=1)]
 
@@ -78,8 +89,8 @@ def find_quotas(account: Account, names: Iterable[str]) -> dict[str, Quota]:
     return found
 
 
-def check_quotas(account: Account, needs: list[Need], plan: bool) -> None:
-    """Print what is needed and what there is, where there is too little.
+def check_quotas(account: Account, needs: list[Need], plan: bool) -> dict[str, Quota]:
+    """Print what is needed and what there is, where there is too little. Return the quotas by name.
 
     Raises DeployError if this `up` would fail, unless it is a plan. Where AWS does not tell the
     quotas, prints that.
@@ -101,6 +112,7 @@ def check_quotas(account: Account, needs: list[Need], plan: bool) -> None:
             f"./deploy.py up --request-quota --region {account.region} --prefix {account.prefix}. "
             "Or choose another --instance-type."
         )
+    return quotas
 
 
 def find_known_quotas(account: Account, needs: list[Need]) -> dict[str, Quota]:

@@ -26,7 +26,7 @@ from aws.account import Account
 from aws.alarms import set_release_alarm
 from aws.calls import Answer
 from aws.changes import Change, Changes, apply
-from aws.configs import find_config, instance_types_of
+from aws.configs import find_config, find_instance_types
 from aws.endpoint_settings import EndpointSettings
 from aws.endpoints import (
     BROKEN,
@@ -259,17 +259,12 @@ def leave_bake(account: Account, name: str, config: str, reason: str) -> Answer 
 
 def update_back(account: Account, endpoint: Answer, config: str) -> None:
     name = endpoint["EndpointName"]
-    if types_of(account, endpoint["EndpointConfigName"]) != types_of(account, config):
+    if find_instance_types(account, endpoint["EndpointConfigName"]) != find_instance_types(
+        account, config
+    ):
         apply(remove_scaling(account, name))
     say(f"{name}: updating back to {config}")
     return_to(account, endpoint, config)
-
-
-def types_of(account: Account, config: str) -> list[str]:
-    found = find_config(account, config)
-    if found is None:
-        return []
-    return instance_types_of(found["ProductionVariants"][0])
 
 
 def restore_scaling_if_settled(account: Account, settings: EndpointSettings) -> None:
@@ -310,7 +305,7 @@ def return_by_hand(account: Account, settings: EndpointSettings, good: Release) 
     if endpoint is None or not is_in_service(endpoint):
         raise DeployError(explain_failure(account, name, endpoint or {"EndpointStatus": "gone"}))
     serving = endpoint["EndpointConfigName"]
-    if types_of(account, serving) != types_of(account, good.config):
+    if find_instance_types(account, serving) != find_instance_types(account, good.config):
         apply(remove_scaling(account, name))
     finish(account, name, serving, GONE_BACK, "rolled back by hand")
     # Not back again if it fails: the person who runs this has taken back what serves now.

@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from aws.account import Account
 from aws.calls import Answer
 from aws.changes import Change, Changes
-from aws.configs import find_config
+from aws.configs import find_instance_types
 from aws.cost import describe_daily_cost
 from aws.endpoint_settings import EndpointSettings
 from aws.endpoints import delete_endpoint, find_endpoint, is_busy, is_in_service, waiting
@@ -85,14 +85,20 @@ def describe_sleepless(account: Account, endpoint: Answer) -> str:
     name = endpoint["EndpointName"]
     if endpoint["EndpointStatus"] in WITHOUT_INSTANCES or can_sleep(account, name):
         return ""
-    config = find_config(account, endpoint["EndpointConfigName"])
-    instance_type = "?"
-    if config is not None:
-        instance_type = config["ProductionVariants"][0]["InstanceType"]
     variants = endpoint.get("ProductionVariants") or [{}]
+    wanted_types = find_instance_types(account, endpoint["EndpointConfigName"])
+    instance_type = running_type(variants[0]) or next(iter(wanted_types), "?")
     count = max(1, variants[0].get("CurrentInstanceCount", 1))
     cost = describe_daily_cost(instance_type, count)
     return (
         f"{name.upper()} NEVER SLEEPS: NOTHING STOPS ITS INSTANCE, WHICH COSTS {cost.upper()}. "
         "Run ./deploy.py up again: it sets the scaling, or deletes the endpoint."
     )
+
+
+def running_type(variant: Answer) -> str:
+    """Return the instance type that runs, of a variant that has several; "" if none does."""
+    for pool in variant.get("InstancePools", []):
+        if pool.get("CurrentInstanceCount", 0) > 0:
+            return str(pool["InstanceType"])
+    return ""

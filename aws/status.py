@@ -17,7 +17,7 @@ from aws.account import Account
 from aws.bucket import ensure_bucket, find_bucket, with_kept_tags
 from aws.calls import Answer
 from aws.changes import Change
-from aws.configs import read_settings
+from aws.configs import instance_types_of, read_settings
 from aws.cost import describe_daily_cost
 from aws.dashboard import describe_url, find_dashboard
 from aws.endpoint_settings import VARIANT
@@ -29,7 +29,7 @@ from aws.notify import ensure_topic, find_addresses, find_budget
 from aws.painters import list_painters
 from aws.registry import find_image_details
 from aws.scaling import ensure_scaling, find_scalable_target
-from aws.sleep import describe_sleepless
+from aws.sleep import describe_sleepless, running_type
 from aws.trainings import describe_state, list_running_jobs, read_progress
 from bot import DEPLOYMENT_DIMENSION, HEARTBEAT_METRIC, METRICS_NAMESPACE, MODELS
 
@@ -136,7 +136,7 @@ def check_endpoint(account: Account, model: str) -> list[Line]:
 def describe_config(account: Account, endpoint: Answer) -> Lines:
     variant = find_variant(account, endpoint)
     limits = describe_limits(account, endpoint["EndpointName"])
-    yield Line(f"instances: {variant['InstanceType']}, {limits}")
+    yield Line(f"instances: {' or '.join(instance_types_of(variant))}, {limits}")
 
 
 def find_variant(account: Account, endpoint: Answer) -> Answer:
@@ -190,7 +190,9 @@ def check_alarms(account: Account, model: str, endpoint: Answer) -> Lines:
             continue
         text = f"{meanings[alarm['AlarmName']]}: the alarm {alarm['AlarmName']} has gone off"
         if alarm["AlarmName"] == alarms.idle_alarm_name(name):
-            instance_type = find_variant(account, endpoint)["InstanceType"]
+            variants = endpoint.get("ProductionVariants") or [{}]
+            wanted_types = instance_types_of(find_variant(account, endpoint))
+            instance_type = running_type(variants[0]) or wanted_types[0]
             text += f"; it costs {describe_daily_cost(instance_type, 1)}"
         yield Line(text, is_wrong=True)
 

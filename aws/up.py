@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from aws import alarms, bot_home, configs, identity, logs, models, painters, trainings
 from aws.account import Account
 from aws.bucket import ensure_bucket, with_kept_tags
+from aws.capacity import choose_types, ensure_pools, is_refused
 from aws.changes import Changes, apply, apply_in_parallel, run_in_parallel
 from aws.cost import TYPICAL_IMAGE_GIGABYTES, estimate_bot, estimate_cost
 from aws.dashboard import ensure_dashboard
@@ -86,7 +88,9 @@ def run(
         image = require_image(account, "bot", image_tag, plan)
         bot = bot_home.describe_bot(account, settings, image, plan)
 
-    check_quotas(account, describe_needs(account, settings, training_instance_type), plan)
+    needs = describe_needs(account, settings, training_instance_type)
+    quotas = check_quotas(account, needs, plan)
+    settings = choose_types(account, settings, quotas)
     if bot is None and bot_option is not None:
         count += bot_home.leave_fargate(account, plan)
     count += make_changes(account, settings, images, home, plan, notify)
@@ -192,7 +196,13 @@ def deploy_endpoint(account: Account, settings: EndpointSettings, image: Image) 
     model = models.describe_wanted_model(account, settings.model, image)
     config = configs.describe_wanted_config(account, settings, model.name)
     yield from models.ensure_model(account, model)
-    yield from configs.ensure_config(account, config)
+    if settings.fallback_types:
+        yield from ensure_pools(account, config)
+        if is_refused(account, settings.name, list(settings.instance_types)):
+            settings = replace(settings, fallback_types=())
+            config = configs.describe_wanted_config(account, settings, model.name)
+    if not settings.fallback_types:
+        yield from configs.ensure_config(account, config)
     # The update names the first two alarms. The others are there before the instance.
     yield from alarms.ensure_faults_alarm(account, settings.name)
     yield from alarms.ensure_release_alarm(account, settings.name)

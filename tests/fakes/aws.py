@@ -12,7 +12,8 @@ moto 5.2.5 lacks, and this adds:
 - statuses that take their time (Creating, Updating, Deleting) and FailureReason;
 - SageMaker's errors: the name exists already, the endpoint is being changed, the instance type of a
   scaling target cannot be changed;
-- instance types newer than moto (ml.g5, ml.g6);
+- instance types newer than moto (ml.g5, ml.g6), instance pools, which AWS may not know there
+  (`unknown_arguments`), and types without capacity (`no_capacity`);
 - the permissions boundary of a user;
 - e-mail addresses that have to confirm a subscription (`confirmed`);
 - the tags and the subscribers of budgets, and their updates;
@@ -142,6 +143,10 @@ bad_images: dict[str, str] = {}
 old_instances_paint: set[str] = set()
 # What happens when an update has come so far that its new instances get the requests, once
 at_bake: list[Callable[[], None]] = []
+# Instance types of which AWS has none free
+no_capacity: set[str] = set()
+# Arguments that AWS does not know in this region, such as InstancePools
+unknown_arguments: set[str] = set()
 # Each picture that was made: the endpoint, and the configuration of the instance that made it
 painted: list[tuple[str, str]] = []
 
@@ -208,18 +213,30 @@ def start_transition(endpoint: FakeEndpoint, status: str, transition: Transition
     transitions[endpoint.endpoint_name] = transition
 
 
-def succeed_or_fail(name: str) -> Transition:
+def succeed_or_fail(name: str, config: FakeEndpointConfig) -> Transition:
     """Return how a creation or an update will end, which the test decides by `failures`."""
     if name in failures:
         return Transition("Failed", failures[name])
+    if set(types_of(config)) <= no_capacity:
+        return Transition("Failed", "Unable to provision requested ML compute capacity")
     return Transition("InService")
+
+
+def types_of(config: FakeEndpointConfig) -> list[str]:
+    """Return the instance types of a configuration, in the order in which they are tried."""
+    variant = config.production_variants[0]
+    if "InstancePools" not in variant:
+        return [variant["InstanceType"]]
+    pools = sorted(variant["InstancePools"], key=lambda pool: pool["Priority"])
+    return [pool["InstanceType"] for pool in pools]
 
 
 def create_endpoint(self: SageMakerModelBackend, **arguments: Json) -> FakeEndpoint:
     refuse_beyond_quota(self, arguments["endpoint_config_name"])
     create = refuse_existing(moto_create_endpoint, "endpoint", "endpoints")
     endpoint: FakeEndpoint = create(self, **arguments)
-    start_transition(endpoint, "Creating", succeed_or_fail(endpoint.endpoint_name))
+    config = self.endpoint_configs[arguments["endpoint_config_name"]]
+    start_transition(endpoint, "Creating", succeed_or_fail(endpoint.endpoint_name, config))
     return endpoint
 
 
@@ -227,8 +244,7 @@ def refuse_beyond_quota(backend: SageMakerModelBackend, config: str) -> None:
     """Refuse an endpoint if the account may not run another instance of its type."""
 
     def instance_type(name: str) -> str:
-        found: str = backend.endpoint_configs[name].production_variants[0]["InstanceType"]
-        return found
+        return types_of(backend.endpoint_configs[name])[0]
 
     wanted = instance_type(config)
     running = [item.endpoint_config_name for item in backend.endpoints.values()]
@@ -259,6 +275,8 @@ def describe_endpoint(self: SageMakerModelBackend, endpoint_name: str) -> Json:
         if transition.descriptions_left < 0:
             end_transition(self, endpoint, transition)
 
+    if endpoint:
+        describe_pools(endpoint, self.endpoint_configs.get(endpoint.endpoint_config_name))
     answer = moto_describe_endpoint(self, endpoint_name)
     if endpoint_name in failure_reasons:
         answer["FailureReason"] = failure_reasons[endpoint_name]
@@ -267,6 +285,22 @@ def describe_endpoint(self: SageMakerModelBackend, endpoint_name: str) -> Json:
         while transition.is_baking and at_bake:
             at_bake.pop()()
     return answer
+
+
+def describe_pools(endpoint: FakeEndpoint, config: FakeEndpointConfig | None) -> None:
+    """Tell which of several instance types runs: the first one that has capacity."""
+    variant = endpoint.production_variants[0]
+    variant.pop("InstancePools", None)
+    if config is None or len(types_of(config)) < 2:
+        return
+    free = [kind for kind in types_of(config) if kind not in no_capacity]
+    variant["InstancePools"] = [
+        {
+            "InstanceType": kind,
+            "CurrentInstanceCount": count_of(endpoint) if [kind] == free[:1] else 0,
+        }
+        for kind in types_of(config)
+    ]
 
 
 def describe_deployment(transition: Transition) -> Json:
@@ -356,9 +390,7 @@ def update_endpoint(self: SageMakerResponse) -> ActionResult:
 
     old_config = backend.endpoint_configs[endpoint.endpoint_config_name]
     new_config = backend.endpoint_configs[asked["EndpointConfigName"]]
-    old_type = old_config.production_variants[0]["InstanceType"]
-    new_type = new_config.production_variants[0]["InstanceType"]
-    if old_type != new_type and is_scaling_target(name):
+    if types_of(old_config) != types_of(new_config) and is_scaling_target(name):
         raise ValidationError(
             message="Cannot change the instance type of a variant that is a scaling target"
         )
@@ -369,7 +401,7 @@ def update_endpoint(self: SageMakerResponse) -> ActionResult:
         raise ValidationError(message=f"The alarm {tripped} does not exist or has gone off")
 
     before = moto_describe_endpoint(backend, name)
-    transition = succeed_or_fail(name)
+    transition = succeed_or_fail(name, new_config)
     transition.before = before
     transition.config = new_config.endpoint_config_name
     transition.count = new_config.production_variants[0]["InitialInstanceCount"]
@@ -955,8 +987,17 @@ def answer_ignorant(lag: Lag, environ: Json, start_response: Json) -> list[bytes
 # ---------------------------------------------------------------- the account
 
 
-def accept_any_instance_type(self: FakeEndpointConfig, instance_type: str) -> None:
-    """Replace moto's check, whose list is older than ml.g5 and ml.g6."""
+def check_variants(self: FakeEndpointConfig, production_variants: list[Json]) -> None:
+    """Replace moto's check, whose list of types is older than ml.g5, ml.g6 and instance pools."""
+    for variant in production_variants:
+        pools = variant.get("InstancePools", [])
+        if pools and "InstancePools" in unknown_arguments:
+            raise ValidationError(message="Instance pools are not supported in this region.")
+        if ("InstanceType" in variant) == bool(pools):
+            raise ValidationError(message="Specify either InstanceType or InstancePools.")
+        priorities = {pool["Priority"] for pool in pools}
+        if not priorities <= {1, 2, 3, 4, 5} or len(priorities) != len(pools):
+            raise ValidationError(message="Each pool has its own priority of 1 to 5.")
 
 
 @contextmanager
@@ -978,7 +1019,7 @@ def patched_moto() -> Iterator[None]:
         stack.enter_context(
             mock.patch.object(threaded_moto_server, "DomainDispatcherApplication", Wire)
         )
-        replace(FakeEndpointConfig, "validate_instance_type", accept_any_instance_type)
+        replace(FakeEndpointConfig, "validate_production_variants", check_variants)
         replace(backend, "create_model", create_model)
         replace(backend, "create_endpoint_config", create_config)
         replace(backend, "create_endpoint", create_endpoint)
@@ -1057,6 +1098,8 @@ def clear(url: str) -> None:
     bad_images.clear()
     old_instances_paint.clear()
     at_bake.clear()
+    no_capacity.clear()
+    unknown_arguments.clear()
     painted.clear()
     transitions.clear()
     server_starts.clear()

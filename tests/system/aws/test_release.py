@@ -78,7 +78,7 @@ def test_a_release_from_zero_instances_is_painted_by_new_ones(
     assert old in oldest
     assert oldest.endswith("proven")
     assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", newest)
-    assert re.search(r"sha256:\w{12}  ml\.g4dn\.xlarge", newest)
+    assert re.search(r"sha256:\w{12}  ml\.g4dn\.xlarge, ml\.g6\.xlarge", newest)
 
 
 @pytest.mark.usefixtures("pushed")

@@ -62,7 +62,9 @@ def test_up_creates_asynchronous_endpoints_of_the_images_by_digest(
     config = describe_config(model)
     [variant] = config["ProductionVariants"]
     assert describe_endpoint(model)["EndpointStatus"] == "InService"
-    assert variant["InstanceType"] == "ml.g4dn.xlarge"
+    pools = [(pool["Priority"], pool["InstanceType"]) for pool in variant["InstancePools"]]
+    assert pools == [(1, "ml.g4dn.xlarge"), (2, "ml.g6.xlarge"), (3, "ml.g5.xlarge")]
+    assert "InstanceType" not in variant
     assert variant["InferenceAmiVersion"] == "al2023-ami-sagemaker-inference-gpu-4-1"
 
     asynchronous = config["AsyncInferenceConfig"]
