@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import secrets
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -51,7 +52,12 @@ def main() -> int:
     # At a lower level it logs each address, and so the token.
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
 
-    app = create_app(Store(arguments.data), token, key, arguments.port)
+    try:
+        store = Store(arguments.data)
+    except (OSError, sqlite3.Error) as error:
+        print(f"{arguments.data} cannot be used: {error}. Choose another: --data", file=sys.stderr)
+        return 2
+    app = create_app(store, token, key, arguments.port)
     # Ends the program with a message where the port is taken.
     host = "0.0.0.0" if arguments.any_address else "127.0.0.1"
     server = make_server(host, arguments.port, app, threaded=True)

@@ -124,8 +124,8 @@ def test_no_secret_reaches_the_log(chat: Chat) -> None:
 
 
 def test_what_the_command_line_says(chat: Chat, tmp_path: Path) -> None:
-    def run(port: int, token: str) -> subprocess.CompletedProcess[str]:
-        arguments = [f"--port={port}", f"--data={tmp_path}"]
+    def run(port: int, token: str, data: Path = tmp_path) -> subprocess.CompletedProcess[str]:
+        arguments = [f"--port={port}", f"--data={data}"]
         environment = {"TELEGRAM_TOKEN": token, "PYTHONPATH": str(ROOT), "PATH": ""}
         return subprocess.run(
             [sys.executable, "-m", "local.telegram", *arguments],
@@ -142,4 +142,8 @@ def test_what_the_command_line_says(chat: Chat, tmp_path: Path) -> None:
     taken = run(chat.port, TOKEN)
     assert taken.returncode == 1
     assert "in use" in taken.stderr, taken.stderr
-    assert "Traceback" not in refused.stderr + taken.stderr
+    (tmp_path / "file").touch()
+    no_folder = run(free_port(), TOKEN, tmp_path / "file")
+    assert no_folder.returncode == 2
+    assert no_folder.stderr.startswith(f"{tmp_path / 'file'} cannot be used")
+    assert "Traceback" not in refused.stderr + taken.stderr + no_folder.stderr
