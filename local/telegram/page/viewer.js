@@ -4,11 +4,11 @@
 
 let viewed = null; // the message that is shown
 
-/** Whether a message is the bot's finished picture: no preview, and no question with samples. */
-function isResult({ from, photo, animation, text, caption, reply_markup }) {
+/** Whether a message is the bot's finished picture: no preview, no question with samples, no album of old ones. */
+function isResult({ from, photo, animation, text, caption, reply_markup, media_group_id }) {
   const keys = reply_markup?.inline_keyboard.flat() ?? [];
   const isUnfinished = BAR.test(text ?? caption ?? "") || keys.some(key => key.callback_data.startsWith("style:"));
-  return from === "bot" && Boolean(photo ?? animation) && !isUnfinished;
+  return from === "bot" && Boolean(photo ?? animation) && !isUnfinished && !media_group_id;
 }
 
 const results = () => [...messages.values()].filter(isResult).sort((one, other) => one.message_id - other.message_id);
