@@ -950,6 +950,8 @@ class PaintJob(JobRecord):
     is_cancelled: bool = False  # the model can see that
     is_taken: bool = False  # its user wants the best picture so far
     status_text: str = ""  # of the status message as it is shown
+    preview: bytes = b""  # that was shown last
+    is_photo: bool = False  # the status message is one, since a preview was shown
     refusal: str = ""  # what Telegram said when it last refused the picture
 
     @property
@@ -2836,21 +2838,35 @@ class Messenger:
         return message_id
 
     def show_status(
-        self, chat: int, message_id: int, words: str, preview: bytes, buttons: Json
-    ) -> None:
-        """Let a message say something else, with a picture where there is one."""
+        self,
+        chat: int,
+        message_id: int,
+        words: str,
+        preview: bytes,
+        buttons: Json,
+        is_photo: bool = False,
+    ) -> bool:
+        """Let a message say something else, with a new picture where there is one.
+
+        is_photo: whether it is known to be a photo. Returns whether it is one now.
+        """
         if preview and self.show_picture(chat, message_id, "photo", preview, words, buttons):
-            return
+            return True
         message = {"chat_id": chat, "message_id": message_id, "reply_markup": buttons}
         try:
-            self.telegram.call("editMessageText", text=words, **message)
+            if is_photo:
+                self.telegram.call("editMessageCaption", caption=words, **message)
+            else:
+                self.telegram.call("editMessageText", text=words, **message)
         except TelegramError as error:
             if error.code != 400:
                 raise
-            if "no text" in error.description:  # an earlier preview has made it a photo
+            if "no text" in error.description:  # a preview of an earlier process
                 self.telegram.call("editMessageCaption", caption=words, **message)
-            elif "not modified" not in error.description:
+                return True
+            if "not modified" not in error.description:
                 raise
+        return is_photo
 
     def show_picture(
         self,
@@ -3546,7 +3562,11 @@ class JobRunner:
             preview = progress.preview or b""
             rows = [status_buttons(job, progress)]
             buttons = job_buttons(job.language, job.id, rows, job.owner)
-            self.messenger.show_status(job.chat, job.status_message, words, preview, buttons)
+            new_preview = b"" if preview == job.preview else preview
+            job.is_photo = self.messenger.show_status(
+                job.chat, job.status_message, words, new_preview, buttons, job.is_photo
+            )
+            job.preview = preview
             self.show_guest(job, words)
         job.status_text = words
 

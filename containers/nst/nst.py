@@ -44,6 +44,8 @@ class Step:
     """One evaluation of the loss.
 
     done: share of all the work, 0..1. image: (1, 3, H, W), RGB in 0..1, at the size of its scale.
+    can_be_shown: whether the image is worth a look: the finished picture of the scale before,
+        enlarged. Where there is only one scale, each image is.
     """
 
     number: int
@@ -51,6 +53,7 @@ class Step:
     done: float
     loss: float
     image: Tensor
+    can_be_shown: bool = True
 
 
 @dataclass
@@ -193,12 +196,19 @@ def multiscale(
 
     for scale in scales:
         step_work = scale.share**2 / total_work
+        first_step = steps + 1
 
-        def report(image: Tensor, loss: float, step_work: float = step_work) -> bool:
+        def report(
+            image: Tensor,
+            loss: float,
+            step_work: float = step_work,
+            first_step: int = first_step,
+        ) -> bool:
             nonlocal steps, done
             steps += 1
             done += step_work
-            return callback(Step(steps, total_steps, done, loss, image))
+            can_be_shown = steps == first_step > 1
+            return callback(Step(steps, total_steps, done, loss, image, can_be_shown))
 
         scaled_content = resize(content, scaled_size(content, scale.share))
         longest = scale.share * max(size)

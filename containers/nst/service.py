@@ -2,6 +2,8 @@
 
 import math
 import os
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from flask import Flask
@@ -62,10 +64,12 @@ class StyleTransfer:
         options: ParameterValues,
         report: Report,
     ) -> Picture:
-        def callback(step: nst.Step) -> bool:
-            def preview() -> Image.Image:
-                return to_image(step.image[0])
+        preview: Callable[[], Image.Image] | None = None
 
+        def callback(step: nst.Step) -> bool:
+            nonlocal preview
+            if step.can_be_shown:
+                preview = partial(to_image, step.image[0])
             return report(Progress(step.number, step.total, step.done, step.loss, preview))
 
         try:

@@ -14,7 +14,7 @@ class Progress:
     """How far a job is.
 
     done: the share of the work that is done, 0..1.
-    preview: makes a picture of the current state, if the model can.
+    preview: makes the newest picture that is worth a look, if the model can.
     """
 
     step: int

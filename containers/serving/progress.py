@@ -17,7 +17,7 @@ from .model import Progress
 SECONDS_BETWEEN = 2.0
 # For one write. A slow store delays the progress of other jobs, and this job's answer, by no more.
 WRITE_SECONDS = 5.0
-PREVIEW_SIDE = 256
+PREVIEW_SIDE = 384
 
 # One thread for all jobs: a slow store never delays a model, it only gets fewer updates.
 writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="progress")

@@ -333,7 +333,7 @@ def test_progress_is_written_at_most_every_two_seconds_with_a_preview(
     assert last["seconds"] + last["seconds_left"] == pytest.approx(whole, abs=0.2 / last["done"])
     assert last["seconds"] <= seconds
     preview = Image.open(io.BytesIO(base64.b64decode(last["preview"])))
-    assert max(preview.size) == 256
+    assert max(preview.size) == 384
     assert [key for key, _ in store.puts][-1] == "made.jpg"
 
 

@@ -85,6 +85,24 @@ def stylize(
     return result
 
 
+def test_each_finished_scale_can_be_shown_and_nothing_between(
+    photo: Tensor, style: Tensor, network: vgg.VGG19
+) -> None:
+    steps: list[Step] = []
+
+    def note(step: Step) -> bool:
+        steps.append(step)
+        return False
+
+    options = replace(QUICK, size=256)
+    stylize(photo, [style], options, network, note)
+    shown = [step for step in steps if step.can_be_shown]
+    each = options.evaluations()
+    assert [step.number for step in shown] == [each + 1, 2 * each + 1]
+    assert [max(step.image.shape) for step in shown] == [128, 256]
+    assert shown[0].done < 0.15
+
+
 # --- the network ---
 
 

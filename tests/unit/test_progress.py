@@ -116,4 +116,4 @@ def test_the_preview_is_a_small_jpeg() -> None:
     large = Image.new("RGB", (1000, 500), (200, 30, 30))
     state = progress_state(Progress(1, 2, 0.5), 1.0, large)
     preview = Image.open(io.BytesIO(base64.b64decode(state["preview"])))
-    assert (preview.format, preview.size) == ("JPEG", (256, 128))
+    assert (preview.format, preview.size) == ("JPEG", (384, 192))
