@@ -398,6 +398,9 @@ class User:
         self.world.telegram.push(message=message(self.number, photo=[{"file_id": self.photo}]))
         self.enter("asked")
 
+    def write(self, text: str) -> None:
+        self.world.telegram.push(message=message(self.number, text=text))
+
     def press_style(self) -> bool:
         """Press a painter's button of the newest question, or send a picture of a style."""
         questions = [
