@@ -118,6 +118,8 @@ CAPTION_COMMANDS = ("/teach", "/paint")  # those that may stand under a picture
 WORKER_THREADS = 16
 PICTURES_IN_MEMORY = 4
 HISTORY_LENGTH = 10  # results of a chat whose buttons still work
+MAX_STYLES = 8  # pictures whose styles go into one painting
+ALBUM_SECONDS = 2.0  # without another picture of an album, until the painting begins
 JOBS_AT_ONCE = 5  # of a chat: each model works on one of them, the others wait
 PHOTOS_KNOWN = 10  # photographs of a chat whose keyboards still work
 BATCH_LENGTH = 100  # of getUpdates, which gives no more updates while these are not confirmed
@@ -443,8 +445,8 @@ TEXTS = {
     ),
     "got_content": Text("Got your photo.", "Фотография у меня."),
     "ask_style": Text(
-        "Choose a painter, or send a picture as the style.",
-        "Выберите художника или пришлите образец.",
+        "Choose a painter, or send a picture as the style. An album gives several styles.",
+        "Выберите художника или пришлите образец. Альбом — это несколько образцов сразу.",
     ),
     "busy": Text(
         "I am still painting: send me another photo, or stop me with /cancel.",
@@ -577,6 +579,15 @@ TEXTS = {
     "detail_colours": Text("own colours", "свои цвета"),
     "detail_size": Text("{size} px", "{size} точек"),
     "own_style": Text("your picture's style", "стиль вашей картины"),
+    "own_styles": Text("the styles of your {count} pictures", "стили ваших картин, их {count}"),
+    "style_too_late": Text(
+        "This style came too late: the painting has begun without it.",
+        "Этот образец опоздал: я уже рисую без него.",
+    ),
+    "too_many_styles": Text(
+        "I take the styles of at most 8 pictures, and left this one out.",
+        "Беру не больше 8 образцов, этот пропускаю.",
+    ),
     "taking": Text(
         "I stop here: the picture comes as it is now.",
         "Останавливаюсь: картина придёт такой, какая есть.",
@@ -749,6 +760,11 @@ class PaintRequest(Struct, frozen=True):
     # The other one is result.png, which is sent as a file only
     result: Annotated[str, Meta(pattern=r"^result\.(jpg|png)\Z")] = "result.jpg"
     size: Annotated[int, Meta(ge=0, le=2048)] = 0  # of the longer side; 0: the model's choice
+    more_styles: tuple[ImageRef, ...] = ()  # pictures, after the first one in `style`
+
+    @property
+    def style_pictures(self) -> tuple[ImageRef, ...]:
+        return () if isinstance(self.style, str) else (self.style, *self.more_styles)
 
     @property
     def model(self) -> str:
@@ -810,6 +826,8 @@ class Chat(Struct, frozen=True):
     seen: tuple[int, ...] = ()  # the updates handled last. Their ids may restart, so no "<"
     reply: tuple[str, ...] = ()  # keys of the texts that answer the last update of `seen`
     about: str = ""  # the job whose buttons stand under that answer
+    album: str = ""  # the album whose pictures are the styles of a job
+    album_job: str = ""  # that job
     pressed: str = ""  # the data of the button that was pressed last, until its job ends
     lesson_name: str | None = msgspec.field(name="lesson", default=None)  # the next picture's
     settings: Settings = Settings()
@@ -944,6 +962,7 @@ class PaintJob(JobRecord):
     last_look: float = msgspec.field(default_factory=monotonic)
     has_progress: bool = False  # the model has written progress.json
     has_answer: bool = False  # the model's answer is in S3
+    album_until: float = 0.0  # of time.monotonic(): until then more styles may come
     is_queued: bool = False  # another one of its chat comes first
     is_released: bool = False  # its chat does not own it any more
     seconds_left: float | None = None  # as the model told last
@@ -2026,6 +2045,7 @@ class Incoming:
     language: str
     event: Event
     group_message: int = 0  # in a group, the number of the message to answer to
+    album: str = ""  # which the picture is from
     pressed_message: int = 0  # the number of the message whose button was pressed
     pressed_photo: str = ""  # the file_id of the photo in it
     guest_query: str = ""  # answers a mention in a chat that the bot is no member of
@@ -2045,6 +2065,7 @@ class Decision:
     lesson: LessonRequest | None = None
     stop_lesson: str = ""  # the id of a lesson to stop
     about: str = ""  # the id of the job whose buttons stand under the answer
+    change: Painting | None = None  # a job that has not begun, and what it shall paint instead
     kept_of: str = ""  # the job whose kept file is sent instead of `request`, if it is there
     take_job: str = ""  # the id of a job that shall end with its best picture so far
 
@@ -2200,6 +2221,7 @@ def read_update(raw: TelegramUpdate, me: BotUser) -> Incoming | None:
         language=language_of(sender),
         event=event,
         group_message=message.message_id if is_group else 0,
+        album="" if query else message.media_group_id,
         pressed_message=message.message_id if query else 0,
         pressed_photo=pressed_photo,
     )
@@ -2375,7 +2397,7 @@ def transition(chat: Chat, incoming: Incoming, config: Config, styles: Styles) -
     if incoming.is_group and isinstance(event, Words) and not chat.content:
         return Decision(chat)  # somebody talks about a painting
     if isinstance(event, ImageRef):
-        return take_picture(chat, event)
+        return take_picture(chat, event, incoming.album)
     if isinstance(event, Paint):
         return paint(chat, event, styles)
     return take_words(chat, event, styles)
@@ -2428,13 +2450,36 @@ def start_lesson(chat: Chat, name: str, picture: ImageRef) -> Decision:
     return Decision(replace(chat, lesson_name=None), lesson=LessonRequest(name, picture))
 
 
-def take_picture(chat: Chat, image: ImageRef) -> Decision:
-    """Take a picture as the photo, or as the style if there is a photo already."""
+def take_picture(chat: Chat, image: ImageRef, album: str = "") -> Decision:
+    """Take a picture as the photo, or as the style if there is a photo already.
+
+    More pictures of the album that a style came from are styles of the same painting.
+    """
+    if album and album == chat.album:
+        return add_style(chat, image)
     if chat.content:
         return start_painting(chat, default_request(chat, chat.content, image))
     if len(chat.jobs) >= JOBS_AT_ONCE:
         return Decision(chat, ("queue_is_full",))
     return ask(chat.with_content(image), "got_content")
+
+
+def add_style(chat: Chat, image: ImageRef) -> Decision:
+    """Add another style to the job that the album has begun."""
+    request = None
+    for painting in chat.jobs:
+        if painting.job_id == chat.album_job:
+            request = painting.request
+    if request is None:
+        return ask(chat, "style_too_late")
+    if image in request.style_pictures:
+        return Decision(chat)
+    if len(request.style_pictures) >= MAX_STYLES:
+        return Decision(chat, ("too_many_styles",))
+    more = replace(request, more_styles=(*request.more_styles, image))
+    change = Painting(chat.album_job, more)
+    jobs = [change if painting.job_id == change.job_id else painting for painting in chat.jobs]
+    return Decision(replace(chat, jobs=tuple(jobs)), change=change)
 
 
 def take_words(chat: Chat, words: Words, styles: Styles) -> Decision:
@@ -2604,6 +2649,8 @@ def describe_request(request: PaintRequest, styles: Styles, language: str) -> st
     words = [translate(language, "own_style")]
     if isinstance(request.style, str):
         words = [styles.labels.get(request.style, request.style)]
+    elif request.more_styles:
+        words = [translate(language, "own_styles", count=len(request.style_pictures))]
     if request.strength != request.usual_strength:
         words.append(translate(language, "detail_strength", strength=f"{request.strength:g}"))
     if request.preserve_color:
@@ -2620,6 +2667,8 @@ def result_name(request: PaintRequest, names: Mapping[str, str]) -> str:
     """
     style = request.style
     style_name = style if isinstance(style, str) else names.get(style.tag, "style")
+    if request.more_styles:
+        style_name = "styles"
     parts = [names.get(request.content.tag, "photo"), style_name]
     if request.strength != request.usual_strength:
         parts.append(f"{request.strength:g}")
@@ -3055,11 +3104,16 @@ class UpdateHandler:
             problem = self.lessons.find_problem(decision.lesson, str(update.id))
             if problem:
                 decision = Decision(before, (problem,))
+        if decision.change and not self.runner.change(decision.change):
+            decision = ask(before, "style_too_late")
         after = decision.chat
         if decision.request:
             job = self.create_job(update, incoming, decision.request, decision.kept_of)
             jobs = (*after.jobs, Painting(job.id, job.request))
             after = replace(after, jobs=jobs, was_put_aside=False)
+            if incoming.album:
+                job.album_until = time.monotonic() + ALBUM_SECONDS
+                after = replace(after, album=incoming.album, album_job=job.id)
         if decision.lesson:
             self.lessons.create(update, incoming, decision.lesson)
         if decision.stop_lesson:
@@ -3384,9 +3438,24 @@ class JobRunner:
         """
         if now < job.retry.not_before:
             return False
+        if job.step is Step.SUBMIT and now < job.album_until:
+            return False
         if job.has_answer or (job.step is Step.SUBMIT and not job.is_queued):
             return True
         return now >= job.last_look + (QUEUE_PACE * pace if job.is_queued else pace)
+
+    def change(self, wanted: Painting) -> bool:
+        """Let a job paint something else. False where the model has its request already."""
+        job = self.find(wanted.job_id)
+        if job is None:
+            return False
+        if job.step is not Step.SUBMIT:
+            return job.request == wanted.request
+        job.request = wanted.request
+        job.style_label = describe_request(wanted.request, OFFICIAL_STYLES, job.language)
+        job.album_until = time.monotonic() + ALBUM_SECONDS
+        self.store.save_job(job)
+        return True
 
     def wake(self, chat: int) -> None:
         """Let all jobs of a chat take a step, as one of them is done."""
@@ -3506,8 +3575,8 @@ class JobRunner:
         if isinstance(request.style, str):
             body["style_name"] = request.style
         else:
-            self.copy_to_s3(request.style, job.key("style"))
-            body["style_url"] = self.store.url(job.key("style"))
+            urls = self.copy_styles(job)
+            body["style_url"] = urls if request.more_styles else urls[0]
             body["preserve_color"] = request.preserve_color
         self.store.put_json(job.key("request.json"), body)
 
@@ -3528,6 +3597,15 @@ class JobRunner:
         self.send_picture(job, "document", (KEPT_FILE, data), job.style_label)
         self.store.release_job(job.chat, job.user, job.id, keep=None)
         return True
+
+    def copy_styles(self, job: PaintJob) -> list[str]:
+        """Copy the pictures of the styles to S3, and return their URLs."""
+        urls = []
+        for index, picture in enumerate(job.request.style_pictures):
+            key = job.key(f"style-{index + 1}" if index else "style")
+            self.copy_to_s3(picture, key)
+            urls.append(self.store.url(key))
+        return urls
 
     def copy_to_s3(self, image: ImageRef, key: str) -> None:
         with self._pictures:

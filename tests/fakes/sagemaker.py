@@ -204,6 +204,12 @@ class Endpoint:
                 return
             work_on(call.invocation, self.objects, lambda request: self.stylize(call, request))
 
+    def read_pictures(self, urls: str | list[str]) -> str:
+        """Return what is in a picture, or in several. Raises ClientError."""
+        several = [urls] if isinstance(urls, str) else urls
+        texts = [self.objects.read(url).decode(errors="replace")[:200] for url in several]
+        return ", ".join(texts)
+
     def stylize(self, call: Call, request: Request) -> Answer:
         """Write a painting to the request's result_url; an error if its pictures are gone."""
         self.requests.append(request)
@@ -215,8 +221,7 @@ class Endpoint:
         try:
             for name in ("content", "style"):
                 if f"{name}_url" in request:
-                    data = self.objects.read(request[f"{name}_url"])
-                    made[name] = data.decode(errors="replace")[:200]
+                    made[name] = self.read_pictures(request[f"{name}_url"])
         except ClientError as error:
             message = f"An object is gone: {type(error).__name__}"
             return {"error": {"code": "object_not_found", "message": message}}

@@ -214,11 +214,13 @@ def test_a_file_that_is_no_picture_is_refused_when_it_arrives(world: World) -> N
 def test_two_photos_in_an_album_are_content_and_style(world: World) -> None:
     world.start()
     anna = world.user()
-    for name in (b"content", b"style"):
+    for name in (b"content", b"style", b"third"):
         anna.photo(name, media_group_id="album 1")
     anna.cursor = 0
-    made = made_of(anna.sees(kind="photo"))
-    assert (made["content"], made["style"]) == ("content", "style")
+    made = made_of(anna.sees("the styles of your 2 pictures", kind="photo"))
+    [url, more] = world.endpoint.requests[0]["style_url"]
+    assert (url.rpartition("/")[2], more.rpartition("/")[2]) == ("style", "style-2")
+    assert (made["content"], made["style"]) == ("content", "style, third")
 
 
 def test_photos_that_come_meanwhile_wait_in_a_queue_that_tells(world: World) -> None:
@@ -722,6 +724,6 @@ def test_chats_hold_no_text_and_no_url(world: World) -> None:
     assert b"private words" not in kept
     assert b"http" not in kept
     members = {"version", "content", "jobs", "photos", "history", "seen", "reply", "lesson"}
-    members |= {"put_aside", "left_out", "about", "pressed", "settings"}
+    members |= {"put_aside", "left_out", "about", "pressed", "settings", "album", "album_job"}
     [chat] = [key for key in world.storage.list_keys() if not key.startswith("chats/results/")]
     assert set(json.loads(world.storage.read(chat))) == members

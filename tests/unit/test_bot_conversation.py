@@ -191,6 +191,30 @@ def test_a_photo_that_comes_while_one_is_painted_is_asked_for_its_style() -> Non
     assert decide(BUSY_AGAIN, Button("softer", "7")).request == replace(BY_MONET, strength=0.8)
 
 
+def test_the_pictures_of_an_album_are_styles_of_one_painting() -> None:
+    def send(chat: Chat, picture: ImageRef) -> bot.Decision:
+        return bot.transition(chat, Incoming(5, None, "en", picture, album="7"), CONFIG, STYLES)
+
+    styles = [ImageRef(str(number), is_document=False) for number in range(9)]
+    begun = send(WITH_PHOTO, styles[0])
+    assert begun.request == PaintRequest(PHOTO, styles[0], 0.5)
+    chat = replace(begun.chat, jobs=(Painting("9", begun.request),), album="7", album_job="9")
+    for count in range(2, 9):
+        decision = send(chat, styles[count - 1])
+        assert decision.change
+        assert decision.change.request.style_pictures == tuple(styles[:count])
+        assert decision.reply == ()
+        chat = decision.chat
+        assert chat.jobs == (decision.change,)
+    assert send(chat, styles[0]) == bot.Decision(chat)  # the same update again
+    assert send(chat, styles[8]) == bot.Decision(chat, ("too_many_styles",))
+    words = "the styles of your 8 pictures"
+    assert bot.describe_request(chat.jobs[0].request, STYLES, "en") == words
+    assert decide(chat, OTHER).reply == ("got_content", "ask_style")  # of no album: a new photo
+    cancelled = decide(chat, Command("cancel")).chat
+    assert send(cancelled, styles[8]).reply == ("style_too_late", "ask_content")
+
+
 def test_each_job_is_cancelled_by_itself() -> None:
     more = Painting("10", BY_MONET)
     decision = decide(Chat(jobs=(*JOBS, more)), Button("cancel", "9"))

@@ -88,7 +88,8 @@ def test_who_floods_gets_a_painting_and_one_sentence(world: World) -> None:
     told = [words for words in said if "left out" in words]
     assert told == [
         f"That was a lot at once: I took the first ones, and left out the {PHOTOS - 3} "
-        "after them. Choose a painter, or send a picture as the style."
+        "after them. Choose a painter, or send a picture as the style. An album gives several "
+        "styles."
     ]
     methods = Counter(method for _, method, _ in world.telegram.shown[FLOODER])
     assert methods["sendPhoto"] == 1

@@ -164,6 +164,7 @@ class Endpoint:
         self.cancelled = 0
         self.taken = 0
         self.styles = ["klimt", "monet"]
+        self.requests: list[Request] = []
 
     def invoke_endpoint_async(self, **values: Json) -> Json:
         self.calls += 1
@@ -184,6 +185,7 @@ class Endpoint:
             self.objects.write(url, json.dumps(answer).encode())
 
     def stylize(self, request: Request) -> Answer:
+        self.requests.append(request)
         if self.error:
             return {"error": self.error}
         if "catalog_url" in request:
@@ -611,6 +613,54 @@ def test_killed_while_photos_wait_in_line(make_world: Callable[[Fate], World]) -
         assert world.keys("jobs/") == []
         chat = bot.Store(world.s3, BUCKET).load_chat(CHAT).chat
         assert (chat.content, chat.jobs) == (None, ())
+
+
+def test_killed_while_an_album_brings_several_styles(
+    make_world: Callable[[Fate], World],
+) -> None:
+    """The first picture is painted once, in the styles of all the others."""
+
+    def live(fate: Fate) -> World:
+        world = make_world(fate)
+        unconfirmed = []
+        for number, name in enumerate(["garden", "one", "two", "three"]):
+            picture = [bot.TelegramFile(name)]
+            unconfirmed.append(update(number + 1, photo=picture, media_group_id="7"))
+        running = world.start_bot()
+        while True:
+            try:
+                running.runner.scan_jobs()
+                while unconfirmed:
+                    running.handler.handle(unconfirmed[0], str)
+                    del unconfirmed[0]
+                settle(running)
+                return world
+            except Killed:
+                running = world.start_bot()
+
+    effects = live(Fate()).fate.effects
+    for point, effect in enumerate(effects):
+        world = live(Fate(frozenset({point})))
+        assert set(world.phone.pictures()) == {b"painted garden"}, f"killed after {effect}"
+        for request in world.endpoint.requests:
+            urls = [f"s3://{BUCKET}/jobs/2/{name}" for name in ("style", "style-2", "style-3")]
+            assert request["style_url"] == urls, f"killed after {effect}"
+        assert any("the styles of your 3 pictures" in text for text in world.phone.texts())
+        assert world.keys("jobs/") == []
+
+
+def test_a_style_that_comes_after_the_start_is_told(
+    make_world: Callable[[Fate], World],
+) -> None:
+    world = make_world(Fate())
+    running = world.start_bot()
+    for number, name in enumerate(["garden", "one", "two"]):
+        picture = [bot.TelegramFile(name)]
+        running.handler.handle(update(number + 1, photo=picture, media_group_id="7"), str)
+        submit_all(running)
+    assert "This style came too late" in world.phone.texts()[-1]
+    settle(running)
+    assert world.phone.pictures() == [b"painted garden"]
 
 
 def test_those_that_wait_are_told_their_place_and_time(
