@@ -139,6 +139,7 @@ MAX_PICTURE_BYTES = 64 * 2**20  # of a picture in S3; Telegram takes no file abo
 MAX_MOVES = 10  # of a group to a new number
 
 EDIT_SECONDS = 3  # between two edits of the same status message
+GROUP_EDIT_SECONDS = 6  # the same in a group, for all its jobs: Telegram allows 20 a minute
 STATUS_UPDATES_PER_SECOND = 12  # over all chats; Telegram allows about 30 messages a second
 QUEUE_PACE = 5  # times as long between two edits of the message of a job that waits in line
 MEANINGFUL_SHARE = 0.05  # of the work, before which nobody knows how long the rest takes
@@ -739,6 +740,7 @@ class ImageRef(Struct, frozen=True, omit_defaults=True):
     is_document: bool = msgspec.field(name="document")  # it came as a file, not as a photo
     # In a group, the message that the painting of it answers to; else 0
     message_id: Id = msgspec.field(name="message", default=0)
+    has_spoiler: bool = msgspec.field(name="spoiler", default=False)  # it is shown when touched
 
     @property
     def tag(self) -> str:
@@ -1166,6 +1168,7 @@ class Attachments(Struct, omit_defaults=True, kw_only=True):
     photo: list[TelegramFile] = []
     document: TelegramFile | None = None
     animation: Json = UNSET
+    has_media_spoiler: bool = False
 
 
 class RepliedMessage(Attachments, omit_defaults=True, kw_only=True):
@@ -1192,6 +1195,29 @@ class Message(Attachments, omit_defaults=True):
     reply_to_message: RepliedMessage | None = None
     external_reply: Attachments | None = None  # it replies to a message of another chat or topic
     guest_query_id: str = ""  # of a guest's message; answers it, once
+    # What Telegram itself tells in a private chat: nobody has said anything
+    pinned_message: Json = UNSET
+    message_auto_delete_timer_changed: Json = UNSET
+    write_access_allowed: Json = UNSET
+    chat_background_set: Json = UNSET
+    forum_topic_created: Json = UNSET
+    forum_topic_edited: Json = UNSET
+    forum_topic_closed: Json = UNSET
+    forum_topic_reopened: Json = UNSET
+
+    @property
+    def is_service(self) -> bool:
+        told = (
+            self.pinned_message,
+            self.message_auto_delete_timer_changed,
+            self.write_access_allowed,
+            self.chat_background_set,
+            self.forum_topic_created,
+            self.forum_topic_edited,
+            self.forum_topic_closed,
+            self.forum_topic_reopened,
+        )
+        return any(fact is not UNSET for fact in told)
 
 
 class CallbackQuery(Struct, omit_defaults=True):
@@ -2255,6 +2281,8 @@ def language_in(chat: Chat, incoming: Incoming) -> Incoming:
 
 def read_message(message: Message, me: BotUser) -> Event | None:
     """Return what a message says, or None where it is not said to this bot."""
+    if message.is_service:
+        return None
     caption = message.caption.strip()
     words = message.text.strip()
     if words.startswith("/") or caption.startswith(CAPTION_COMMANDS):
@@ -2327,7 +2355,11 @@ def read_file(message: Attachments) -> ImageRef | Rejected:
     if reason:
         name = short_name(file.file_name)
         return Rejected(reason, name, file.width, file.height, file.file_size or 0)
-    return ImageRef(file.file_id, is_document=not message.photo)
+    return ImageRef(
+        file.file_id,
+        is_document=not message.photo,
+        has_spoiler=bool(message.photo) and message.has_media_spoiler,
+    )
 
 
 def find_fault(width: int, height: int, byte_count: int | None) -> str:
@@ -2925,9 +2957,12 @@ class Messenger:
         file: bytes | tuple[str, bytes],
         caption: str,
         buttons: Json,
+        has_spoiler: bool = False,
     ) -> bool:
         """Turn a message into a picture. False where the server cannot do that."""
-        media = {"type": kind, "media": "attach://file", "caption": caption}
+        media: Json = {"type": kind, "media": "attach://file", "caption": caption}
+        if has_spoiler and kind == "photo":
+            media["has_spoiler"] = True
         try:
             self.telegram.call(
                 "editMessageMedia",
@@ -3268,9 +3303,12 @@ class UpdateHandler:
         painting = chat.find_painting(event.argument) if isinstance(event, Button) else None
         if painting is None:
             return
-        photo = painting.request.content.file_id
-        before = {"type": "photo", "media": photo, "caption": words}
-        after = {"type": "photo", "media": incoming.pressed_photo}
+        photo = painting.request.content
+        before: Json = {"type": "photo", "media": photo.file_id, "caption": words}
+        after: Json = {"type": "photo", "media": incoming.pressed_photo}
+        if photo.has_spoiler:
+            before["has_spoiler"] = True
+            after["has_spoiler"] = True
         place = {
             "chat": number,
             "thread": incoming.thread,
@@ -3637,7 +3675,8 @@ class JobRunner:
             "sendChatAction", chat_id=job.chat, message_thread_id=job.thread, action="typing"
         )
         if job.status_message and words != job.status_text:
-            preview = progress.preview or b""
+            has_spoiler = job.request.content.has_spoiler
+            preview = b"" if has_spoiler else progress.preview or b""
             rows = [status_buttons(job, progress)]
             buttons = job_buttons(job.language, job.id, rows, job.owner)
             new_preview = b"" if preview == job.preview else preview
@@ -3682,12 +3721,11 @@ class JobRunner:
             return
         caption = translate(job.language, "guest_caption", style=job.style_label)
         kind = "photo" if "photo" in job.sent else "document"
+        media: Json = {"type": kind, "media": job.file_id, "caption": caption}
+        if kind == "photo" and job.request.content.has_spoiler:
+            media["has_spoiler"] = True
         try:
-            self.telegram.call(
-                "editMessageMedia",
-                inline_message_id=job.guest_message,
-                media={"type": kind, "media": job.file_id, "caption": caption},
-            )
+            self.telegram.call("editMessageMedia", inline_message_id=job.guest_message, media=media)
         except TelegramError as error:
             if not is_refusal(error):
                 raise
@@ -3868,10 +3906,11 @@ class JobRunner:
         if kind in job.sent:
             return True
         attempt = f"{kind}?"
+        has_spoiler = job.request.content.has_spoiler
         if attempt not in job.sent:
             self.record_sent(job, attempt)
         elif job.status_message and self.messenger.show_picture(
-            job.chat, job.status_message, kind, file, caption, buttons
+            job.chat, job.status_message, kind, file, caption, buttons, has_spoiler
         ):
             job.status_message = None  # it holds the picture now, and must stay
             return self.record_sent(job, kind)
@@ -3884,6 +3923,7 @@ class JobRunner:
                 caption=caption or None,
                 reply_markup=buttons,
                 reply_parameters=reply_to(job.request.content.message_id),
+                has_spoiler=True if has_spoiler and kind == "photo" else None,
             )
         except TelegramError as error:
             if error.code:  # an answer came, so nothing was sent
@@ -4216,8 +4256,10 @@ class Dispatcher:
             jobs = self.runner.pending()
             pace = max(EDIT_SECONDS, len(jobs) / STATUS_UPDATES_PER_SECOND)
             now = time.monotonic()
+            group_jobs = Counter(job.chat for job in jobs if job.chat < 0)
             for job in jobs:
-                if job.chat not in taken and self.runner.is_due(job, now, pace):
+                job_pace = max(pace, GROUP_EDIT_SECONDS * group_jobs[job.chat])
+                if job.chat not in taken and self.runner.is_due(job, now, job_pace):
                     self._serving.add(job.chat)
                     taken.add(job.chat)
                     self._pool.submit(self.take_step, job)

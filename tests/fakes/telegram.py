@@ -34,6 +34,7 @@ class Message:
     previews: list[bytes] = field(default_factory=list)
     thread: int | None = None
     reply_to: int = 0  # the number of the message that it answers
+    has_spoiler: bool = False
     deleted: bool = False
 
 
@@ -119,6 +120,7 @@ class Telegram(LoBotApiEmulator):  # type: ignore[misc] # the package has no typ
         if "inline_message_id" in fields:
             return self._edit_inline(method, fields, uploads)
         thread = int(fields.pop("message_thread_id", None) or 0) if self.threads else None
+        has_spoiler = bool(fields.pop("has_spoiler", None))
         if method == "editMessageMedia" and self.media_edits:
             media = self.decoded(fields["media"])
             message = self.messages[int(fields["chat_id"]), int(fields["message_id"])]
@@ -140,6 +142,8 @@ class Telegram(LoBotApiEmulator):  # type: ignore[misc] # the package has no typ
         if method == "getMe":
             result |= {"username": "style_bot", "supports_guest_queries": self.has_guest_mode}
         self._remember(method, fields, uploads, result, thread)
+        if has_spoiler:
+            self.messages[int(fields["chat_id"]), result["message_id"]].has_spoiler = True
         return result
 
     def _remember(

@@ -464,6 +464,15 @@ def test_progress_without_media_edits_is_text(world: World) -> None:
     eventually(lambda: status.deleted, "the status message is gone")
 
 
+def test_a_photo_under_a_spoiler_is_painted_under_one(world: World) -> None:
+    world.start()
+    anna = world.user()
+    anna.photo(has_media_spoiler=True)
+    anna.press(anna.sees("painter"), "Monet")
+    assert anna.sees("Monet", kind="photo").has_spoiler
+    assert not paint(anna).has_spoiler
+
+
 def test_before_and_after_side_by_side(world: World) -> None:
     world.start()
     anna = world.user()

@@ -690,6 +690,29 @@ def test_what_to_do_after_a_failure_leads_somewhere(
     assert bot.AFTER_FAILURE[bot.after_failure(bot.ErrorCode(code), request_)] == verbs
 
 
+@pytest.mark.parametrize(
+    "fact",
+    [
+        "pinned_message",
+        "message_auto_delete_timer_changed",
+        "write_access_allowed",
+        "chat_background_set",
+        "forum_topic_created",
+        "forum_topic_edited",
+        "forum_topic_closed",
+        "forum_topic_reopened",
+    ],
+)
+def test_what_telegram_itself_tells_is_not_answered(fact: str) -> None:
+    assert read(**{fact: {"text": "x"}}) is None
+
+
+def test_a_spoiler_is_kept() -> None:
+    incoming = read(photo=[{"file_id": "photo"}], has_media_spoiler=True)
+    assert incoming
+    assert incoming.event == replace(PHOTO, has_spoiler=True)
+
+
 def test_a_command_for_another_bot_is_not_for_us() -> None:
     assert read(text="/start@other_bot") is None
 

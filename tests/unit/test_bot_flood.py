@@ -6,9 +6,11 @@ import statistics
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 
 import bot
+from tests.fakes.names import BUCKET
 from tests.fakes.simulation import Simulation, message
 from tests.unit.test_bot_kill_points import CONFIG, Endpoint, Fate
 
@@ -202,3 +204,35 @@ def test_the_count_of_updates_that_wait_has_a_bound(
     world.run(300)
     assert world.most_waiting <= 500
     assert all("Hello" in world.telegram.said(user)[0] for user in range(100, 2100))
+
+
+GROUP = -5
+
+
+def test_a_group_is_not_told_more_than_telegram_allows(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Telegram takes 20 messages a minute in a group, edits among them."""
+    world.model.is_slow = True
+    told: list[float] = []
+    call = world.telegram.call
+
+    def count(method: str, *args: Json, **values: Json) -> Json:
+        if values.get("chat_id") == GROUP and method != "sendChatAction":
+            told.append(world.clock.now)
+        return call(method, *args, **values)
+
+    monkeypatch.setattr(world.telegram, "call", count)
+    for user in (1, 2, 3):
+        asked = message(user, text="/paint monet", reply_to_message={"photo": [{"file_id": "x"}]})
+        asked |= {"chat": {"id": GROUP}, "message_id": user}
+        world.telegram.push(world.clock.now, message=asked)
+    start = world.clock.now + 10
+    for second in range(70):
+        for job in world.bot.runner.pending():
+            progress = msgspec.json.encode({"step": 10 + second, "steps": 100})
+            world.s3.put_object(Bucket=BUCKET, Key=job.key("progress.json"), Body=progress)
+        world.run(world.clock.now + 1)
+    assert len(world.bot.runner.pending()) == 3
+    in_a_minute = [at for at in told if start <= at < start + 60]
+    assert 6 <= len(in_a_minute) <= 20
