@@ -472,6 +472,8 @@ def test_the_studio_sends_what_a_person_would_send(
     tab.click("#studio-pictures .sample[title=Вихри]")
     tab.sees("#studio-style figcaption", "Вихри")
     assert not tab.all("#studio-painters [aria-pressed=true]")
+    tab.click("#studio-pictures .sample[title=Волны]")
+    tab.waits_for("two styles", lambda: tab.texts("#studio-style figcaption") == ["Вихри", "Волны"])
     for name in ("size", "strength", "preserve_color"):
         choices = tab.all(f"#studio-{name} option")
         assert len(choices) == len(bot.CHOICES[name])
@@ -480,14 +482,14 @@ def test_the_studio_sends_what_a_person_would_send(
     tab.click("#paint")
     tab.waits_for("the painting", tab.has_painting)
     (request,) = painter.requests[asked:]
-    assert "style_url" in request
+    assert len(request["style_url"]) == 2
     assert (request["size"], request["strength"], request["preserve_color"]) == (640, 0.3, True)
-    assert len(tab.all("article.user .picture")) == 2
+    assert len(tab.all("article.user .picture")) == 3
 
     # What was chosen stays chosen for the next painting.
     tab.click("#studio-open")
     tab.sees("#studio-pictures [aria-pressed=true]")
-    assert len(tab.all("#studio [aria-pressed=true]")) == 2
+    assert len(tab.all("#studio [aria-pressed=true]")) == 3
     assert Select(tab.sees("#studio-size")).first_selected_option.text == "640 точек"
     tab.press(Keys.ESCAPE)
     tab.waits_for("the chat", lambda: not tab.all("#studio-dialog[open]"))

@@ -11,7 +11,7 @@
  * a new version.
  */
 const draft = { photo: null, painter: null, pictures: [] };
-const MOST_PICTURES = 1;
+const MOST_PICTURES = 4; // the bot takes eight; so many do not fit the frame
 let painters = [], examplePhotos = [], exampleStyles = [];
 
 async function loadStudio() {
@@ -114,8 +114,8 @@ function takePicture(sample) {
   showStudio();
 }
 
-function pickFor(take) {
-  const picker = make("input", "", "", { type: "file", accept: "image/*,.heic,.heif,.avif" });
+function pickFor(take, multiple) {
+  const picker = make("input", "", "", { type: "file", multiple, accept: "image/*,.heic,.heif,.avif" });
   picker.onchange = () => { for (const file of picker.files) take(ownSample(file)); };
   picker.click();
 }
@@ -260,8 +260,8 @@ for (const id of ["studio-photos", "studio-painters", "studio-pictures"]) {
 $("studio-open").onclick = openStudio;
 $("studio-close").onclick = closeStudio;
 $("paint").onclick = paintDraft;
-$("own-photo").onclick = () => pickFor(takePhoto);
-$("own-style").onclick = () => pickFor(takePicture);
+$("own-photo").onclick = () => pickFor(takePhoto, false);
+$("own-style").onclick = () => pickFor(takePicture, true);
 for (const [id, take] of [["photo-slot", takePhoto], ["style-slot", takePicture]]) {
   $(id).ondrop = event => {
     const files = [...event.dataTransfer.files];
