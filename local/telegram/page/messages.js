@@ -175,7 +175,8 @@ function showFilm(article, film, description) {
   old?.remove();
   if (!isVideo(film)) return;
   const isCalm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  const video = make("video", "", "", { controls: true, loop: true, muted: true, playsInline: true, autoplay: !isCalm });
+  const video = make("video", "", "", { controls: true, loop: true, muted: true, playsInline: true });
+  video.autoplay = !isCalm;
   video.ariaLabel = description;
   video.dataset.file = film.file_id;
   article.querySelector(".words").before(video);

@@ -6,13 +6,14 @@
 // question, or the style's pictures in one album with the photo. Size, strength and colours are the bot's /settings.
 
 /**
- * What the next painting is made of. A sample is { id, version, label, picture, file }: `picture` returns a promise of a URL to
- * show, and `file` a promise of the File to send. A painter has no file; its id is the data of its button, and its picture may come in
- * a new version.
+ * What the next painting is made of. A sample is { id, version, label, picture, file }: `picture` returns a promise of
+ * a URL to show, and `file` a promise of the File to send. A painter has no file; its id is the data of its button, and
+ * its picture may come in a new version.
  */
 const draft = { photo: null, painter: null, pictures: [] };
 const MOST_PICTURES = 4; // the bot takes eight; so many do not fit the frame
 let painters = [], examplePhotos = [], exampleStyles = [];
+const ownPhotos = [], ownStyles = []; // since the page was opened
 
 async function loadStudio() {
   const told = await call("studio").then(answer => answer.json()).catch(() => null);
@@ -27,7 +28,8 @@ async function loadStudio() {
 
 function painterSample({ text, callback_data, picture }) {
   const path = `button-picture?data=${encodeURIComponent(callback_data)}&version=${picture}`;
-  return { id: callback_data, version: picture, label: text, picture: () => picture ? getUrl(path, path) : Promise.reject(new Error("none")) };
+  const show = async () => picture ? getUrl(path, path) : Promise.reject(new Error("no picture"));
+  return { id: callback_data, version: picture, label: text, picture: show };
 }
 
 function exampleSample(kind, name) {
@@ -47,9 +49,9 @@ function showStudio() {
   const photo = draft.photo ? [draft.photo] : [], styles = draft.painter ? [draft.painter] : draft.pictures;
   showFrame($("studio-photo"), photo);
   showFrame($("studio-style"), styles);
-  showSamples($("studio-photos"), examplePhotos, photo, takePhoto);
+  showSamples($("studio-photos"), [...ownPhotos, ...examplePhotos], photo, takePhoto);
   showSamples($("studio-painters"), painters, styles, takePainter);
-  showSamples($("studio-pictures"), withOwn(exampleStyles, draft.pictures), styles, takePicture);
+  showSamples($("studio-pictures"), [...ownStyles, ...exampleStyles], styles, takePicture);
   $("studio-painters").parentElement.hidden = !painters.length;
   $("paint").ariaDisabled = String(!photo.length || !styles.length);
   $("studio-preserve_color").disabled = Boolean(draft.painter); // a painter knows only its own colours
@@ -57,7 +59,6 @@ function showStudio() {
 }
 
 const has = (samples, sample) => samples.some(it => it.id === sample.id);
-const withOwn = (examples, taken) => [...taken.filter(it => !has(examples, it)), ...examples];
 
 /** Shows large what has been chosen. */
 function showFrame(frame, samples) {
@@ -114,9 +115,19 @@ function takePicture(sample) {
   showStudio();
 }
 
+function takeOwnPhoto(file) {
+  ownPhotos.unshift(ownSample(file));
+  takePhoto(ownPhotos[0]);
+}
+
+function takeOwnStyle(file) {
+  ownStyles.unshift(ownSample(file));
+  takePicture(ownStyles[0]);
+}
+
 function pickFor(take, multiple) {
   const picker = make("input", "", "", { type: "file", multiple, accept: "image/*,.heic,.heif,.avif" });
-  picker.onchange = () => { for (const file of picker.files) take(ownSample(file)); };
+  picker.onchange = () => { for (const file of picker.files) take(file); };
   picker.click();
 }
 
@@ -141,15 +152,17 @@ function settingNow(name) {
 function showSettings() {
   for (const [name, count] of Object.entries(SETTINGS)) {
     const box = $(`studio-${name}`);
-    if (!box.length) box.append(...Array.from({ length: count }, (_, n) => make("option", "", say(`${name}_${n}`), { value: n })));
+    const options = Array.from({ length: count }, (_, n) => make("option", "", say(`${name}_${n}`), { value: n }));
+    if (!box.length) box.append(...options);
     box.value = settingNow(name);
   }
 }
 
 /** Presses the buttons of /settings where the studio says something else. */
 async function applySettings() {
-  const changed = Object.keys(SETTINGS).filter(name => !$(`studio-${name}`).disabled && $(`studio-${name}`).value !== settingNow(name));
-  const wanted = changed.map(name => [name, $(`studio-${name}`).value]);
+  const boxes = Object.keys(SETTINGS).map(name => [name, $(`studio-${name}`)]);
+  const changed = boxes.filter(([name, box]) => !box.disabled && box.value !== settingNow(name));
+  const wanted = changed.map(([name, box]) => [name, box.value]); // they may change while the bot answers
   if (!wanted.length) return;
   if (!settingsMessage()) send("text", "/settings");
   await waitUntil(settingsMessage, 20);
@@ -260,15 +273,15 @@ for (const id of ["studio-photos", "studio-painters", "studio-pictures"]) {
 $("studio-open").onclick = openStudio;
 $("studio-close").onclick = closeStudio;
 $("paint").onclick = paintDraft;
-$("own-photo").onclick = () => pickFor(takePhoto, false);
-$("own-style").onclick = () => pickFor(takePicture, true);
-for (const [id, take] of [["photo-slot", takePhoto], ["style-slot", takePicture]]) {
+$("own-photo").onclick = () => pickFor(takeOwnPhoto, false);
+$("own-style").onclick = () => pickFor(takeOwnStyle, true);
+for (const [id, take] of [["photo-slot", takeOwnPhoto], ["style-slot", takeOwnStyle]]) {
   $(id).ondrop = event => {
     const files = [...event.dataTransfer.files];
     if (!files.length) return;
     event.preventDefault();
     event.stopPropagation();
     $("drop").hidden = true;
-    for (const file of files) take(ownSample(file));
+    for (const file of files) take(file);
   };
 }
