@@ -50,7 +50,7 @@ transfer.items.add(new File([bytes], "dropped.jpg", {type: "image/jpeg"}));
 const event = kind === "paste"
   ? new ClipboardEvent(kind, {clipboardData: transfer, bubbles: true})
   : new DragEvent(kind, {dataTransfer: transfer, bubbles: true, cancelable: true});
-document.querySelector("#text").dispatchEvent(event);
+document.querySelector(arguments[2] ?? "#text").dispatchEvent(event);
 """
 # The last element of a selector, with a text in it, that is shown.
 FIND = """
@@ -469,6 +469,11 @@ def test_the_studio_sends_what_a_person_would_send(
     assert tab.focused().text == "Van Gogh"
     tab.press(Keys.SPACE)
     tab.sees("#studio-style figcaption", "Van Gogh")
+    tab.driver.execute_script(
+        DROP, "drop", base64.b64encode(PHOTO.read_bytes()).decode(), "#photo-slot"
+    )
+    tab.sees("#studio-photo figcaption", "dropped.jpg")
+    assert tab.sees("#studio-photos [aria-pressed=true]").get_attribute("title") == "dropped.jpg"
     tab.click("#studio-pictures .sample[title=Вихри]")
     tab.sees("#studio-style figcaption", "Вихри")
     assert not tab.all("#studio-painters [aria-pressed=true]")
