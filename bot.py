@@ -1627,7 +1627,8 @@ class Store:
             items, cursor, _ = self.list_page(prefix, cursor)
             for item in items:
                 user = item["Key"].removeprefix(prefix).removesuffix(".json")
-                self.move_member(old, new, int(user))
+                if re.fullmatch(r"-?[0-9]+", user):  # else somebody else has put it there
+                    self.move_member(old, new, int(user))
 
     def move_member(self, old: int, new: int, user: int) -> None:
         self.put_json(chat_key(new, user), self.load_chat(old, user).chat)

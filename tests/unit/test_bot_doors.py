@@ -139,6 +139,19 @@ def test_a_long_way_to_a_chat_is_not_gone_for_ever(world: World) -> None:
     world.paint(1)
 
 
+def test_a_group_moves_with_all_its_members(world: World) -> None:
+    for user in (1, 2, -9):
+        world.put(f"chats/-5/{user}.json", json.dumps({"content": IMAGE}).encode())
+    world.put("chats/-5/notes.txt", b"somebody's")
+    world.put("chats/-55/1.json", b"{}")
+    world.bot.store.move_group(-5, -100)
+    assert world.keys("chats/-100/") == [f"chats/-100/{user}.json" for user in (-9, 1, 2)]
+    for user in (1, 2, -9):
+        stored = world.bot.store.load_chat(-5, user)
+        assert (stored.number, stored.chat.content) == (-100, bot.ImageRef("x", is_document=False))
+    assert world.keys("chats/-55/") == ["chats/-55/1.json"]
+
+
 def test_a_group_that_is_told_to_move_to_itself_stays(world: World) -> None:
     parameters = msgspec.Raw(json.dumps({"migrate_to_chat_id": CHAT}).encode())
     moved = bot.TelegramError("sendMessage", 400, "Bad Request: upgraded", parameters)
