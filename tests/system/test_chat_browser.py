@@ -491,6 +491,9 @@ def test_the_studio_sends_what_a_person_would_send(
     assert (request["size"], request["strength"], request["preserve_color"]) == (640, 0.3, True)
     assert len(tab.all("article.user .picture")) == 3
 
+    tab.click("article.bot .picture")
+    tab.waits_for("the album's photo", lambda: tab.has_picture("#viewer-stage") == (451, 300))
+    tab.click("#viewer-close")
     # What was chosen stays chosen for the next painting.
     tab.click("#studio-open")
     tab.sees("#studio-pictures [aria-pressed=true]")

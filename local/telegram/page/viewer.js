@@ -20,10 +20,14 @@ const results = () => [...messages.values()].filter(isResult).sort((one, other) 
 function photoBehind(result) {
   const replied = messages.get(result.reply_to);
   if (replied?.photo && replied.from === "user") return replied;
-  const earlier = [...messages.values()].filter(it => it.message_id < result.message_id);
+  const inOrder = [...messages.values()].sort((one, other) => one.message_id - other.message_id);
+  const earlier = inOrder.filter(it => it.message_id < result.message_id);
   const question = newest(earlier.filter(it => tagOf(it)));
   const first = question && earlier.find(it => tagOf(it) === tagOf(question)); // it may have been asked again
-  const photo = first && newest(earlier.filter(it => it.from === "user" && it.photo && it.message_id < first.message_id));
+  const sent = earlier.filter(it => it.from === "user" && it.photo && it.message_id < first?.message_id);
+  const last = newest(sent);
+  // The question may come after some of an album's pictures, of which the first is the photo.
+  const photo = last?.media_group_id ? sent.find(it => it.media_group_id === last.media_group_id) : last;
   return photo && hasShapeOf(photo.photo, result.photo ?? result.animation) ? photo : null;
 }
 
