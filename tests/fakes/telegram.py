@@ -307,6 +307,7 @@ class User:
         self.chat = group or number
         self.extra: dict[str, Any] = {}  # fields of each message, such as message_thread_id
         self.cursor = 0
+        self.last_file = ""  # the file_id of what was sent last
 
     def _message(self, **content: Json) -> int:
         kind = "private" if self.chat > 0 else "supergroup"
@@ -344,6 +345,7 @@ class User:
     def _asset(self, data: bytes) -> str:
         name = f"file-{self.number}-{len(self.telegram.assets)}-{time.monotonic_ns()}"
         self.telegram.assets[name] = {"data": data, "size": len(data)}
+        self.last_file = name
         return name
 
     def photo(self, data: bytes = b"a photo", **content: Json) -> int:

@@ -9,11 +9,13 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
+from bot import ImageRef
 from tests.fakes.names import eventually
 from tests.fakes.telegram import Message, User
 from tests.fakes.world import World
 
 KILLS, CHATS, SEED = 100, 50, 20260101
+STARTS = ("Painting your photo", "Your photo waits")
 PAINTERS = ("Monet", "Van Gogh", "Cezanne", "Ukiyo-e")
 
 
@@ -26,6 +28,7 @@ class Person:
     accepted: list[str] = field(default_factory=list)
     cancelled: dict[str, int] = field(default_factory=dict)  # request: the message that said so
     photos: int = 0  # sent so far; the number of the last one is in its name
+    photos_by_tag: dict[str, str] = field(default_factory=dict)
     trouble: str = ""
 
     def live(self, stop: threading.Event) -> None:
@@ -41,17 +44,17 @@ class Person:
         """Ask for one painting, and wait for it or cancel it."""
         user = self.user
         question = self.offer()
-        while "Choose a painter" not in question.text:
-            # The bot still works for the last photo: it was killed before it could record the
-            # picture, or it took this photo as the style for the one before.
+        request = self.photo_above(question)
+        while not request or request in self.accepted:
+            # It took this photo as the style for the one before, or answered an earlier one again.
             time.sleep(1)
             question = self.offer()
-        request = self.photo_name()
+            request = self.photo_above(question)
         if self.dice.random() < 0.7:
             user.press(question, self.dice.choice(PAINTERS))
         else:
             user.photo(b"a style")
-        user.sees("Painting", seconds=90)
+        self.wait_for_start()
         self.accepted.append(request)
         if self.dice.random() < 0.25:
             time.sleep(self.dice.uniform(0, 1.5))
@@ -72,7 +75,8 @@ class Person:
         self.photos += 1
         name = self.photo_name()
         self.user.photo(name.encode())
-        answers = ("Choose a painter", "still painting", "Painting your photo")
+        self.photos_by_tag[ImageRef(self.user.last_file, is_document=False).tag] = name
+        answers = ("Choose a painter", "still painting", *STARTS, "of your paintings")
 
         def found() -> Message | None:
             for message in self.user.messages():
@@ -83,6 +87,18 @@ class Person:
 
         message: Message = eventually(found, f"an answer to the photo {name}", 90)
         return message
+
+    def photo_above(self, question: Message) -> str:
+        """Return the photo that the buttons of a question belong to; "": it is no question."""
+        data = question.buttons.get("Monet", "")
+        return self.photos_by_tag.get(data.rpartition(":")[2], "")
+
+    def wait_for_start(self) -> None:
+        def found() -> bool:
+            new = [m.text for m in self.user.messages() if m.id > self.user.cursor]
+            return any(text.startswith(STARTS) for text in new)
+
+        eventually(found, "the painting is accepted", 90)
 
     def photo_name(self) -> str:
         return f"{self.user.chat}-{self.photos}"
