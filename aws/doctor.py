@@ -114,7 +114,7 @@ def check_quotas(
     short = []
     for need in needs:
         value = quotas[need.quota].value if need.quota in quotas else 0
-        if value < need.in_all:
+        if value < need.in_all and not need.is_optional:
             short.append(f'"{need.quota}" is {value} instead of {need.in_all}')
     if short:
         return "; ".join(short), with_names(account, "./deploy.py up --request-quota")

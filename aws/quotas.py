@@ -29,6 +29,8 @@ class Need:
     now: int
     # So many let every endpoint be updated, old and new instances side by side, and scale
     in_all: int
+    # Whether it is for an instance type that is only taken where AWS has none of the first
+    is_optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,11 @@ def describe_needs(
             now.setdefault(name, 0)
             updating[name] = updating.get(name, 0) + 2 * running
             scaling[name] = scaling.get(name, 0) + endpoint.max_instances
-    needs = [Need(name, now[name], max(updating[name], scaling[name])) for name in now]
+    first_types = {endpoint_quota_name(endpoint.instance_type) for endpoint in settings}
+    needs = []
+    for name, count in now.items():
+        in_all = max(updating[name], scaling[name])
+        needs.append(Need(name, count, in_all, is_optional=name not in first_types))
     return [*needs, Need(f"{training_type} for spot training job usage", now=0, in_all=1)]
 
 

@@ -50,6 +50,7 @@ from aws.history import (
     FAILED,
     GONE_BACK,
     PROVEN,
+    RUNNING,
     History,
     Release,
     begin,
@@ -118,20 +119,27 @@ def create(account: Account, name: str, config: str) -> None:
 
 
 def begin_update(account: Account, settings: EndpointSettings, config: str) -> None:
-    """Record the release, and start the update. If AWS refuses it, the endpoint scales again."""
+    """Record the release with the configuration to go back to, and start the update."""
     name = settings.name
     endpoint = find_endpoint(account, name)
     if endpoint is None:
         raise DeployError(f"The endpoint {name} was deleted meanwhile. Run up again.")
     previous = find_previous(account, endpoint, config)
     begin(account, name, describe_release(account, config, previous))
+    start_or_restore_scaling(account, settings, endpoint, config)
+
+
+def start_or_restore_scaling(
+    account: Account, settings: EndpointSettings, endpoint: Answer, config: str
+) -> None:
+    """Start the update. If AWS refuses it, record that, and let the endpoint scale again."""
     try:
-        set_release_alarm(account, name, "OK", "A release begins.")
+        set_release_alarm(account, settings.name, "OK", "A release begins.")
         start_update(account, endpoint, config)
-    except (BotoCoreError, ClientError) as error:
-        finish(account, name, config, FAILED, "the update did not start")
+    except (BotoCoreError, ClientError):
+        finish(account, settings.name, config, FAILED, "the update did not start")
         restore_scaling(account, settings)
-        raise error
+        raise
 
 
 def find_previous(account: Account, endpoint: Answer, config: str) -> str:
@@ -294,6 +302,9 @@ def end_pending_release(account: Account, settings: EndpointSettings) -> bool:
     release = read_history(account, name).find(config)
     if release is None:
         release = describe_release(account, config, previous=endpoint["EndpointConfigName"])
+    if release.state != RUNNING:
+        # It is on its way back to this one already.
+        return False
     go_back(account, settings, release, "rolled back by hand")
     return True
 
@@ -310,7 +321,6 @@ def return_by_hand(account: Account, settings: EndpointSettings, good: Release) 
     finish(account, name, serving, GONE_BACK, "rolled back by hand")
     # Not back again if it fails: the person who runs this has taken back what serves now.
     begin(account, name, describe_release(account, good.config))
-    set_release_alarm(account, name, "OK", "A release begins.")
-    start_update(account, endpoint, good.config)
+    start_or_restore_scaling(account, settings, endpoint, good.config)
     prove(account, settings, good.config)
     restore_scaling(account, settings)

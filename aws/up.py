@@ -219,9 +219,10 @@ def remove_old_releases(
     """Yield the deletion of configurations, models and images that no rollback needs."""
     name = settings.name
     kept = kept_releases(read_history(account, name), config)
-    if serving := find_endpoint(account, name):
-        # Another one than `config` only while this is a plan
-        kept.append(describe_release(account, serving["EndpointConfigName"]))
+    endpoint = find_endpoint(account, name)
+    if endpoint is not None and endpoint["EndpointConfigName"] != config:
+        # Only while this is a plan
+        kept.append(describe_release(account, endpoint["EndpointConfigName"]))
     yield from configs.remove_configs(account, name, {config} | {item.config for item in kept})
     yield from models.remove_models(account, name, {model.name} | {item.model for item in kept})
     if model.image.manifest_type:

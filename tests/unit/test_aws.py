@@ -1,10 +1,12 @@
 """The parts of aws/ that need no account."""
 
+import io
 from collections.abc import Callable
 from datetime import date
 
 import pytest
 from botocore.exceptions import ClientError
+from PIL import Image as Picture
 
 from aws.batch import Row, read_csv, read_json_lines
 from aws.calls import find, is_subset, perform
@@ -14,6 +16,7 @@ from aws.endpoint_settings import EndpointSettings
 from aws.endpoints import describe_wait
 from aws.messages import DeployError, explain_error
 from aws.registry import Image
+from aws.smoke import CONTENT, PROOF_SIZES, jpeg_size
 from aws.status import describe_instances
 from tests.fakes.clock import fake_clock
 
@@ -255,3 +258,21 @@ def test_a_json_list_leaves_out_blank_fields() -> None:
         '"result_url": "s3://b/out/00001-cat.jpg"}'
     )
     assert read_json_lines(text, "monet", "s3://b/out") == [Row("s3://b/cat.png", line)]
+
+
+# ---------------------------------------------------------------- test pictures
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_the_size_of_a_jpeg_is_read(progressive: bool) -> None:
+    buffer = io.BytesIO()
+    Picture.new("RGB", (384, 255)).save(buffer, "JPEG", progressive=progressive, exif=b"Exif  x")
+    assert jpeg_size(buffer.getvalue()) == (384, 255)
+    assert max(jpeg_size(CONTENT.read_bytes()) or (0, 0)) > max(PROOF_SIZES)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\x89PNG", b"\xff\xd8", b"\xff\xd8\xff", b"\xff\xd8\xff\xe0\x00\x00" * 9]
+)
+def test_what_is_no_jpeg_has_no_size(data: bytes) -> None:
+    assert jpeg_size(data) is None

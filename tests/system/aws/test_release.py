@@ -202,6 +202,17 @@ def test_the_last_good_image_stays_in_ecr(deploy: Deploy) -> None:
 def test_a_release_killed_after_any_change_ends_the_same_when_it_is_run_again(
     is_bad: bool, url: str, deploy: Deploy, wire: Wire
 ) -> None:
+    kill_release_after_changes(url, deploy, wire, is_bad, every=4)
+
+
+def kill_release_after_changes(
+    url: str, deploy: Deploy, wire: Wire, is_bad: bool, every: int
+) -> None:
+    """Kill a release after every change whose number is a multiple of `every`, and check the end.
+
+    A bad image must be taken back, also by the next `up`.
+    """
+
     def begin() -> None:
         clear_and_push_images(url, wire, deploy)
         assert deploy("up") == 0
@@ -216,7 +227,7 @@ def test_a_release_killed_after_any_change_ends_the_same_when_it_is_run_again(
     changes = wire.changes_made
     whole = fake.snapshot()
     assert changes > 10
-    for count in range(1, changes, 3):
+    for count in range(1, changes, every):
         begin()
         wire.kill_after = count
         with pytest.raises(KilledError):
