@@ -3747,6 +3747,10 @@ class JobRunner:
             if not job.request.wants_file:
                 kept = self.store.keep_results(job.id)
 
+        if job.status_message is None:
+            # The picture may be in it: a new process must not delete it as an old status. S3 may
+            # have refused the record of that before.
+            self.store.save_job(job)
         self.store.release_job(job.chat, job.user, job.id, job.request, kept)
         job.is_released = True
         self.wake(job.chat)

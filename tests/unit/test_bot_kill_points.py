@@ -725,6 +725,37 @@ def test_a_second_bot_leaves_the_picture_that_the_first_has_made_of_the_status_m
     assert world.phone.pictures() == [b"painted garden"]
 
 
+def test_a_picture_in_the_status_message_outlives_a_full_bucket_and_a_kill(
+    make_world: Callable[[Fate], World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by tests/soak/test_scenarios.py, seed 141."""
+    world = make_world(Fate())
+    world.endpoint.is_slow = True
+    running = world.start_bot()
+    running.handler.handle(photo(1, "garden"), str)
+    running.handler.handle(press_monet(2), str)
+    submit_all(running)
+    world.endpoint.work()
+
+    [job] = running.runner.pending()
+    with monkeypatch.context() as without_network:
+        without_network.setattr(world.phone, "call", refuse_to_connect)
+        with pytest.raises(bot.TelegramError):
+            finish(running, job)
+    with monkeypatch.context() as full:
+        full.setattr(running.store, "save_job", refuse_to_store)
+        with pytest.raises(ClientError):
+            finish(running, job)
+    finish(running, job)
+    settle(world.start_bot())  # the other one was killed
+    assert world.phone.pictures() == [b"painted garden"]
+
+
+def refuse_to_store(job: bot.PaintJob) -> None:
+    error: Json = {"Error": {"Code": "InternalError", "Message": "The disk is full"}}
+    raise ClientError(error | {"ResponseMetadata": {"HTTPStatusCode": 500}}, "PutObject")
+
+
 def refuse_to_connect(method: str, **values: Json) -> Json:
     raise bot.TelegramError(method, 0, "ConnectTimeout")
 
