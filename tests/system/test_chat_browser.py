@@ -501,6 +501,9 @@ def test_the_studio_sends_what_a_person_would_send(
     assert Select(tab.sees("#studio-size")).first_selected_option.text == "640 точек"
     tab.press(Keys.ESCAPE)
     tab.waits_for("the chat", lambda: not tab.all("#studio-dialog[open]"))
+    tab.driver.refresh()
+    tab.click("#studio-open")
+    tab.sees("#studio-dialog #paint")
     assert tab.complaints() == []
 
 

@@ -234,9 +234,12 @@ function nextChange(milliseconds) {
 
 // ---------------------------------------------------------------- where it stands
 
+let isShownEmpty = null; // not known yet
+
 /** While the chat is empty the studio is in its place, and else in a dialog of its own. */
 function showEmpty(isEmpty) {
-  if ($("empty").hidden === !isEmpty) return;
+  if (isShownEmpty === isEmpty) return;
+  isShownEmpty = isEmpty;
   $("empty").hidden = !isEmpty;
   $("studio-open").hidden = isEmpty;
   if (isEmpty) {
