@@ -126,8 +126,10 @@ def test_a_picture_of_ones_own_as_the_style(world: World) -> None:
     assert request["preserve_color"] is False
     assert {key for key in request if key.endswith("_url")} == {
         "content_url",
+        "control_url",
         "style_url",
         "result_url",
+        "lossless_url",
         "progress_url",
     }
     headers = world.endpoint.calls[0].headers
