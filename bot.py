@@ -71,7 +71,8 @@ ADMINS_KEY = "chats/admins.json"
 QUARANTINE_PREFIX = "quarantine/"
 RESULTS_PREFIX = "chats/results/"
 KEPT_FILE = "result.png"  # at chats/results/<job>/, for "As a file"
-KEPT_NAMES = (KEPT_FILE,)
+KEPT_FILM = "film.gif"  # beside it, for "Film"
+KEPT_NAMES = (KEPT_FILE, KEPT_FILM)
 CATALOG_KEY = "models/catalog.json"
 TRAINING_TEMPLATE_KEY = "models/training.json"
 LESSONS_PREFIX = "training/lessons/"
@@ -104,7 +105,11 @@ PHOTO_MAX_RATIO = 20
 CAPTION_MAX_LENGTH = 1000
 CALLBACK_MAX_LENGTH = 64  # of a button's data
 PAINTERS_MAX_LENGTH = 500  # of the list in a sentence
-SEND_METHODS = {"photo": "sendPhoto", "document": "sendDocument"}
+SEND_METHODS = {
+    "photo": "sendPhoto",
+    "document": "sendDocument",
+    "animation": "sendAnimation",
+}
 
 COMMANDS = ("start", "paint", "settings", "cancel", "help", "stats", "teach")
 # They are answered with help
@@ -174,7 +179,9 @@ Id = Annotated[int, Meta(ge=-(2**53), le=2**53)]  # of a chat, a user, a message
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 FileId = Annotated[str, Meta(max_length=1000)]
-KeptName = Annotated[str, Meta(pattern=r"^result\.png\Z")]  # of an object at chats/results/<job>/
+KeptName = Annotated[
+    str, Meta(pattern=r"^(result\.png|film\.gif)\Z")
+]  # of an object at chats/results/<job>/
 
 
 class MisfitError(ValueError):
@@ -600,6 +607,10 @@ TEXTS = {
     "button_stronger": Text("Stronger", "Сильнее"),
     "button_softer": Text("Softer", "Мягче"),
     "button_album": Text("Before and after", "До и после"),
+    "no_film": Text(
+        "There is no film of this picture any more.", "Фильма об этой картине больше нет."
+    ),
+    "button_film": Text("Film", "Фильм"),
     "button_file": Text("As a file", "Файлом"),
     "button_colours": Text("Keep my colours", "Мои цвета"),
     "button_theirs": Text("The style's colours", "Цвета стиля"),
@@ -947,6 +958,7 @@ class JobRecord(Struct):
     file_id: str = ""  # of the picture, once it was sent
     age: Seconds = 0.0  # since the request until this was stored
     kept_of: str = ""  # the job whose kept file this one sends, or else paints anew
+    kept_name: KeptName = KEPT_FILE  # of that file
     version: int = 2
 
 
@@ -1303,7 +1315,7 @@ RESULTS: dict[str, Any] = {
     "getFile": FilePath,
     "getUpdates": list[Raw],
 }
-SEND_RESULTS = ("sendMessage", "sendPhoto", "sendDocument")
+SEND_RESULTS = ("sendMessage", *SEND_METHODS.values())
 
 
 def read_result(method: str, result: Raw) -> Json:
@@ -2094,6 +2106,7 @@ class Decision:
     about: str = ""  # the id of the job whose buttons stand under the answer
     change: Painting | None = None  # a job that has not begun, and what it shall paint instead
     kept_of: str = ""  # the job whose kept file is sent instead of `request`, if it is there
+    kept_name: KeptName = KEPT_FILE  # of that file
     take_job: str = ""  # the id of a job that shall end with its best picture so far
 
 
@@ -2567,6 +2580,8 @@ def press_button(chat: Chat, button: Button, styles: Styles) -> Decision:
         return Decision(chat, ("album",))
     if button.verb == "file" and painting and KEPT_FILE in painting.kept:
         return send_kept_file(chat, painting)
+    if button.verb == "film" and painting:
+        return send_film(chat, painting)
     if button.verb == "style":
         return press_style(chat, button.argument, styles)
 
@@ -2581,6 +2596,13 @@ def send_kept_file(chat: Chat, painting: Painting) -> Decision:
     """Send the file of a result, at once, also while another picture is painted."""
     request = change_request(painting.request, "file")
     return Decision(chat, request=request, kept_of=painting.job_id)
+
+
+def send_film(chat: Chat, painting: Painting) -> Decision:
+    """Send the film of a result, at once. It is never made later."""
+    if KEPT_FILM not in painting.kept:
+        return Decision(chat, ("no_film",))
+    return Decision(chat, request=painting.request, kept_of=painting.job_id, kept_name=KEPT_FILM)
 
 
 def press_setting(chat: Chat, argument: str) -> Decision:
@@ -2723,6 +2745,8 @@ def result_buttons(request: PaintRequest) -> list[list[str]]:
         more.append("theirs" if request.preserve_color else "colours")
     if not request.wants_file:
         more.append("file")
+    if request.model == "nst" and not request.wants_file:
+        more.append("film")
     return [["another"], strength, more, ["album"] if can_be_album(request) else []]
 
 
@@ -3144,7 +3168,7 @@ class UpdateHandler:
             decision = ask(before, "style_too_late")
         after = decision.chat
         if decision.request:
-            job = self.create_job(update, incoming, decision.request, decision.kept_of)
+            job = self.create_job(update, incoming, decision)
             jobs = (*after.jobs, Painting(job.id, job.request))
             after = replace(after, jobs=jobs, was_put_aside=False)
             if incoming.album:
@@ -3202,10 +3226,10 @@ class UpdateHandler:
                 asked += 1
         return self.store.count_today(user) + asked >= limit
 
-    def create_job(
-        self, update: Update, incoming: Incoming, request: PaintRequest, kept_of: str
-    ) -> PaintJob:
+    def create_job(self, update: Update, incoming: Incoming, decision: Decision) -> PaintJob:
         """Store a job named after the update, so that handling the update twice makes one job."""
+        request = decision.request
+        assert request
         label = describe_request(request, self.catalog.styles(), incoming.language)
         job = PaintJob(
             id=str(update.id),
@@ -3215,7 +3239,8 @@ class UpdateHandler:
             language=incoming.language,
             request=request,
             style_label=label,
-            kept_of=kept_of,
+            kept_of=decision.kept_of,
+            kept_name=decision.kept_name,
             guest_query=incoming.guest_query,
         )
         self.store.save_job(job)
@@ -3611,6 +3636,8 @@ class JobRunner:
             body["size"] = request.size
         if not request.wants_file:
             body["lossless_url"] = self.store.url(job.key(KEPT_FILE))
+        if not request.wants_file and request.model == "nst":
+            body["film_url"] = self.store.url(job.key(KEPT_FILM))
         if isinstance(request.style, str):
             body["style_name"] = request.style
         else:
@@ -3627,13 +3654,19 @@ class JobRunner:
     def send_kept_file(self, job: PaintJob) -> bool:
         """Send a file that is kept at chats/results/, and end the job.
 
-        False where it is gone: then the job paints it anew.
+        False where it is gone: then the job paints it anew. A film is not made anew.
         """
-        data, _ = self.store.get(kept_key(job.kept_of, KEPT_FILE))
-        if not data:
+        data, _ = self.store.get(kept_key(job.kept_of, job.kept_name))
+        is_film = job.kept_name == KEPT_FILM
+        if not data and not is_film:
             job.kept_of = ""
             return False
-        self.send_picture(job, "document", (KEPT_FILE, data), job.style_label)
+        if not data:
+            words = translate(job.language, "no_film")
+            self.send_once(job, "reason", "sendMessage", text=words)
+        else:
+            kind = "animation" if is_film else "document"
+            self.send_picture(job, kind, (job.kept_name, data), job.style_label)
         self.store.release_job(job.chat, job.user, job.id, keep=None)
         return True
 
@@ -3757,7 +3790,7 @@ class JobRunner:
 
     def apologize(self, job: PaintJob, stored: StoredChat) -> None:
         """Tell that a job ends because its chat's record was put aside. It can be tried again."""
-        if not {"photo", "document", "reason"}.isdisjoint(job.sent):
+        if not {*SEND_METHODS, "reason"}.isdisjoint(job.sent):
             return
         if not stored.chat.find_painting(job.id):
             self.store.save_chat(stored, stored.chat.with_history(job.id, job.request))
@@ -3835,7 +3868,7 @@ class JobRunner:
         """
         if job.status_message and self.is_ours_to_delete(job):
             self.telegram.try_call("deleteMessage", chat_id=job.chat, message_id=job.status_message)
-        if {"photo", "document", "reason"}.isdisjoint(job.sent) and not job.is_cancelled:
+        if {*SEND_METHODS, "reason"}.isdisjoint(job.sent) and not job.is_cancelled:
             self.show_guest(job, translate(job.language, "cancelled"))
         job.status_message = None
         job.is_released = True

@@ -68,9 +68,11 @@ class StyleTransfer:
 
         def callback(step: nst.Step) -> bool:
             nonlocal preview
+            picture = partial(to_image, step.image[0])
             if step.can_be_shown:
-                preview = partial(to_image, step.image[0])
-            return report(Progress(step.number, step.total, step.done, step.loss, preview))
+                preview = picture
+            progress = Progress(step.number, step.total, step.done, step.loss, preview, picture)
+            return report(progress)
 
         try:
             with gpu_errors():

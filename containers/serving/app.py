@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping
 
 from flask import Flask, Response, request
-from PIL import Image
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from containers.common.log import write_log
@@ -19,6 +18,7 @@ from . import catalog, images, openapi, storage
 from .about import describe, usage
 from .control import Control, watch
 from .errors import ApiError, ClientGoneError, as_api_error, bad_request
+from .film import Film
 from .front import GONE
 from .limits import BATCH_TYPES, MAX_BATCH_MEGABYTES, MAX_BODY_MEGABYTES
 from .model import Service
@@ -184,7 +184,8 @@ def answer(
     control: Control,
 ) -> Response:
     """Run the job and return the picture, or, if the job has a result_url, JSON about it."""
-    picture, seconds = server.run(job, inputs, log, control)
+    film = Film(job.film_url)
+    picture, seconds = server.run(job, inputs, log, control, film)
     content_type = result_type(accept, job.result_url)
     data = images.encode(picture.image, content_type)
     facts = {
@@ -202,17 +203,19 @@ def answer(
 
     storage.write(job.result_url, data, content_type, "result_url")
     if job.lossless_url is not None:
-        write_lossless(job.lossless_url, picture.image)
+        data = images.encode(picture.image, "image/png")
+        write_extra(job.lossless_url, data, "image/png", "lossless_url")
+    if job.film_url is not None and film.frames:
+        write_extra(job.film_url, film.encode(picture.image), "image/gif", "film_url")
     return json_response({"result_url": storage.without_query(job.result_url), **facts})
 
 
-def write_lossless(url: str, image: Image.Image) -> None:
-    """Put the picture at `url` as a PNG. A store that fails costs only that file."""
-    data = images.encode(image, "image/png")
+def write_extra(url: str, data: bytes, content_type: str, name: str) -> None:
+    """Put a file beside the picture. A store that fails costs only that file."""
     try:
-        storage.write(url, data, "image/png", "lossless_url", seconds=EXTRA_SECONDS)
+        storage.write(url, data, content_type, name, seconds=EXTRA_SECONDS)
     except ApiError as error:
-        write_log("not stored", what="lossless_url", error=error.code)
+        write_log("not stored", what=name, error=error.code)
 
 
 def answer_catalog(

@@ -15,6 +15,7 @@ class Progress:
 
     done: the share of the work that is done, 0..1.
     preview: makes the newest picture that is worth a look, if the model can.
+    picture: makes the picture of this very step, if the model can.
     """
 
     step: int
@@ -22,6 +23,7 @@ class Progress:
     done: float
     loss: float | None = None
     preview: Callable[[], Image.Image] | None = None
+    picture: Callable[[], Image.Image] | None = None
 
 
 class Facts(TypedDict, total=False):

@@ -263,6 +263,7 @@ def request_schema(service: Service) -> Schema:
         "content_url": {**reference("Source"), "description": "The photograph"},
         "result_url": {**target, "description": "Where to put the picture"},
         "lossless_url": {**target, "description": "Where to put the picture as a PNG, too"},
+        "film_url": {**target, "description": "Where to put the film, a GIF"},
         "control_url": {**target, "description": "Where to look for the control object"},
         "progress_url": {**target, "description": "Where to put the progress object"},
     }

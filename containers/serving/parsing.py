@@ -53,6 +53,7 @@ class Job:
     options: ParameterValues = field(default_factory=dict)
     result_url: str | None = None
     lossless_url: str | None = None
+    film_url: str | None = None
     progress_url: str | None = None
     control_url: str | None = None
 
@@ -233,6 +234,7 @@ def job_from_fields(service: Service, given: Fields) -> Job:
     content = fields.pop("content_url", None)
     result = fields.pop("result_url", None)
     lossless = fields.pop("lossless_url", None)
+    film = fields.pop("film_url", None)
     progress = fields.pop("progress_url", None)
     control = fields.pop("control_url", None)
     styles: list[object] = []
@@ -247,6 +249,7 @@ def job_from_fields(service: Service, given: Fields) -> Job:
         options=parse_options(service, fields, len(styles)),
         result_url=check_url(result, "result_url") if result else None,
         lossless_url=check_url(lossless, "lossless_url") if lossless else None,
+        film_url=check_url(film, "film_url") if film else None,
         progress_url=check_url(progress, "progress_url") if progress else None,
         control_url=check_url(control, "control_url") if control else None,
     )

@@ -18,6 +18,7 @@ from . import decoder, storage
 from .catalog import MAX_STYLES, Sample
 from .control import Control
 from .errors import ApiError, as_api_error
+from .film import Film
 from .job_queue import JobQueue
 from .limits import LONGEST_SIDE, MAX_FETCHING, MAX_QUEUE
 from .model import CatalogModel, Facts, Model, Picture, Progress, Service, StyleLabel
@@ -142,10 +143,11 @@ class Server:
             self.fetching.release()
 
     def run(
-        self, job: Job, inputs: Inputs, log: RequestLog, control: Control
+        self, job: Job, inputs: Inputs, log: RequestLog, control: Control, film: Film
     ) -> tuple[Picture, float]:
         """Return the job's picture and the seconds that the model took. Fills `log`.
 
+        film: gets its frames.
         control: what is asked of the job meanwhile. When nobody waits for the picture any more, the
         job ends as soon as it can.
         Raises StylizeError, FatalError and ClientGoneError.
@@ -158,6 +160,7 @@ class Server:
 
         def report(step: Progress) -> bool:
             progress.update(step)
+            film.add(step)
             is_unwanted = self.queue.stopping.is_set() or control.gone.is_set()
             return is_unwanted or control.taken.is_set()
 

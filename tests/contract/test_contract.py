@@ -32,6 +32,7 @@ URL_FIELDS = {
     "style_url",
     "result_url",
     "lossless_url",
+    "film_url",
     "progress_url",
     "control_url",
 }

@@ -232,6 +232,8 @@ class Endpoint:
         self.objects.write(request["result_url"], picture)
         if "lossless_url" in request:
             self.objects.write(request["lossless_url"], picture)
+        if "film_url" in request:
+            self.objects.write(request["film_url"], picture)
         return {"result_url": request["result_url"], **self.answer}
 
     def take_time(self, request: Request) -> str:

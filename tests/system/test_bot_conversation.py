@@ -329,6 +329,7 @@ def test_the_buttons_under_a_result(world: World) -> None:
         "Softer",
         "Keep my colours",
         "As a file",
+        "Film",
         "Before and after",
     }
     for words, expected in [("Stronger", {"strength": 0.7}), ("Softer", {"strength": 0.3})]:

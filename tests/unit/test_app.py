@@ -5,6 +5,7 @@ import io
 import json
 import threading
 import weakref
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from containers.common.parameters import Parameter, ParameterValues
 from containers.serving import storage
 from containers.serving.app import create_app, header_value, result_type
 from containers.serving.errors import ApiError
+from containers.serving.film import MAX_FRAMES, Film
 from containers.serving.model import Picture, Progress, Report, Service
 from tests.fakes.servers import wait_until
 
@@ -55,7 +57,7 @@ class Recorder:
     ) -> Picture:
         if self.error:
             raise self.error
-        report(Progress(1, 1, 1.0))
+        report(Progress(1, 1, 1.0, picture=lambda: content))
         self.styles_seen.append(len(styles))
         self.options_seen.append(options)
         return Picture(content, {"steps": 1}, ["ä note"])
@@ -148,6 +150,29 @@ def test_the_picture_is_put_a_second_time_without_loss(
     assert Image.open(io.BytesIO(objects["s3://bucket/out.jpg"])).format == "JPEG"
     lossless = Image.open(io.BytesIO(objects["s3://bucket/out.png"]))
     assert (lossless.format, lossless.getpixel((0, 0))) == ("PNG", (255, 0, 0))
+
+
+def test_a_film_ends_with_the_result(nst: FlaskClient, objects: dict[str, bytes]) -> None:
+    body = {"content_url": "s3://bucket/photo", "style_url": "s3://bucket/style"}
+    body |= {"result_url": "s3://bucket/out.jpg", "film_url": "s3://bucket/film.gif"}
+    assert nst.post("/invocations", json=body).status_code == 200
+    film: Any = Image.open(io.BytesIO(objects["s3://bucket/film.gif"]))
+    assert (film.format, film.size) == ("GIF", (32, 24))
+
+
+def test_a_film_of_many_steps_has_few_small_frames() -> None:
+    film = Film("s3://bucket/film.gif")
+    for step in range(1, 1001):
+        color = (step * 255 // 1000, 0, 0)
+        film.add(
+            Progress(step, 1000, step / 1000, picture=partial(Image.new, "RGB", (64, 48), color))
+        )
+    gif: Any = Image.open(io.BytesIO(film.encode(Image.new("RGB", (640, 480), "blue"))))
+    assert gif.n_frames == MAX_FRAMES + 1
+    assert gif.size == (320, 240)
+    gif.seek(MAX_FRAMES)
+    assert gif.convert("RGB").getpixel((0, 0)) == (0, 0, 255)
+    assert gif.info["duration"] == 2000
 
 
 def test_a_second_picture_that_cannot_be_stored_costs_nothing_else(

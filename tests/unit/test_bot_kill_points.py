@@ -93,7 +93,7 @@ class Phone(bot.TelegramClient):
             return True
         number: int = values.get("message_id", 0)
         words = values.get("text") or values.get("caption") or ""
-        if method in ("sendMessage", "sendPhoto", "sendDocument"):
+        if method in ("sendMessage", "sendPhoto", "sendDocument", "sendAnimation"):
             number = next(self.numbers)
             kind = method.removeprefix("send").lower()
             _, data = files.get(kind, ("", b""))
@@ -199,6 +199,8 @@ class Endpoint:
         self.objects.write(request["result_url"], b"painted " + content)
         if "lossless_url" in request:
             self.objects.write(request["lossless_url"], b"painted " + content)
+        if "film_url" in request:
+            self.objects.write(request["film_url"], b"painted " + content)
         return {"size": [800, 600], "seconds": 2.0}
 
     def read_action(self, request: Request) -> str:
@@ -361,9 +363,17 @@ SCENARIOS: dict[str, Callable[[], list[bot.Update]]] = {
     "a picture's style": lambda: [photo(1, "garden"), photo(2, "style")],
     "a file": lambda: [document(1, "garden"), press_monet(2)],
     "a change": lambda: [photo(1, "garden"), photo(2, "style"), press(3, "softer:2")],
+    "a film": lambda: [photo(1, "garden"), photo(2, "style"), press(3, "film:2")],
     "as a file": lambda: [photo(1, "garden"), photo(2, "style"), press(3, "file:2")],
 }
-PICTURES = {"a painter": 1, "a picture's style": 1, "a file": 2, "a change": 2, "as a file": 2}
+PICTURES = {
+    "a painter": 1,
+    "a picture's style": 1,
+    "a file": 2,
+    "a change": 2,
+    "as a file": 2,
+    "a film": 2,
+}
 
 
 @pytest.fixture
@@ -421,6 +431,17 @@ def test_a_file_that_is_kept_is_sent_without_the_model(
     ]
 
 
+def test_a_film_that_is_gone_is_told(make_world: Callable[[Fate], World]) -> None:
+    world = make_world(Fate())
+    *before, last = SCENARIOS["a film"]()
+    world.live_through(before)
+    for key in world.keys("chats/results/"):
+        world.s3.delete_object(Bucket=BUCKET, Key=key)
+    world.live_through([last])
+    assert world.endpoint.calls == 1
+    assert world.phone.texts()[-1] == "There is no film of this picture any more."
+
+
 def test_a_file_that_is_gone_is_painted_anew(make_world: Callable[[Fate], World]) -> None:
     world = make_world(Fate())
     *before, last = SCENARIOS["as a file"]()
@@ -446,9 +467,9 @@ def test_a_file_is_kept_for_as_long_as_its_buttons(
 
     monkeypatch.setattr(bot, "HISTORY_LENGTH", 2)
     peaceful = live(Fate())
+    names = sorted(bot.KEPT_NAMES)
     assert peaceful.keys("chats/results/") == [
-        "chats/results/3/result.png",
-        "chats/results/4/result.png",
+        f"chats/results/{job}/{name}" for job in (3, 4) for name in names
     ]
     for point in range(len(peaceful.fate.effects)):
         world = live(Fate(frozenset({point})))

@@ -187,6 +187,8 @@ class Model:
         self.objects.write(request["result_url"], b"painted " + content)
         if "lossless_url" in request:
             self.objects.write(request["lossless_url"], b"painted " + content)
+        if "film_url" in request:
+            self.objects.write(request["film_url"], b"painted " + content)
         return {"size": [800, 600], "seconds": 2.0}
 
     def tell_progress(self, data: bytes) -> None:
@@ -279,7 +281,7 @@ class Machine(RuleBasedStateMachine):
         chat=chats,
         user=users,
         verb=st.sampled_from(
-            ["style", "style", "cancel", "take", "retry", "another", "softer", "file"]
+            ["style", "style", "cancel", "take", "film", "retry", "another", "softer", "file"]
         ),
         back=st.integers(0, 3),
     )
@@ -418,7 +420,7 @@ class Machine(RuleBasedStateMachine):
         if any(key.startswith("quarantine/chats/") for key in objects):
             return
         kept = {key for key in objects if key.startswith(bot.RESULTS_PREFIX)}
-        kept = {key for key in kept if key.endswith("result.png")}  # not what was poisoned
+        kept = {key for key in kept if key.endswith(bot.KEPT_NAMES)}  # not what was poisoned
         named = set()
         for key in set(objects) - kept:
             if key.startswith("chats/"):
