@@ -446,7 +446,7 @@ class User:
                 job_id = data.partition(":")[2]
                 if data.startswith("cancel:") and job_id not in self.accepted:
                     self.accept(job_id, shown.at)
-            if self.cancelling in self.accepted and shown.text.startswith(cancelled):
+            if self.cancelling in self.accepted and cancelled in shown.text:
                 job = self.accepted[self.cancelling]
                 if shown.at >= job.at and job.cancelled_at is None:
                     job.cancelled_at = shown.at
