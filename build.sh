@@ -6,6 +6,7 @@
 #   --base-image IMAGE  build on another image that has Python 3.10 or newer and pip
 #   --local             build stylebot-local too, which compose.yaml runs beside the others
 #   --push              create the repositories PREFIX-nst, ... in ECR if needed, push new images, print digests
+#   --remote            the same in CodeBuild, from the files that git tracks: without Docker, disk and amd64 here
 #   --region REGION     the region of ECR (default: from the environment or ~/.aws/config)
 #   --prefix PREFIX     the prefix of the repositories (default: stylebot)
 #
@@ -33,7 +34,7 @@ usage() {
 
 base_image=python:3.11-slim-bookworm
 # Empty if this is not a checkout
-commit=$(git describe --always --dirty --exclude='*' 2>/dev/null) || true
+commit=${REVISION:-$(git describe --always --dirty --exclude='*' 2>/dev/null)} || true
 tag=${commit:-latest}
 push=
 local_image=
@@ -55,6 +56,7 @@ while [ $# -gt 0 ]; do
       ;;
     --local) local_image=yes ;;
     --push) push=yes ;;
+    --remote) remote=yes ;;
     -h | --help)
       usage
       exit
@@ -68,6 +70,10 @@ done
 
 if [[ $tag == *-dirty ]]; then
   echo "Files differ from the commit: the images are tagged $tag." >&2
+fi
+
+if [ -n "$remote" ]; then
+  exec ./deploy.py remote-build "${aws_options[@]}" --revision "$commit" --base-image "$base_image" "$tag"
 fi
 
 # ---- Docker ----
@@ -219,7 +225,8 @@ while read -r name address digest configuration; do
     fi
     echo "Pushing $image to $address"
     push_image "$image" "$address"
-  elif is_same_image "$image" "$address" "$digest" "$configuration"; then
+  elif [ -n "${CODEBUILD_BUILD_ID:-}" ] || is_same_image "$image" "$address" "$digest" "$configuration"; then
+    # An interrupted build in CodeBuild has pushed the image of this commit already.
     echo "$address:$tag exists already."
   else
     fail "$address:$tag exists already and is another image; tags in ECR cannot be changed." \

@@ -52,6 +52,7 @@ class Account:
     ecs: Client
     ssm: Client
     ec2: Client
+    codebuild: Client
 
     @property
     def bucket(self) -> str:
@@ -118,6 +119,23 @@ class Account:
         return f"{self.prefix}-bot"
 
     @property
+    def build_project(self) -> str:
+        """Name the CodeBuild project of `build.sh --remote`."""
+        return f"{self.prefix}-build"
+
+    @property
+    def build_role(self) -> str:
+        return f"{self.prefix}-build-{self.region}"
+
+    @property
+    def build_role_arn(self) -> str:
+        return f"arn:{self.partition}:iam::{self.id}:role/{self.build_role}"
+
+    @property
+    def build_log_group(self) -> str:
+        return f"/aws/codebuild/{self.prefix}-build"
+
+    @property
     def token_parameter(self) -> str:
         """Name the parameter of Systems Manager that has the token of the bot on ECS.
 
@@ -148,6 +166,7 @@ class Account:
             role=self.execution_role,
             bot=self.bot_identity,
             bot_execution=self.bot_execution_role,
+            build=self.build_role,
             boundary=self.boundary,
         )
 
@@ -208,6 +227,7 @@ def open_account(
         ecs=client("ecs"),
         ssm=client("ssm"),
         ec2=client("ec2"),
+        codebuild=client("codebuild"),
     )
 
 
@@ -215,8 +235,8 @@ def check_region(session: Any, region: str | None) -> str:  # noqa: ANN401 - bot
     """Return the region. Raises DeployError if it is missing or has no SageMaker."""
     if not region:
         raise DeployError(
-            "No region is set. Set one: --region eu-west-1, or AWS_DEFAULT_REGION, or "
-            "aws configure."
+            "No region is set. Set one: --region eu-west-1, or AWS_DEFAULT_REGION, or in "
+            "~/.aws/config."
         )
 
     known: list[str] = []

@@ -99,7 +99,11 @@ def prepare_job(
         raise DeployError(f"--input must end in {' or '.join(CONTENT_TYPES)}; {source} does not.")
     found = find(account.s3.get_object, Bucket=bucket, Key=key)
     if found is None:
-        raise DeployError(f"{source} does not exist. Upload it first: aws s3 cp FILE {source}")
+        upload = f"boto3.client('s3').upload_file('FILE', '{bucket}', '{key}')"
+        raise DeployError(
+            f"{source} does not exist. Upload it first: "
+            f'.venv/bin/python -c "import boto3; {upload}"'
+        )
 
     now = datetime.now(timezone.utc)
     name = f"{account.prefix}-{model}-{now:%Y%m%d-%H%M%S}"

@@ -48,6 +48,8 @@ CONFLICT = re.compile(
     r"|still Draining|ClusterContains|UpdateInProgress|DependencyViolation"
     # ECS cannot use a role for some seconds after its creation.
     r"|Unable to assume the service linked role|unable to assume the role"
+    # Nor can CodeBuild.
+    r"|CreateProject .*not authorized to perform: sts:AssumeRole"
 )
 # SageMaker cannot assume a role, or pull with it, for some seconds after its creation. The error
 # codes vary, but every message has the word "role". A missing permission is another error.

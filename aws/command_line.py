@@ -25,6 +25,7 @@ from aws.history import print_history
 from aws.messages import DeployError, explain_error, output, say
 from aws.notify import NotifySettings
 from aws.push import login_password, repositories
+from aws.remote_build import remote_build
 from aws.rollback import rollback
 from aws.show_logs import SOURCES, show_logs
 from aws.spent import cost
@@ -109,6 +110,8 @@ def run_command(
         return 0
     if options.command == "repositories":
         return repositories(account, options.tag)
+    if options.command == "remote-build":
+        return remote_build(account, options.tag, options.revision, options.base_image)
     if options.command == "login-password":
         return login_password(account)
     return status(account)
@@ -215,8 +218,10 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
             "bot-execution",
             "bot-image",
             "boundary",
+            "build",
             "deployer",
             "deployer-bot",
+            "deployer-build",
             "deployer-iam",
             "deployer-watch",
             "execution",
@@ -226,6 +231,12 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "repositories", "For build.sh --push: create the repositories and print what they have."
     )
     push.add_argument("tag")
+    remote = add_command(
+        "remote-build", "For build.sh --remote: build the images in CodeBuild and push them."
+    )
+    remote.add_argument("--revision", default="", help="git's commit, for the images' labels")
+    remote.add_argument("--base-image", required=True)
+    remote.add_argument("tag", type=parse_image_tag)
     add_command("login-password", "For build.sh --push: print the password for docker login.")
     return parser.parse_args(arguments)
 
@@ -461,6 +472,15 @@ def parse_days(text: str) -> int:
     if not re.fullmatch(r"\d{1,2}", text) or not 1 <= int(text) <= 60:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of days from 1 to 60")
     return int(text)
+
+
+def parse_image_tag(text: str) -> str:
+    # As Docker takes it
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", text):
+        raise argparse.ArgumentTypeError(
+            "use up to 128 letters, digits, underscores, periods and hyphens"
+        )
+    return text
 
 
 def parse_prefix(text: str) -> str:

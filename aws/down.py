@@ -14,6 +14,7 @@ from aws import (
     models,
     notify,
     registry,
+    remote_build,
     scaling,
     trainings,
 )
@@ -110,11 +111,14 @@ def removal_steps(account: Account) -> list[list[Change]]:
     last_step += notify.remove_topic(account)
     # The instance profile contains the bot's role, so it must go first.
     model_step += identity.remove_instance_profile(account)
+    model_step += remote_build.remove_project(account)
     last_step += logs.remove_transform_log_group(account)
     last_step += identity.remove_execution_role(account)
     last_step += logs.remove_group(account, account.bot_log_group)
     last_step += identity.remove_bot_role(account)
     last_step += identity.remove_bot_execution_role(account)
+    last_step += logs.remove_group(account, account.build_log_group)
+    last_step += identity.remove_build_role(account)
     last_step += identity.remove_bot_user(account)
     boundary_step = [*identity.remove_boundary(account)]
     # The bot first: it would go on with requests to endpoints that are gone.

@@ -116,15 +116,17 @@ def write_boundary(account: Account, call: Callable[..., Any], **arguments: obje
         if error.response["Error"]["Code"] not in ("AccessDenied", "AccessDeniedException"):
             raise
         command = f"./deploy.py policy boundary --region {account.region} --prefix {account.prefix}"
+        read = "open('boundary.json').read()"
+        iam = "import boto3; boto3.client('iam')"
         raise DeployError(
             f"These credentials may not write the permissions boundary {account.boundary}, and "
             "should not: it limits what they can give away. An administrator does it:\n"
             f"  {command} >boundary.json\n"
-            f"  aws iam create-policy --policy-name {account.boundary} "
-            "--policy-document file://boundary.json\n"
+            f'  .venv/bin/python -c "{iam}.create_policy('
+            f"PolicyName='{account.boundary}', PolicyDocument={read})\"\n"
             "or, if it exists:\n"
-            f"  aws iam create-policy-version --policy-arn {account.boundary_arn} "
-            "--policy-document file://boundary.json --set-as-default"
+            f'  .venv/bin/python -c "{iam}.create_policy_version('
+            f"PolicyArn='{account.boundary_arn}', PolicyDocument={read}, SetAsDefault=True)\""
         ) from error
 
 
@@ -255,6 +257,11 @@ def ensure_task_roles(account: Account) -> Changes:
     )
 
 
+def ensure_build_role(account: Account) -> Changes:
+    """Yield what is missing to have the role with which CodeBuild builds and pushes the images."""
+    yield from ensure_role(account, account.build_role, ["build"], trust="build-trust")
+
+
 def ensure_role(account: Account, name: str, policies: list[str], trust: str) -> Changes:
     """Yield what is missing to have a role with inline policies, within the boundary.
 
@@ -346,6 +353,11 @@ def remove_bot_role(account: Account) -> Changes:
 def remove_bot_execution_role(account: Account) -> Changes:
     """Yield the deletion of the role with which ECS starts the bot, if `up` created it."""
     yield from remove_role(account, account.bot_execution_role)
+
+
+def remove_build_role(account: Account) -> Changes:
+    """Yield the deletion of CodeBuild's role, if `build.sh --remote` created it."""
+    yield from remove_role(account, account.build_role)
 
 
 def remove_role(account: Account, name: str) -> Changes:

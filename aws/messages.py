@@ -8,8 +8,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 # A regular expression for an error's type and message, and what to do about that error.
 REMEDIES = {
     r"NoCredentials|PartialCredentials|CredentialRetrieval": (
-        "Log in first: aws configure, aws sso login, or AWS_ACCESS_KEY_ID and "
-        "AWS_SECRET_ACCESS_KEY."
+        "Log in first: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or write them to "
+        "~/.aws/credentials (aws configure and aws sso login do so)."
     ),
     r"ExpiredToken|RequestExpired|TokenRetrieval|SSOToken|UnauthorizedSSO|LoginRefresh": (
         "Log in again: aws sso login, or get new temporary credentials."
@@ -48,7 +48,8 @@ REMEDIES = {
     ),
     r"AccessDenied|not authorized|UnauthorizedOperation|\(403\)": (
         "These credentials lack that permission. Ask for the policies that "
-        "`./deploy.py policy deployer`, `deployer-bot`, `deployer-iam` and `deployer-watch` print."
+        "`./deploy.py policy deployer`, `deployer-bot`, `deployer-build`, `deployer-iam` and "
+        "`deployer-watch` print."
     ),
     r"health check": (
         "The container did not answer /ping with 200 in time. The log lines say why; if they "
@@ -58,8 +59,8 @@ REMEDIES = {
         "The image does not start, or is not built for linux/amd64: ./build.sh --push."
     ),
     r"AlgorithmError": (
-        "The trainer itself says so. If that is no help, the log has more: "
-        "`aws logs tail /aws/sagemaker/TrainingJobs`."
+        "The trainer itself says so. If that is no help, the log group "
+        "/aws/sagemaker/TrainingJobs in the CloudWatch console has more."
     ),
     r"[Tt]hrottl|TooManyRequests|Rate exceeded": (
         "AWS limits the request rate: run the same command again in a minute."

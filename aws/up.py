@@ -248,7 +248,8 @@ def print_environment(account: Account, settings: list[EndpointSettings], home: 
             "the bot there as examples/stylebot.service says. It needs no access key."
         )
     if home == "user":
+        call = f"boto3.client('iam').create_access_key(UserName='{account.bot_identity}')"
         say(
-            "To create an access key for the bot: "
-            f"aws iam create-access-key --user-name {account.bot_identity}"
+            "To create an access key for the bot, run: "
+            f'.venv/bin/python -c "import boto3; print({call})"'
         )

@@ -7,7 +7,7 @@ moto 5.2.5 lacks, and this adds:
 - InvokeEndpointAsync that reads the request from S3 and writes picture and answer there;
 - a transform job that stylizes its rows;
 - training jobs that take their time and train, see training_jobs.py;
-- services and tasks of ECS, see ecs.py;
+- services and tasks of ECS, see ecs.py; builds of CodeBuild, see codebuild.py;
 - a catalog of styles, which the endpoint of cyclegan writes when it is asked to;
 - statuses that take their time (Creating, Updating, Deleting) and FailureReason;
 - SageMaker's errors: the name exists already, the endpoint is being changed, the instance type of a
@@ -53,6 +53,7 @@ from moto.budgets.responses import BudgetsResponse
 from moto.cloudwatch.exceptions import DashboardInvalidInputError, InvalidParameterCombination
 from moto.cloudwatch.models import cloudwatch_backends
 from moto.cloudwatch.responses import CloudWatchResponse
+from moto.codebuild.responses import CodeBuildResponse
 from moto.core.responses import ActionResult
 from moto.ecr.models import ecr_backends
 from moto.ecs.responses import EC2ContainerServiceResponse
@@ -82,7 +83,7 @@ from moto.sns.models import SNSBackend
 from moto.sns.responses import SNSResponse
 from PIL import Image
 
-from tests.fakes import ecs, training_jobs
+from tests.fakes import codebuild, ecs, training_jobs
 from tests.fakes.sagemaker import Answer, Invocation, Request, work_on
 
 # Whatever moto and boto3 take and return
@@ -1031,6 +1032,8 @@ def patched_moto() -> Iterator[None]:
         replace(ServiceQuotasResponse, "request_service_quota_increase", request_quota)
         # The name of its service-linked role
         stack.enter_context(mock.patch.dict(SERVICE_NAME_CONVERSION, ecs="ECS"))
+        for name, method in codebuild.methods().items():
+            replace(CodeBuildResponse, name, method)
         for name, method in ecs.methods().items():
             replace(EC2ContainerServiceResponse, name, method)
         replace(IamResponse, "create_user", create_user)
@@ -1106,6 +1109,7 @@ def clear(url: str) -> None:
     failure_reasons.clear()
     training_jobs.clear()
     ecs.clear()
+    codebuild.clear()
     requests.post(f"{url}/moto-api/reset", timeout=10).raise_for_status()
 
 
@@ -1178,6 +1182,7 @@ def snapshot() -> dict[str, Json]:
         **snapshot_budgets(),
         **snapshot_bot(),
         **ecs.snapshot(),
+        **codebuild.state.projects,
     }
     comparable: dict[str, Json] = without_random_parts(found)
     return comparable

@@ -17,6 +17,7 @@ NAMES = {
     "bucket": BUCKET,
     "role": f"stylebot-execution-{REGION}",
     "bot": f"stylebot-bot-{REGION}",
+    "build": f"stylebot-build-{REGION}",
     "bot_execution": f"stylebot-bot-execution-{REGION}",
     "boundary": f"stylebot-boundary-{REGION}",
 }

@@ -38,7 +38,7 @@ with warnings.catch_warnings():
 # ECR's lifecycle rules, which are no permissions
 LIFECYCLE = "images"
 POLICIES = sorted(path.stem for path in FOLDER.glob("*.json") if path.stem != LIFECYCLE)
-TRUST_POLICIES = ("bot-execution-trust", "bot-trust", "trust")
+TRUST_POLICIES = ("bot-execution-trust", "bot-trust", "build-trust", "trust")
 # This policy only denies, and so may be wide.
 DENYING_POLICY = "bucket"
 # Actions that nobody can limit to a resource
@@ -81,8 +81,11 @@ def test_no_policy_is_forgotten() -> None:
         "bot-trust",
         "boundary",
         "bucket",
+        "build",
+        "build-trust",
         "deployer",
         "deployer-bot",
+        "deployer-build",
         "deployer-iam",
         "deployer-watch",
         "execution",
@@ -101,7 +104,7 @@ def test_the_linter_has_nothing_to_say(name: str) -> None:
         for statement in policy["Statement"]:
             statement["Resource"] = "*"
         expected = {"RESOURCE_STAR"}
-    if name == "deployer-iam":
+    if name in ("deployer-build", "deployer-iam"):
         # IAM compares iam:PermissionsBoundary as a string, as its documentation does.
         expected = {"MISMATCHED_TYPE_BUT_USABLE"}
     if name == "deployer-bot":
@@ -140,8 +143,10 @@ def test_nothing_is_allowed_by_wildcard(name: str) -> None:
         "bot-execution",
         "bot-image",
         "boundary",
+        "build",
         "deployer",
         "deployer-bot",
+        "deployer-build",
         "deployer-iam",
         "deployer-watch",
         "execution",
@@ -184,6 +189,7 @@ def test_every_resource_is_of_this_deployment(name: str) -> None:
     [
         ("deployer", 0),
         ("deployer-bot", 0),
+        ("deployer-build", 1),
         ("deployer-iam", 3),
         ("deployer-watch", 0),
         ("bot", 1),
@@ -258,13 +264,14 @@ ROLE = f"{IAM}:role/stylebot-execution-{REGION}"
 BOT_ROLE = f"{IAM}:role/stylebot-bot-{REGION}"
 BOT_USER = f"{IAM}:user/stylebot-bot-{REGION}"
 BOT_EXECUTION_ROLE = f"{IAM}:role/stylebot-bot-execution-{REGION}"
+BUILD_ROLE = f"{IAM}:role/stylebot-build-{REGION}"
 ECS = f"arn:aws:ecs:{REGION}:{ACCOUNT}"
 TASK = f"{ECS}:task-definition/stylebot-bot:1"
 TOKEN = f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/telegram/stylebot-token"
 GROUP = f"arn:aws:ec2:{REGION}:{ACCOUNT}:security-group/sg-1"
 WITHIN = {"iam:PermissionsBoundary": BOUNDARY}
 ADMINISTRATOR = {"iam:PermissionsBoundary": "arn:aws:iam::aws:policy/AdministratorAccess"}
-DEPLOYER = ["deployer", "deployer-bot", "deployer-iam", "deployer-watch"]
+DEPLOYER = ["deployer", "deployer-bot", "deployer-build", "deployer-iam", "deployer-watch"]
 
 
 @pytest.mark.parametrize(
@@ -293,6 +300,9 @@ DEPLOYER = ["deployer", "deployer-bot", "deployer-iam", "deployer-watch"]
         ("iam:PassRole", ROLE, {"iam:PassedToService": "lambda.amazonaws.com"}),
         ("iam:PassRole", f"{IAM}:role/admin", {"iam:PassedToService": "ecs-tasks.amazonaws.com"}),
         ("iam:PassRole", BOT_EXECUTION_ROLE, {"iam:PassedToService": "ec2.amazonaws.com"}),
+        ("iam:PassRole", BUILD_ROLE, {"iam:PassedToService": "ec2.amazonaws.com"}),
+        ("iam:CreateRole", BUILD_ROLE, {}),
+        ("iam:PutRolePolicy", BUILD_ROLE, ADMINISTRATOR),
         ("ecs:RunTask", TASK, {"ecs:cluster": f"{ECS}:cluster/other"}),
         ("ssm:GetParameter", TOKEN, {}),
         ("ssm:GetParameters", TOKEN, {}),
@@ -339,7 +349,7 @@ def test_the_boundary_gives_no_way_out() -> None:
     assert not {action for action in actions if action.startswith("s3:") and "Policy" in action}
 
 
-@pytest.mark.parametrize("name", ["bot", "bot-execution", "bot-image", "execution"])
+@pytest.mark.parametrize("name", ["bot", "bot-execution", "bot-image", "build", "execution"])
 def test_the_boundary_allows_what_the_roles_do(name: str) -> None:
     for statement in read_statements(name):
         resources, context = example_request(statement)

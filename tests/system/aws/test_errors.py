@@ -154,7 +154,7 @@ def test_without_credentials_it_says_how_to_log_in(arguments: list[str], tmp_pat
     }
     done = run_program(*arguments, **no_credentials)
     assert done.returncode == 1
-    assert "Log in first: aws configure" in done.stderr
+    assert "Log in first: set AWS_ACCESS_KEY_ID" in done.stderr
     assert "Traceback" not in done.stderr
 
 

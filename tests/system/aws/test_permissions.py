@@ -4,7 +4,7 @@ import boto3
 import pytest
 
 from tests.fakes import aws as fake
-from tests.fakes import training_jobs
+from tests.fakes import codebuild, training_jobs
 from tests.fakes.policies import allowed_actions
 from tests.system.aws.helpers import (
     BUCKET,
@@ -14,6 +14,7 @@ from tests.system.aws.helpers import (
     Wire,
     clear_and_push_images,
     list_training_jobs,
+    push_images,
     put_list,
 )
 
@@ -58,6 +59,11 @@ def test_the_deployers_policy_allows_every_call_that_is_made(
     fake.push("bot", "def", content="new")
     monkeypatch.setenv("TELEGRAM_TOKEN", TOKEN[:-1] + "2")
     assert deploy("up") == 0
+    codebuild.state.push = push_images
+    build = ["remote-build", "--base-image", "python:3.11", "remote"]
+    assert deploy(*build) == 0
+    codebuild.state.projects["stylebot-build"]["timeoutInMinutes"] = 5
+    assert deploy(*build[:-1], "other") == 0
     assert deploy("login-password") == 0
     fake.quotas["ml.g6.xlarge for endpoint usage"] = 0
     arguments = ["--instance-type", "ml.g6.xlarge", "--request-quota"]
@@ -86,7 +92,13 @@ def test_the_deployers_policy_allows_every_call_that_is_made(
 
     # The boundary is an administrator's.
     allowed = {"iam:CreatePolicy"}
-    for name in ("deployer", "deployer-bot", "deployer-iam", "deployer-watch"):
+    for name in (
+        "deployer",
+        "deployer-bot",
+        "deployer-build",
+        "deployer-iam",
+        "deployer-watch",
+    ):
         allowed |= allowed_actions(name)
     for call in sorted(set(wire.calls) - {NEEDS_NO_PERMISSION}):
         assert action(call) in allowed, f"{call} is made, but not allowed"

@@ -145,7 +145,7 @@ def test_the_bots_user_is_created_on_request(
     deploy: Deploy, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert deploy("up", "--bot", "user") == 0
-    assert f"aws iam create-access-key --user-name {BOT_IDENTITY}" in capfd.readouterr().err
+    assert f"create_access_key(UserName='{BOT_IDENTITY}')" in capfd.readouterr().err
     iam = boto3.client("iam")
     policy = iam.get_user_policy(UserName=BOT_IDENTITY, PolicyName="bot")
     assert deploy("policy", "bot") == 0
@@ -212,7 +212,7 @@ def test_a_deployer_who_may_not_write_the_boundary_is_told_who_does(
     assert deploy("up") == 1
     printed = capfd.readouterr().err
     assert "An administrator does it" in printed
-    assert "aws iam create-policy --policy-name stylebot-boundary" in printed
+    assert "create_policy(PolicyName='stylebot-boundary" in printed
     assert boto3.client("s3").list_buckets()["Buckets"] == []
 
 
