@@ -53,6 +53,7 @@ def remote_build(account: Account, tag: str, revision: str, base_image: str) -> 
     account = with_kept_tags(account)
     for image in registry.IMAGES:
         apply(registry.ensure_repository(account, image))
+        find_created(account.clock, partial(registry.find_repository, account, image))
     digests = {image: registry.find_digests(account, image, tag) for image in registry.IMAGES}
     if all(digests.values()):
         say(f"ECR has the images {tag} already.")
