@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Build the images stylebot-nst, stylebot-cyclegan and stylebot-bot for linux/amd64, and push them to ECR.
 #
-# usage: ./build.sh [--tag TAG] [--base-image IMAGE] [--local] [--push [--region REGION] [--prefix PREFIX]]
+# usage: ./build.sh [--tag TAG] [--base-image IMAGE] [--local] [--push | --remote] [--region REGION] [--prefix PREFIX]
 #   --tag TAG           the tag of all images, besides latest (default: the commit, with -dirty if files differ)
 #   --base-image IMAGE  build on another image that has Python 3.10 or newer and pip
 #   --local             build stylebot-local too, which compose.yaml runs beside the others
@@ -37,6 +37,7 @@ base_image=python:3.11-slim-bookworm
 commit=${REVISION:-$(git describe --always --dirty --exclude='*' 2>/dev/null)} || true
 tag=${commit:-latest}
 push=
+remote=
 local_image=
 aws_options=(--prefix stylebot)
 while [ $# -gt 0 ]; do
