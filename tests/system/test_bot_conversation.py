@@ -129,6 +129,7 @@ def test_a_picture_of_ones_own_as_the_style(world: World) -> None:
         "control_url",
         "style_url",
         "result_url",
+        "film_url",
         "lossless_url",
         "progress_url",
     }

@@ -181,7 +181,7 @@ def test_odd_results_of_other_methods_do_not_end_a_chat(world: World, method: st
     time.sleep(3)
     world.telegram.faults.clear()
     anna.write("/cancel")
-    anna.sees("send me the photo")
+    anna.sees("Cancelled")
     paint(anna)
 
 
