@@ -4415,9 +4415,9 @@ class Dispatcher:
             first = min(needed, default=max(self._inbox, default=-1) + 1)
             confirmed = {number: u for number, u in self._inbox.items() if number < first}
             for number, update in confirmed.items():
-                del self._inbox[number]
                 if update:
                     self._backlog[number] = update
+                del self._inbox[number]
         return first or None
 
     def has_unhandled(self) -> bool:
@@ -4577,11 +4577,13 @@ class Dispatcher:
                 if update is None or update.update_id in self._inbox:
                     continue
                 number = update.update_id
-                self._inbox[number] = None
                 if number in self._backlog:  # a process was killed before it confirmed it
+                    self._inbox[number] = None
                     continue
-                self.metrics.add("updates")
+                # Not marked as handled for a moment: SIGTERM may interrupt any line of this thread,
+                # and what is handled is confirmed then.
                 self.take_turn(Update(number, chat_of(update), update))
+                self.metrics.add("updates")
 
     def take_turn(self, update: Update) -> None:
         """Put an update into the inbox, in place of others if its sender has too many waiting.

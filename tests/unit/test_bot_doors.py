@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 from unittest import mock
 
@@ -543,6 +545,46 @@ def test_an_update_without_a_number_does_not_hold_up_the_others(world: World, ba
     dispatcher = world.bot.dispatcher
     dispatcher.take_in([msgspec.Raw(bad), msgspec.Raw(text(8)), msgspec.Raw(bad)])
     assert [u.id for u in dispatcher._inbox.values() if u] == [8]
+
+
+def stop_at_line(number: int, function: Callable[[], object]) -> bool:
+    """Call a function, and stop it before that line of the inbox's methods, as SIGTERM may.
+
+    Return whether it had so many lines.
+    """
+    codes = {bot.Dispatcher.take_in.__code__, bot.Dispatcher.take_turn.__code__}
+    lines = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:  # noqa: ANN401 - sys.settrace's own
+        nonlocal lines
+        if frame.f_code not in codes:
+            return None
+        if event == "line":
+            lines += 1
+            if lines == number:
+                raise bot.StopSignal
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        function()
+    except bot.StopSignal:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def test_sigterm_at_any_line_confirms_no_update_that_is_not_handled(world: World) -> None:
+    dispatcher = world.bot.dispatcher
+    number = 1
+    while stop_at_line(number, lambda: dispatcher.take_in([msgspec.Raw(text(8))])):
+        assert dispatcher.confirmed_offset() in (None, 8), f"stopped before line {number}"
+        dispatcher._inbox.clear()
+        number += 1
+    assert number > 10
+    assert dispatcher.confirmed_offset() == 8
 
 
 # ---------------------------------------------------------------- the clock
