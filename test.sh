@@ -4,7 +4,7 @@
 # usage: ./test.sh [--all] [--long] [--coverage] [PYTEST ARGUMENTS]
 #   --all        add tests/soak: half an hour in all. Fails if bot.py or containers/serving has less than 90 % of its
 #                branches covered
-#   --long       as --all, and with the attacks on a model server that take ten minutes more
+#   --long       as --all, and with what takes longest: attacks on a model server, and a kill after each change of up
 #   --coverage   measure the coverage and print it
 #
 # Everything else goes to pytest: ./test.sh -k images, ./test.sh -n 0 tests/unit/test_nst.py
@@ -38,10 +38,11 @@ hadolint containers/*/Dockerfile local/Dockerfile
 # process: on two cores, tests/unit/test_nst.py takes ten times as long then.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 # Two processes for each core, since most tests wait for a bot, a server or a container. Measuring the coverage keeps
-# the processes busy: one for each core then.
-processes=$(getconf _NPROCESSORS_ONLN)
-if [ -z "$coverage" ]; then
-  processes=$((2 * processes))
+# the processes busier: three for two cores then.
+cores=$(getconf _NPROCESSORS_ONLN)
+processes=$((2 * cores))
+if [ -n "$coverage" ]; then
+  processes=$(((3 * cores + 1) / 2))
 fi
 if [ "$processes" -gt 8 ]; then
   processes=8

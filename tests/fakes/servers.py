@@ -91,7 +91,8 @@ class Running:
     log: Path
 
     def post(self, **options: object) -> requests.Response:
-        return requests.post(f"{self.url}/invocations", timeout=300, **options)  # type: ignore[arg-type]
+        options.setdefault("timeout", 300)
+        return requests.post(f"{self.url}/invocations", **options)  # type: ignore[arg-type]
 
     def ping(self) -> requests.Response:
         return requests.get(f"{self.url}/ping", timeout=10)

@@ -1,4 +1,7 @@
-"""./deploy.py up is killed after each of its changes, and run again."""
+"""./deploy.py up is killed after each of its changes, and run again.
+
+tests/system/aws kills it after some of them.
+"""
 
 import pytest
 
@@ -6,6 +9,8 @@ from tests.system.aws.conftest import deploy, session, url, wire  # noqa: F401 -
 from tests.system.aws.helpers import TOKEN, Deploy, Wire
 from tests.system.aws.test_interrupted import kill_up_after_changes
 from tests.system.aws.test_release import kill_release_after_changes
+
+pytestmark = pytest.mark.long
 
 
 @pytest.mark.parametrize("home", ["role", "fargate"])

@@ -227,7 +227,8 @@ def test_a_host_that_is_not_there_is_tried_twice_for_all_styles(
         problems = cyclegan.fetch(
             tmp_path, f"http://127.0.0.1:{closed.getsockname()[1]}/{{name}}.pth"
         )
-    assert waits == [1.0]
+    # Threads of other tests may sleep too, for less.
+    assert [seconds for seconds in waits if seconds >= 1.0] == [1.0]
     assert problems.pop("vintage") is None
     assert set(problems) == set(cyclegan.OFFICIAL_STYLES)
     for problem in problems.values():
