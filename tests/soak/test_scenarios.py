@@ -38,7 +38,12 @@ def test_a_picture_after_a_cancel_is_found(monkeypatch: pytest.MonkeyPatch) -> N
 
     def deliver_all_the_same(runner: bot.JobRunner, job: bot.PaintJob, chat: bot.Chat) -> None:
         picture = f"painted {job.request.content.file_id}".encode()
-        runner.telegram.call("sendPhoto", files={"photo": ("a.jpg", picture)}, chat_id=job.chat)
+        runner.telegram.call(
+            "sendPhoto",
+            files={"photo": ("a.jpg", picture)},
+            chat_id=job.chat,
+            reply_markup=bot.job_buttons("en", job.id, [["retry"]]),
+        )
         clean_up(runner, job, chat)
 
     monkeypatch.setattr(bot.JobRunner, "clean_up", deliver_all_the_same)
