@@ -787,10 +787,6 @@ class PaintRequest(Struct, frozen=True):
     def wants_file(self) -> bool:
         return self.result == "result.png"
 
-    @property
-    def usual_strength(self) -> float:
-        return 1.0 if isinstance(self.style, str) else 0.5
-
 
 class Settings(Struct, frozen=True):
     """What a chat wants for every new picture. "" and 0: what the bot and the models choose."""
@@ -991,6 +987,11 @@ class PaintJob(JobRecord):
     def owner(self) -> str:
         """Return what the data of its buttons ends with."""
         return owner_suffix(self.chat, self.user)
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether its chat has been sent the picture, or the reason why there is none."""
+        return not {*SEND_METHODS, "reason"}.isdisjoint(self.sent)
 
     def key(self, name: str) -> str:
         return f"{JOBS_PREFIX}{self.id}/{name}"
@@ -2233,38 +2234,60 @@ def read_update(raw: TelegramUpdate, me: BotUser) -> Incoming | None:
     """Return what an update says, or None if it is not meant for this bot."""
     if raw.guest_message:
         return read_guest_message(raw.guest_message)
-    query = raw.callback_query
-    message = query.message if query else raw.message
-    if message is None:
-        return None
-    user = owner_of(query) if query else author_of(message)
-    sender = query.sender if query else message.sender
-    if not user or sender is None:
-        return None
+    if raw.callback_query:
+        return read_press(raw.callback_query)
+    if raw.message:
+        return read_sent(raw.message, me)
+    return None
 
-    event: Event | None
-    if query:
-        data, _, _ = query.data.partition("@")
-        verb, _, argument = data.partition(":")
-        event = Button(verb, argument)
-    else:
-        event = read_message(message, me)
-    if event is None:
-        return None
 
-    is_group = message.chat.id < 0
-    has_topic = not is_group or message.is_topic_message
-    pressed_photo = message.photo[-1].file_id if query and message.photo else ""
+def read_press(query: CallbackQuery) -> Incoming | None:
+    """Return what the press of a button says, or None if it is somebody else's button."""
+    message = query.message
+    user = owner_of(query)
+    if message is None or not user:
+        return None
+    data, _, _ = query.data.partition("@")
+    verb, _, argument = data.partition(":")
     return Incoming(
         user=user,
-        thread=message.message_thread_id if has_topic else None,
-        language=language_of(sender),
-        event=event,
-        group_message=message.message_id if is_group else 0,
-        album="" if query else message.media_group_id,
-        pressed_message=message.message_id if query else 0,
-        pressed_photo=pressed_photo,
+        thread=thread_of(message),
+        language=language_of(query.sender),
+        event=Button(verb, argument),
+        group_message=group_message_of(message),
+        pressed_message=message.message_id,
+        pressed_photo=message.photo[-1].file_id if message.photo else "",
     )
+
+
+def read_sent(message: Message, me: BotUser) -> Incoming | None:
+    """Return what a message says, or None where it is nobody's, or not said to this bot."""
+    user = author_of(message)
+    if not user or message.sender is None:
+        return None
+    event = read_message(message, me)
+    if event is None:
+        return None
+    return Incoming(
+        user=user,
+        thread=thread_of(message),
+        language=language_of(message.sender),
+        event=event,
+        group_message=group_message_of(message),
+        album=message.media_group_id,
+    )
+
+
+def thread_of(message: Message) -> int | None:
+    """Return the topic of a message. In groups without topics the number means something else."""
+    if message.chat.id < 0 and not message.is_topic_message:
+        return None
+    return message.message_thread_id
+
+
+def group_message_of(message: Message) -> int:
+    """Return the number of the message to answer to: in a group its own, else 0."""
+    return message.message_id if message.chat.id < 0 else 0
 
 
 def read_guest_message(message: Message) -> Incoming | None:
@@ -2652,15 +2675,19 @@ def press_style(chat: Chat, argument: str, styles: Styles) -> Decision:
 def default_request(chat: Chat, content: ImageRef, style: ImageRef | str) -> PaintRequest:
     """Return the request for a new picture, as the chat's settings want it."""
     settings = chat.settings
-    is_painter = isinstance(style, str)
     return PaintRequest(
         content,
         style,
-        strength=settings.strength or (1.0 if is_painter else 0.5),
-        preserve_color=settings.preserve_color and not is_painter,
+        strength=settings.strength or usual_strength(style),
+        preserve_color=settings.preserve_color and not isinstance(style, str),
         result="result.png" if settings.as_file else "result.jpg",
         size=settings.size,
     )
+
+
+def usual_strength(style: ImageRef | str) -> float:
+    """Return the strength of a painter, or of a picture as the style, that nobody has changed."""
+    return 1.0 if isinstance(style, str) else 0.5
 
 
 def change_request(request: PaintRequest, verb: str) -> PaintRequest:
@@ -2706,7 +2733,7 @@ def describe_request(request: PaintRequest, styles: Styles, language: str) -> st
         words = [styles.labels.get(request.style, request.style)]
     elif request.more_styles:
         words = [translate(language, "own_styles", count=len(request.style_pictures))]
-    if request.strength != request.usual_strength:
+    if request.strength != usual_strength(request.style):
         words.append(translate(language, "detail_strength", strength=f"{request.strength:g}"))
     if request.preserve_color:
         words.append(translate(language, "detail_colours"))
@@ -2725,7 +2752,7 @@ def result_name(request: PaintRequest, names: Mapping[str, str]) -> str:
     if request.more_styles:
         style_name = "styles"
     parts = [names.get(request.content.tag, "photo"), style_name]
-    if request.strength != request.usual_strength:
+    if request.strength != usual_strength(request.style):
         parts.append(f"{request.strength:g}")
     if request.preserve_color:
         parts.append("own-colours")
@@ -3306,6 +3333,10 @@ class UpdateHandler:
             owner = owner_suffix(number, incoming.user)
             rows = [["retry", "another"]]
             buttons = job_buttons(incoming.language, chat.about, rows, owner)
+        self.reply(number, incoming, words, buttons)
+
+    def reply(self, number: int, incoming: Incoming, words: str, buttons: Json = None) -> None:
+        """Send words, in a group as an answer to the message."""
         self.messenger.send(
             number,
             incoming.thread,
@@ -3335,19 +3366,19 @@ class UpdateHandler:
         if photo.has_spoiler:
             before["has_spoiler"] = True
             after["has_spoiler"] = True
-        place = {
-            "chat": number,
-            "thread": incoming.thread,
-            "reply_parameters": reply_to(incoming.group_message),
-        }
         try:
-            self.messenger.send(method="sendMediaGroup", media=[before, after], **place)
+            self.messenger.send(
+                number,
+                incoming.thread,
+                "sendMediaGroup",
+                media=[before, after],
+                reply_parameters=reply_to(incoming.group_message),
+            )
         except TelegramError as error:
             if not is_refusal(error):
                 raise
             log.warning("%s; the photo and its painting are not sent side by side", error)
-            words = translate(incoming.language, ErrorCode.EXPIRED.value)
-            self.messenger.send(method="sendMessage", text=words, **place)
+            self.reply(number, incoming, translate(incoming.language, ErrorCode.EXPIRED.value))
 
     def show_settings(self, number: int, chat: Chat, incoming: Incoming, words: str) -> None:
         """Show the settings, where one was changed in the message whose button was pressed."""
@@ -3357,28 +3388,23 @@ class UpdateHandler:
             message_id = incoming.pressed_message
             self.messenger.show_status(number, message_id, words, b"", buttons)
             return
-        self.messenger.send(
-            number,
-            incoming.thread,
-            "sendMessage",
-            text=words,
-            reply_markup=buttons,
-            reply_parameters=reply_to(incoming.group_message),
-        )
+        self.reply(number, incoming, words, buttons)
 
     def ask_style(self, chat: int, incoming: Incoming, words: str, photo: ImageRef) -> None:
         """Ask with a button for each style, below a picture of them all where there is one."""
         styles = self.catalog.styles()
         owner = owner_suffix(chat, incoming.user)
-        more = {
-            "reply_markup": style_keyboard(styles.labels, photo, owner),
-            "reply_parameters": reply_to(incoming.group_message),
-        }
+        buttons = style_keyboard(styles.labels, photo, owner)
         if styles.sheet and self.sheet.send(
-            chat, incoming.thread, styles.sheet, caption=words, **more
+            chat,
+            incoming.thread,
+            styles.sheet,
+            caption=words,
+            reply_markup=buttons,
+            reply_parameters=reply_to(incoming.group_message),
         ):
             return
-        self.messenger.send(chat, incoming.thread, "sendMessage", text=words, **more)
+        self.reply(chat, incoming, words, buttons)
 
 
 # ---------------------------------------------------------------- jobs
@@ -3574,13 +3600,22 @@ class JobRunner:
         job.counted_from = time.monotonic()
         words = translate(job.language, "queued", style=job.style_label)
         words += "\n" + self.describe_place(job, self.jobs_ahead(job, earlier))
-        buttons = job_buttons(job.language, job.id, [["cancel"]], job.owner)
-        if "status" not in job.sent:
-            if not self.send_once(job, "status", "sendMessage", text=words, reply_markup=buttons):
-                self.store.release_job(job.chat, job.user, job.id, keep=None)
-        else:
-            self.show(job, words, buttons)
+        self.send_or_show_status(job, words)
         job.status_text = words
+
+    def send_or_show_status(self, job: PaintJob, words: str) -> bool:
+        """Send the status message, or change it. False where Telegram refuses it for good.
+
+        Its chat gives up the job then.
+        """
+        buttons = job_buttons(job.language, job.id, [["cancel"]], job.owner)
+        if "status" in job.sent:
+            self.show(job, words, buttons)
+            return True
+        if self.send_once(job, "status", "sendMessage", text=words, reply_markup=buttons):
+            return True
+        self.store.release_job(job.chat, job.user, job.id, keep=None)
+        return False
 
     def show(self, job: PaintJob, words: str, buttons: Json) -> None:
         """Let the status message say something else, unless its user has deleted it."""
@@ -3616,11 +3651,8 @@ class JobRunner:
     def submit(self, job: PaintJob) -> None:
         """Tell the user that we begin, copy the pictures to S3, and call the model."""
         words = translate(job.language, "accepted", style=job.style_label)
-        buttons = job_buttons(job.language, job.id, [["cancel"]], job.owner)
-        if "status" in job.sent:  # it said the job's place in the queue, or this step was tried
-            self.show(job, words, buttons)
-        elif not self.send_once(job, "status", "sendMessage", text=words, reply_markup=buttons):
-            self.store.release_job(job.chat, job.user, job.id, keep=None)
+        # There is one if it said the job's place in the queue, or if this step was tried before.
+        if not self.send_or_show_status(job, words):
             return
 
         request = job.request
@@ -3790,7 +3822,7 @@ class JobRunner:
 
     def apologize(self, job: PaintJob, stored: StoredChat) -> None:
         """Tell that a job ends because its chat's record was put aside. It can be tried again."""
-        if not {*SEND_METHODS, "reason"}.isdisjoint(job.sent):
+        if job.is_answered:
             return
         if not stored.chat.find_painting(job.id):
             self.store.save_chat(stored, stored.chat.with_history(job.id, job.request))
@@ -3868,7 +3900,7 @@ class JobRunner:
         """
         if job.status_message and self.is_ours_to_delete(job):
             self.telegram.try_call("deleteMessage", chat_id=job.chat, message_id=job.status_message)
-        if {*SEND_METHODS, "reason"}.isdisjoint(job.sent) and not job.is_cancelled:
+        if not job.is_answered and not job.is_cancelled:
             self.show_guest(job, translate(job.language, "cancelled"))
         job.status_message = None
         job.is_released = True

@@ -99,12 +99,18 @@ def ensure_token(account: Account, token: Token) -> Changes:
     name = account.token_parameter
     parameter = find_parameter(account)
     if parameter is None:
-        yield Change(f"store the bot's token in {name}", lambda: create_token(account, token))
+        yield Change(
+            f"store the bot's token in {name}",
+            lambda: put_token(account, token, Tags=account.tag_list),
+        )
     elif token.value is not None and read_fingerprint(parameter) != token.fingerprint:
-        yield Change(f"replace the bot's token in {name}", lambda: replace_token(account, token))
+        # AWS takes no tags here: it keeps those of the first call.
+        yield Change(
+            f"replace the bot's token in {name}", lambda: put_token(account, token, Overwrite=True)
+        )
 
 
-def create_token(account: Account, token: Token) -> None:
+def put_token(account: Account, token: Token, **more: object) -> None:
     perform(
         account.clock,
         account.ssm.put_parameter,
@@ -112,20 +118,7 @@ def create_token(account: Account, token: Token) -> None:
         Type="SecureString",
         Value=token.value,
         Description=DESCRIPTION + token.fingerprint,
-        Tags=account.tag_list,
-    )
-
-
-def replace_token(account: Account, token: Token) -> None:
-    # AWS takes no tags here: it keeps those of the first call.
-    perform(
-        account.clock,
-        account.ssm.put_parameter,
-        Name=account.token_parameter,
-        Type="SecureString",
-        Value=token.value,
-        Description=DESCRIPTION + token.fingerprint,
-        Overwrite=True,
+        **more,
     )
 
 

@@ -12,7 +12,6 @@ from .images import fit
 from .options import DEFAULT_BOX, Options, total_work
 from .vgg import VGG19
 
-MAX_SIDE = 2048
 # The time limit on a machine without a GPU, if the request leaves the size to us.
 CPU_SECONDS = 140.0
 # The memory of one evaluation in float32, measured at 512x384 and 800x600.
