@@ -84,6 +84,7 @@ from moto.sns.responses import SNSResponse
 from PIL import Image
 
 from tests.fakes import codebuild, ecs, training_jobs
+from tests.fakes.moto_methods import methods_of
 from tests.fakes.sagemaker import Answer, Invocation, Request, work_on
 
 # Whatever moto and boto3 take and return
@@ -1032,9 +1033,9 @@ def patched_moto() -> Iterator[None]:
         replace(ServiceQuotasResponse, "request_service_quota_increase", request_quota)
         # The name of its service-linked role
         stack.enter_context(mock.patch.dict(SERVICE_NAME_CONVERSION, ecs="ECS"))
-        for name, method in codebuild.methods().items():
+        for name, method in methods_of(codebuild.OPERATIONS).items():
             replace(CodeBuildResponse, name, method)
-        for name, method in ecs.methods().items():
+        for name, method in methods_of(ecs.OPERATIONS).items():
             replace(EC2ContainerServiceResponse, name, method)
         replace(IamResponse, "create_user", create_user)
         replace(IamResponse, "put_user_permissions_boundary", limit_user)

@@ -7,19 +7,15 @@ end pushes the images. The calls refuse what CodeBuild refuses, in its words.
 from __future__ import annotations
 
 import io
-import json
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from functools import partial
 from typing import Any
 from uuid import uuid4
 
 import boto3
-from moto.codebuild.responses import CodeBuildResponse
 from moto.core.exceptions import ServiceException
-from moto.core.responses import ActionResult
 from moto.iam.models import iam_backends
 
 Json = Any  # whatever moto and boto3 take and return
@@ -162,16 +158,3 @@ OPERATIONS = (
     list_builds_for_project,
     batch_get_builds,
 )
-
-
-def answer(operation: Callable[[Json], Json], response: CodeBuildResponse) -> ActionResult:
-    return ActionResult(operation(json.loads(response.body)))
-
-
-def methods() -> dict[str, Callable[..., ActionResult]]:
-    """Return what replaces moto's methods, by their names."""
-    found: dict[str, Callable[..., ActionResult]] = {}
-    for operation in OPERATIONS:
-        answer_operation = partial(answer, operation)
-        found[operation.__name__] = lambda self, call=answer_operation: call(self)
-    return found

@@ -8,19 +8,15 @@ itself. The calls refuse what ECS refuses, in its words.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from functools import partial
 from typing import Any
 from uuid import uuid4
 
 import boto3
 from moto.core.exceptions import ServiceException
-from moto.core.responses import ActionResult
 from moto.ec2.models import ec2_backends
-from moto.ecs.responses import EC2ContainerServiceResponse
 from moto.iam.models import iam_backends
 from moto.ssm.models import ssm_backends
 
@@ -537,22 +533,6 @@ OPERATIONS = (
     describe_services,
     delete_service,
 )
-
-
-def answer(
-    operation: Callable[[Json], Json], response: EC2ContainerServiceResponse
-) -> ActionResult:
-    return ActionResult(operation(json.loads(response.body)))
-
-
-def methods() -> dict[str, Callable[..., ActionResult]]:
-    """Return what replaces moto's methods, by their names."""
-    found: dict[str, Callable[..., ActionResult]] = {}
-    for operation in OPERATIONS:
-        answer_operation = partial(answer, operation)
-        # moto calls a method of its response: a function, not a partial, is bound to it.
-        found[operation.__name__] = lambda self, call=answer_operation: call(self)
-    return found
 
 
 def snapshot() -> dict[str, Json]:
