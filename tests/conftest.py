@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from containers.cyclegan import weights as cyclegan_weights_command
 from containers.nst import weights as nst_weights_command
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
 
     from tests.fakes.storage import Storage
     from tests.fakes.world import World
+
+# How fast hypothesis makes its examples, and each of them runs, tells of a busy machine, not of the
+# code.
+settings.register_profile(
+    "busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("busy machine")
 
 # The Bot API emulator needs Python 3.11.
 collect_ignore: list[str] = []
