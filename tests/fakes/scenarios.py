@@ -33,7 +33,15 @@ from tests.fakes.memory_s3 import MemoryS3
 from tests.fakes.memory_s3 import error as s3_error
 from tests.fakes.names import BUCKET
 from tests.fakes.sagemaker import Invocation, Objects
-from tests.fakes.simulation import CALL_SECONDS, S3_SECONDS, Clock, Lock, Pool, message, no_trainer
+from tests.fakes.simulation import (
+    CALL_SECONDS,
+    S3_SECONDS,
+    Clock,
+    Pool,
+    Process,
+    message,
+    no_trainer,
+)
 
 Json = Any  # whatever JSON can hold
 
@@ -308,37 +316,6 @@ class Runtime:
         heapq.heapify(self.queue)
 
 
-class Process:
-    """One running bot."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.pool = Pool(world.clock)
-        client = Client(world.telegram)
-        s3 = FlakyS3(world.s3, world.clock, world.weather)
-        self.bot = bot.Bot(CONFIG, client, s3, world.runtime, no_trainer)
-        self.dispatcher = self.bot.dispatcher
-        self.dispatcher._pool = self.pool  # type: ignore[assignment]
-        self.dispatcher._lock = Lock(world.clock)
-        self.seconds = itertools.count()
-        self.pool.submit(self.begin)
-
-    def begin(self) -> None:
-        if not self.dispatcher.load_stored():
-            self.pool.submit(self.begin)
-            return
-        self.pool.submit(self.poll)
-        self.pool.submit(self.watch)
-
-    def poll(self) -> None:
-        self.dispatcher.poll()
-        self.pool.at(self.world.clock.now, self.poll)
-
-    def watch(self) -> None:
-        self.dispatcher.look(next(self.seconds))
-        self.pool.at(self.world.clock.now + 1, self.watch)
-
-
 @dataclass
 class Accepted:
     """A request of which the chat said that it is being painted. photo: what it paints."""
@@ -526,7 +503,9 @@ class World:
             self.start_bot()
 
     def start_bot(self) -> None:
-        self.processes.append(Process(self))
+        s3 = FlakyS3(self.s3, self.clock, self.weather)
+        started = bot.Bot(CONFIG, Client(self.telegram), s3, self.runtime, no_trainer)
+        self.processes.append(Process(started, self.clock))
         self.telegram.pollers = len(self.processes)
 
     # --- the scenario ---

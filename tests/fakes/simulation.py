@@ -159,31 +159,17 @@ def no_trainer() -> Json:
     raise AssertionError("no painter is trained here")
 
 
-class Simulation:
-    """What outlives the bot, and the bot. `start_bot` starts it, also after a kill."""
+class Process:
+    """One running bot: what it does at which moment of the clock."""
 
-    def __init__(
-        self,
-        monkeypatch: pytest.MonkeyPatch,
-        config: bot.Config,
-        make_model: Callable[[MemoryS3], Json],
-    ) -> None:
-        self.clock = Clock()
-        monkeypatch.setattr(bot, "time", self.clock)
-        self.config = config
-        self.s3 = Bucket(self.clock)
-        self.telegram = Telegram(self.clock)
-        self.model = make_model(self.s3)
-        self.most_waiting = 0
-
-    def start_bot(self) -> None:
-        """Start the bot; if one runs, it was killed just now."""
-        self.pool = Pool(self.clock)
-        self.bot = bot.Bot(self.config, self.telegram, self.s3, self.model, no_trainer)
-        self.bot.handler.me = bot.BotUser(BOT, "style_bot")
-        self.dispatcher = self.bot.dispatcher
+    def __init__(self, running: bot.Bot, clock: Clock) -> None:
+        self.clock = clock
+        self.pool = Pool(clock)
+        self.bot = running
+        self.dispatcher = running.dispatcher
         self.dispatcher._pool = self.pool  # type: ignore[assignment]
-        self.dispatcher._lock = Lock(self.clock)
+        self.dispatcher._lock = Lock(clock)
+        self.most_waiting = 0
         self.seconds = itertools.count()
         self.pool.submit(self.begin)
 
@@ -204,8 +190,39 @@ class Simulation:
         self.dispatcher.look(next(self.seconds))
         self.pool.at(self.clock.now + 1, self.watch)
 
+
+class Simulation:
+    """What outlives the bot, and the bot. `start_bot` starts it, also after a kill."""
+
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        config: bot.Config,
+        make_model: Callable[[MemoryS3], Json],
+    ) -> None:
+        self.clock = Clock()
+        monkeypatch.setattr(bot, "time", self.clock)
+        self.config = config
+        self.s3 = Bucket(self.clock)
+        self.telegram = Telegram(self.clock)
+        self.model = make_model(self.s3)
+        self.processes: list[Process] = []
+
+    def start_bot(self) -> None:
+        """Start the bot; if one runs, it was killed just now."""
+        self.bot = bot.Bot(self.config, self.telegram, self.s3, self.model, no_trainer)
+        self.bot.handler.me = bot.BotUser(BOT, "style_bot")
+        self.dispatcher = self.bot.dispatcher
+        self.processes.append(Process(self.bot, self.clock))
+
+    @property
+    def most_waiting(self) -> int:
+        """Return how many updates have waited in a bot's memory at most."""
+        return max(process.most_waiting for process in self.processes)
+
     def run(self, until: float) -> None:
-        while self.pool.tasks[0][0] < until:
-            self.clock.now, _, task = heapq.heappop(self.pool.tasks)
+        tasks = self.processes[-1].pool.tasks
+        while tasks[0][0] < until:
+            self.clock.now, _, task = heapq.heappop(tasks)
             task()
         self.clock.now = until
