@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -296,6 +296,18 @@ class World:
             del unconfirmed[0]
 
 
+def handle_all(
+    running: bot.Bot, unconfirmed: list[bot.Update], submit_after: Collection[int] = ()
+) -> None:
+    """Take up the jobs, then handle each update; after those with these ids, submit the jobs."""
+    running.runner.scan_jobs()
+    while unconfirmed:
+        running.handler.handle(unconfirmed[0], str)
+        if unconfirmed[0].id in submit_after:
+            submit_all(running)
+        del unconfirmed[0]
+
+
 def settle(running: bot.Bot) -> None:
     """Let every job take its steps until none is pending."""
     for _ in range(20):
@@ -535,17 +547,11 @@ def test_killed_while_a_job_is_cancelled(make_world: Callable[[Fate], World]) ->
 
     def live(fate: Fate) -> World:
         world = make_world(fate)
-        updates = [photo(1, "garden"), press_monet(2), update(3, text="/cancel")]
-        unconfirmed = list(updates)
+        unconfirmed = [photo(1, "garden"), press_monet(2), update(3, text="/cancel")]
         while unconfirmed:
             try:
                 running = world.start_bot()
-                running.runner.scan_jobs()
-                while unconfirmed:
-                    running.handler.handle(unconfirmed[0], str)
-                    if unconfirmed[0].id == 2:
-                        submit_all(running)
-                    del unconfirmed[0]
+                handle_all(running, unconfirmed, submit_after={2})
                 settle(running)
             except Killed:
                 continue
@@ -574,12 +580,7 @@ def test_killed_while_a_cancel_reaches_a_model_at_work(
         while not has_answered or unconfirmed:
             try:
                 running = world.start_bot()
-                running.runner.scan_jobs()
-                while unconfirmed:
-                    running.handler.handle(unconfirmed[0], str)
-                    if unconfirmed[0].id == 2:
-                        submit_all(running)
-                    del unconfirmed[0]
+                handle_all(running, unconfirmed, submit_after={2})
                 for job in running.runner.pending():
                     running.runner.advance(job)
                 world.endpoint.work()
@@ -610,14 +611,11 @@ def test_killed_while_photos_wait_in_line(make_world: Callable[[Fate], World]) -
         for number, name in enumerate(["garden", "house", "street"]):
             unconfirmed += [photo(10 * number, name), press_monet(10 * number + 1, name)]
         unconfirmed.append(press(30, "cancel:11"))
+        numbers = {waiting.id for waiting in unconfirmed}
         running = world.start_bot()
         while True:
             try:
-                running.runner.scan_jobs()
-                while unconfirmed:
-                    running.handler.handle(unconfirmed[0], str)
-                    submit_all(running)
-                    del unconfirmed[0]
+                handle_all(running, unconfirmed, submit_after=numbers)
                 settle(running)
                 return world
             except Killed:
@@ -650,10 +648,7 @@ def test_killed_while_an_album_brings_several_styles(
         running = world.start_bot()
         while True:
             try:
-                running.runner.scan_jobs()
-                while unconfirmed:
-                    running.handler.handle(unconfirmed[0], str)
-                    del unconfirmed[0]
+                handle_all(running, unconfirmed)
                 settle(running)
                 return world
             except Killed:
@@ -817,12 +812,7 @@ def test_killed_while_the_best_picture_so_far_is_taken(
         while unconfirmed:
             try:
                 running = world.start_bot()
-                running.runner.scan_jobs()
-                while unconfirmed:
-                    running.handler.handle(unconfirmed[0], str)
-                    if unconfirmed[0].id == 2:
-                        submit_all(running)
-                    del unconfirmed[0]
+                handle_all(running, unconfirmed, submit_after={2})
             except Killed:
                 continue
         world.endpoint.work()
