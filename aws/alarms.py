@@ -11,8 +11,9 @@ from collections.abc import Callable
 from aws.account import Account
 from aws.calls import Answer, delete_if_present, find_created, is_subset, perform
 from aws.changes import Change, Changes
-from aws.endpoint_settings import GPU_INSTANCES, VARIANT, EndpointSettings
+from aws.endpoint_settings import GPU_INSTANCES, EndpointSettings
 from aws.messages import DeployError
+from aws.metrics import ENDPOINT_NAMESPACE, INSTANCE_NAMESPACE, describe_dimensions
 from bot import ALARM_KINDS, DEPLOYMENT_DIMENSION, HEARTBEAT_METRIC, METRICS_NAMESPACE
 
 # An instance that is on for so long without work is told by an alarm.
@@ -69,12 +70,9 @@ def ensure_faults_alarm(account: Account, endpoint: str) -> Changes:
     """
     alarm = {
         "AlarmName": faults_alarm_name(endpoint),
-        "Namespace": "AWS/SageMaker",
+        "Namespace": ENDPOINT_NAMESPACE,
         "MetricName": "Invocation5XXErrors",
-        "Dimensions": [
-            {"Name": "EndpointName", "Value": endpoint},
-            {"Name": "VariantName", "Value": VARIANT},
-        ],
+        "Dimensions": describe_dimensions(endpoint),
         "Statistic": "Sum",
         "Period": 60,
         "EvaluationPeriods": 1,
@@ -94,9 +92,9 @@ def ensure_release_alarm(account: Account, endpoint: str) -> Changes:
         "AlarmName": release_alarm_name(endpoint),
         "AlarmDescription": f"The new instances of {endpoint} did not paint the test pictures. "
         "deploy.py sets the state; then SageMaker returns to the old instances.",
-        "Namespace": "stylebot",
+        "Namespace": METRICS_NAMESPACE,
         "MetricName": "FailedReleases",
-        "Dimensions": [{"Name": "EndpointName", "Value": endpoint}],
+        "Dimensions": describe_dimensions(endpoint, variant=""),
         "Statistic": "Sum",
         "Period": 60,
         "EvaluationPeriods": 1,
@@ -140,12 +138,9 @@ def ensure_idle_alarm(account: Account, settings: EndpointSettings) -> Changes:
         "AlarmName": idle_alarm_name(name),
         "AlarmDescription": f"{name} has an instance, and no work for {IDLE_HOURS} hours. "
         "./deploy.py status says what it costs; ./deploy.py up sets its scaling again.",
-        "Namespace": "/aws/sagemaker/Endpoints",
+        "Namespace": INSTANCE_NAMESPACE,
         "MetricName": metric,
-        "Dimensions": [
-            {"Name": "EndpointName", "Value": name},
-            {"Name": "VariantName", "Value": VARIANT},
-        ],
+        "Dimensions": describe_dimensions(name),
         "Statistic": "Maximum",
         "Period": 3600,
         "EvaluationPeriods": IDLE_HOURS,
@@ -166,12 +161,9 @@ def ensure_failing_alarm(account: Account, endpoint: str) -> Changes:
         "AlarmName": failing_alarm_name(endpoint),
         "AlarmDescription": f"The model of {endpoint} has answered with {FAILING_ERRORS} errors of "
         "its own or more in 15 minutes. ./deploy.py logs shows them.",
-        "Namespace": "AWS/SageMaker",
+        "Namespace": ENDPOINT_NAMESPACE,
         "MetricName": "Invocation5XXErrors",
-        "Dimensions": [
-            {"Name": "EndpointName", "Value": endpoint},
-            {"Name": "VariantName", "Value": VARIANT},
-        ],
+        "Dimensions": describe_dimensions(endpoint),
         "Statistic": "Sum",
         "Period": FAILING_SECONDS,
         "EvaluationPeriods": 1,
@@ -188,9 +180,9 @@ def ensure_backlog_alarm(account: Account, endpoint: str) -> Changes:
         "AlarmName": backlog_alarm_name(endpoint),
         "AlarmDescription": f"A picture has waited at {endpoint} for "
         f"{OLDEST_REQUEST_SECONDS // 60} minutes. ./deploy.py status says more.",
-        "Namespace": "AWS/SageMaker",
+        "Namespace": ENDPOINT_NAMESPACE,
         "MetricName": "ApproximateAgeOfOldestRequest",
-        "Dimensions": [{"Name": "EndpointName", "Value": endpoint}],
+        "Dimensions": describe_dimensions(endpoint, variant=""),
         "Statistic": "Maximum",
         "Period": 300,
         "EvaluationPeriods": 1,
@@ -236,9 +228,9 @@ def ensure_wake_alarm(
     """
     alarm: Answer = {
         "AlarmName": wake_alarm_name(endpoint),
-        "Namespace": "AWS/SageMaker",
+        "Namespace": ENDPOINT_NAMESPACE,
         "MetricName": "HasBacklogWithoutCapacity",
-        "Dimensions": [{"Name": "EndpointName", "Value": endpoint}],
+        "Dimensions": describe_dimensions(endpoint, variant=""),
         "Statistic": "Average",
         "Period": 60,
         "EvaluationPeriods": 2,

@@ -7,6 +7,7 @@ from aws.alarms import ensure_wake_alarm, remove_wake_alarm
 from aws.calls import Answer, delete_if_present, is_subset, perform
 from aws.changes import Change, Changes
 from aws.endpoint_settings import VARIANT, EndpointSettings
+from aws.metrics import ENDPOINT_NAMESPACE, describe_dimensions
 from bot import INVOCATION_SECONDS
 
 NAMESPACE = "sagemaker"
@@ -110,9 +111,9 @@ def ensure_backlog_policy(account: Account, endpoint: str) -> Changes:
     """Yield what is missing to have the policy that follows the backlog."""
     wanted = {
         "CustomizedMetricSpecification": {
-            "Namespace": "AWS/SageMaker",
+            "Namespace": ENDPOINT_NAMESPACE,
             "MetricName": "ApproximateBacklogSizePerInstance",
-            "Dimensions": [{"Name": "EndpointName", "Value": endpoint}],
+            "Dimensions": describe_dimensions(endpoint, variant=""),
             "Statistic": "Average",
         },
         "TargetValue": BACKLOG_PER_INSTANCE,

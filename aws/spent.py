@@ -11,11 +11,10 @@ from aws.cost import PRICES, PRICES_DATE, TRAINING_PRICES
 from aws.endpoint_settings import VARIANT
 from aws.endpoints import find_endpoint
 from aws.messages import output
-from aws.metrics import INSTANCE_METRIC, INSTANCE_NAMESPACE, read_metric
+from aws.metrics import ENDPOINT_NAMESPACE, INSTANCE_METRIC, INSTANCE_NAMESPACE, read_metric
 from aws.trainings import list_jobs_since
 from bot import MODELS
 
-DAY_SECONDS = 86400
 HOUR_SECONDS = 3600
 
 
@@ -45,7 +44,7 @@ def report_endpoint(account: Account, model: str, first: date) -> float:
     instance_type = find_instance_type(account, name)
     price = PRICES.get(instance_type)
     hours = read_instance_hours(account, name, first)
-    pictures = read_days(account, name, first, "InvocationsProcessed", "Sum", VARIANT)
+    pictures = read_days(account, name, first, "InvocationsProcessed", "Sum")
 
     if instance_type == "?":
         output(f"{name}, which does not exist; the type of its instances is not known:")
@@ -96,7 +95,7 @@ def read_instance_hours(account: Account, endpoint: str, first: date) -> default
     Each instance writes one sample of its metrics a minute.
     """
     minutes = read_days(
-        account, endpoint, first, INSTANCE_METRIC, "SampleCount", VARIANT, INSTANCE_NAMESPACE
+        account, endpoint, first, INSTANCE_METRIC, "SampleCount", INSTANCE_NAMESPACE
     )
     hours: defaultdict[date, float] = defaultdict(float)
     for day, count in minutes.items():
@@ -110,14 +109,13 @@ def read_days(
     first: date,
     metric: str,
     statistic: str,
-    variant: str,
-    namespace: str = "AWS/SageMaker",
+    namespace: str = ENDPOINT_NAMESPACE,
 ) -> defaultdict[date, float]:
     """Return the sums of a metric by the day (UTC), of days on which there is one."""
     midnight = datetime(first.year, first.month, first.day, tzinfo=timezone.utc)
     back = datetime.now(timezone.utc) - midnight
     points = read_metric(
-        account, endpoint, metric, statistic, back, HOUR_SECONDS, variant, namespace
+        account, endpoint, metric, statistic, back, HOUR_SECONDS, VARIANT, namespace
     )
     days: defaultdict[date, float] = defaultdict(float)
     for time, value in points:
