@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import torch
 from flask import Flask
@@ -68,7 +68,8 @@ class StyleTransfer:
 
         def callback(step: nst.Step) -> bool:
             nonlocal preview
-            picture = partial(to_image, step.image[0])
+            # Made when it is asked for, and once: it is shown until the next scale is finished.
+            picture = cache(partial(to_image, step.image[0]))
             if step.can_be_shown:
                 preview = picture
             progress = Progress(step.number, step.total, step.done, step.loss, preview, picture)

@@ -34,7 +34,10 @@ class Action(str, Enum):
 
 
 class Abandonment(threading.Event):
-    """Set when nobody waits for a job's picture: it was cancelled, or its client has left."""
+    """Set when nobody waits for a job's picture: it was cancelled, or its client has left.
+
+    Only `is_set` knows of the client; nobody waits for this event.
+    """
 
     def __init__(self, client_gone: threading.Event) -> None:
         super().__init__()
