@@ -148,6 +148,11 @@ class Account:
         """Return the tags in the shape that most services take."""
         return [{"Key": key, "Value": value} for key, value in self.tags.items()]
 
+    @property
+    def lower_case_tag_list(self) -> list[dict[str, str]]:
+        """Return the tags in the shape that ECS and CodeBuild take."""
+        return [{"key": key, "value": value} for key, value in self.tags.items()]
+
     def endpoint_name(self, model: str) -> str:
         return endpoint_name(self.prefix, model)
 
@@ -172,7 +177,9 @@ class Account:
 
     def is_ours(self, tags: list[dict[str, str]] | None) -> bool:
         """Return whether the tags of a resource say that `up` created it for this prefix."""
-        return {"Key": TAG, "Value": self.prefix} in (tags or [])
+        mark = {"Key": TAG, "Value": self.prefix}
+        lower_case_mark = {"key": TAG, "value": self.prefix}
+        return any(tag in (mark, lower_case_mark) for tag in tags or [])
 
 
 def open_account(

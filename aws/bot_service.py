@@ -49,14 +49,6 @@ DEPLOYMENT = {
 CAPACITY = [{"capacityProvider": "FARGATE_SPOT", "weight": 1}]
 
 
-def ecs_tags(account: Account) -> list[dict[str, str]]:
-    return [{"key": key, "value": value} for key, value in account.tags.items()]
-
-
-def is_ours(account: Account, described: Answer) -> bool:
-    return {"key": TAG, "value": account.prefix} in (described.get("tags") or [])
-
-
 # ---------------------------------------------------------------- cluster
 
 
@@ -92,7 +84,7 @@ def ensure_cluster(account: Account) -> Changes:
                 account.ecs.create_cluster,
                 clusterName=name,
                 capacityProviders=["FARGATE_SPOT"],
-                tags=ecs_tags(account),
+                tags=account.lower_case_tag_list,
             ),
         )
     elif "FARGATE_SPOT" not in cluster["capacityProviders"]:
@@ -168,7 +160,10 @@ def ensure_task_definition(account: Account, task: Answer) -> Changes:
     yield Change(
         f"register what runs the bot, as a task definition {account.bot_service}",
         lambda: perform(
-            account.clock, account.ecs.register_task_definition, **task, tags=ecs_tags(account)
+            account.clock,
+            account.ecs.register_task_definition,
+            **task,
+            tags=account.lower_case_tag_list,
         ),
     )
 
@@ -262,7 +257,7 @@ def create(account: Account, network: Network) -> None:
         # The newest of this family
         taskDefinition=account.bot_service,
         propagateTags="SERVICE",
-        tags=ecs_tags(account),
+        tags=account.lower_case_tag_list,
     )
 
 
@@ -431,7 +426,7 @@ def start_check(account: Account, network: Network) -> Answer:
         networkConfiguration=describe_network(account, network),
         overrides={"containerOverrides": [{"name": CONTAINER, "command": ["--check"]}]},
         startedBy="deploy.py",
-        tags=ecs_tags(account),
+        tags=account.lower_case_tag_list,
     )
     if not answer["tasks"]:
         reason = answer["failures"][0].get("reason", "no reason")
@@ -475,7 +470,7 @@ def read_check(account: Account, task: Answer) -> list[str] | None:
 def remove_service(account: Account) -> Changes:
     """Yield the end of the bot, if `up` started it."""
     service = find_service(account)
-    if service is None or not is_ours(account, service):
+    if service is None or not account.is_ours(service.get("tags")):
         return
     yield Change(f"stop the bot, the service {account.bot_service}", lambda: stop(account))
 
@@ -502,7 +497,7 @@ def stop(account: Account) -> None:
 def remove_cluster(account: Account) -> Changes:
     """Yield the deletion of the cluster, if `up` created it."""
     cluster = find_cluster(account)
-    if cluster is None or not is_ours(account, cluster):
+    if cluster is None or not account.is_ours(cluster.get("tags")):
         return
     name = account.bot_service
     yield Change(
@@ -532,7 +527,7 @@ def list_task_definitions(account: Account, status: str) -> list[str]:
 
 def is_our_definition(account: Account, arn: str) -> bool:
     found = find(account.ecs.describe_task_definition, taskDefinition=arn, include=["TAGS"])
-    return found is not None and is_ours(account, found)
+    return found is not None and account.is_ours(found.get("tags"))
 
 
 def delete_task_definitions(account: Account, arns: Iterable[str]) -> None:

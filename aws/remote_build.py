@@ -13,7 +13,7 @@ import zipfile
 from functools import partial
 
 from aws import bucket, identity, logs, registry
-from aws.account import ROOT, TAG, Account
+from aws.account import ROOT, Account
 from aws.bucket import with_kept_tags
 from aws.calls import Answer, delete_if_present, find, find_created, is_subset, perform
 from aws.changes import Change, Changes, apply
@@ -138,7 +138,7 @@ def ensure_project(account: Account) -> Changes:
     """Yield what is missing to have the CodeBuild project."""
     wanted = describe_wanted_project(account)
     project = find_project(account)
-    tags = [{"key": key, "value": value} for key, value in account.tags.items()]
+    tags = account.lower_case_tag_list
     if project is None:
         yield Change(
             f"create the CodeBuild project {account.build_project}",
@@ -154,7 +154,7 @@ def ensure_project(account: Account) -> Changes:
 def remove_project(account: Account) -> Changes:
     """Yield the deletion of the CodeBuild project, if `build.sh --remote` created it."""
     project = find_project(account)
-    if project is None or {"key": TAG, "value": account.prefix} not in project.get("tags", []):
+    if project is None or not account.is_ours(project.get("tags")):
         return
     name = account.build_project
     yield Change(
