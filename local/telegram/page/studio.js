@@ -190,7 +190,7 @@ async function waitUntil(state, seconds) {
 
 async function paintDraft() {
   if ($("paint").ariaDisabled === "true") return;
-  const { photo, painter, pictures } = { ...draft };
+  const { photo, painter, pictures } = draft;
   const album = painter ? "" : newAlbum();
   closeStudio();
   try {
