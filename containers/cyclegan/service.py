@@ -7,7 +7,6 @@ from pathlib import Path
 from flask import Flask
 from PIL import Image
 
-from containers.common import memory
 from containers.common.device import (
     best_device,
     device_report,
@@ -221,5 +220,4 @@ def service() -> Service:
 
 
 def app() -> Flask:
-    memory.keep_freed()
     return create_app(service())

@@ -9,7 +9,6 @@ import torch
 from flask import Flask
 from PIL import Image
 
-from containers.common import memory
 from containers.common.device import (
     best_device,
     device_report,
@@ -126,5 +125,4 @@ def service() -> Service:
 
 
 def app() -> Flask:
-    memory.keep_freed()
     return create_app(service())

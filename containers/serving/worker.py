@@ -23,6 +23,8 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers import gasgi
 
+from containers.common import memory
+
 from . import limits
 from .front import Client, Front, current_client
 
@@ -167,6 +169,8 @@ class Worker(gasgi.ASGIWorker):  # type: ignore[misc]  # it has no types
         # The event loop waits for the interpreter at most that long, for each thread that has work
         sys.setswitchinterval(SWITCH_SECONDS)
         self.max_connections = min(MAX_CONNECTIONS, raise_file_limit() - OTHER_FILES)
+        # Before the threads that read requests, whose arenas would keep what they have freed
+        memory.keep_freed()
         # gunicorn has no setting for it
         gasgi.ASGIProtocol = Connection
         super().init_process()
