@@ -119,6 +119,7 @@ GREETINGS = (
     *("добрый вечер", "хай", "старт", "помощь"),
 )
 CAPTION_COMMANDS = ("/teach", "/paint")  # those that may stand under a picture
+WEIGHT_PATTERN = r"[0-9]{1,2}([.,][0-9]{1,2})?"  # of a style, under its picture
 
 WORKER_THREADS = 16
 PICTURES_IN_MEMORY = 4
@@ -586,6 +587,7 @@ TEXTS = {
     "detail_strength": Text("strength {strength}", "сила {strength}"),
     "detail_colours": Text("own colours", "свои цвета"),
     "detail_size": Text("{size} px", "{size} точек"),
+    "detail_weights": Text("weights {weights}", "в долях {weights}"),
     "own_style": Text("your picture's style", "стиль вашей картины"),
     "own_styles": Text("the styles of your {count} pictures", "стили ваших картин, их {count}"),
     "style_too_late": Text(
@@ -752,6 +754,7 @@ class ImageRef(Struct, frozen=True, omit_defaults=True):
     # In a group, the message that the painting of it answers to; else 0
     message_id: Id = msgspec.field(name="message", default=0)
     has_spoiler: bool = msgspec.field(name="spoiler", default=False)  # it is shown when touched
+    weight: Annotated[float, Meta(ge=0.1, le=10.0)] = 1.0  # as one of several styles
 
     @property
     def tag(self) -> str:
@@ -778,6 +781,11 @@ class PaintRequest(Struct, frozen=True):
     @property
     def style_pictures(self) -> tuple[ImageRef, ...]:
         return () if isinstance(self.style, str) else (self.style, *self.more_styles)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether one style counts more than another."""
+        return len({picture.weight for picture in self.style_pictures}) > 1
 
     @property
     def model(self) -> str:
@@ -2181,7 +2189,10 @@ def without_words(raw: TelegramUpdate, styles: Styles, me: BotUser) -> TelegramU
     labels = {label.lower() for label in styles.labels.values()}
     if words.lower() not in labels and not Words(words).is_greeting:
         words = first_words(words) or ("..." if words else "")
-    message = replace(message, text=words, caption=first_words(message.caption.strip()))
+    caption = message.caption.strip()
+    if read_weight(caption) is None:
+        caption = first_words(caption)
+    message = replace(message, text=words, caption=caption)
     return replace(raw, message=message)
 
 
@@ -2330,7 +2341,7 @@ def read_message(message: Message, me: BotUser) -> Event | None:
         return Paint(painter, find_picture(message))
     if message.chat.id < 0:
         return read_group_reply(message, me)
-    return Words(words) if words else read_file(message)
+    return Words(words) if words else read_picture(message)
 
 
 def read_command(message: Message, words: str, me: BotUser) -> Event | None:
@@ -2358,7 +2369,7 @@ def read_group_reply(message: Message, me: BotUser) -> Event | None:
         return None
     if message.text:
         return Words(message.text.strip())
-    picture = read_file(message)
+    picture = read_picture(message)
     if isinstance(picture, ImageRef):
         return replace(picture, message_id=message.message_id)
     is_picture = picture.reason not in ("not_a_picture", "not_an_image")
@@ -2379,6 +2390,22 @@ def find_picture(message: Message) -> ImageRef | Rejected | None:
             number = answered.message_id
         return replace(picture, message_id=number)
     return None
+
+
+def read_picture(message: Message) -> ImageRef | Rejected:
+    """Return the picture that somebody sends, with its weight, or why there is none."""
+    picture = read_file(message)
+    if isinstance(picture, Rejected):
+        return picture
+    weight = read_weight(message.caption.strip())
+    return replace(picture, weight=weight or 1.0)
+
+
+def read_weight(caption: str) -> float | None:
+    """Return how much a picture counts as a style, 0.1 to 10: the number under it, if it is one."""
+    if not re.fullmatch(WEIGHT_PATTERN, caption):
+        return None
+    return min(10.0, max(0.1, float(caption.replace(",", "."))))
 
 
 def read_file(message: Attachments) -> ImageRef | Rejected:
@@ -2733,6 +2760,9 @@ def describe_request(request: PaintRequest, styles: Styles, language: str) -> st
         words = [styles.labels.get(request.style, request.style)]
     elif request.more_styles:
         words = [translate(language, "own_styles", count=len(request.style_pictures))]
+    if request.has_weights:
+        weights = " : ".join(f"{picture.weight:g}" for picture in request.style_pictures)
+        words.append(translate(language, "detail_weights", weights=weights))
     if request.strength != usual_strength(request.style):
         words.append(translate(language, "detail_strength", strength=f"{request.strength:g}"))
     if request.preserve_color:
@@ -3675,6 +3705,8 @@ class JobRunner:
         else:
             urls = self.copy_styles(job)
             body["style_url"] = urls if request.more_styles else urls[0]
+            if request.has_weights:
+                body["style_weights"] = [picture.weight for picture in request.style_pictures]
             body["preserve_color"] = request.preserve_color
         self.store.put_json(job.key("request.json"), body)
 

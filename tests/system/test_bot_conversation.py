@@ -217,10 +217,11 @@ def test_a_file_that_is_no_picture_is_refused_when_it_arrives(world: World) -> N
 def test_two_photos_in_an_album_are_content_and_style(world: World) -> None:
     world.start()
     anna = world.user()
-    for name in (b"content", b"style", b"third"):
-        anna.photo(name, media_group_id="album 1")
+    for name, caption in ((b"content", "my garden"), (b"style", ""), (b"third", "2")):
+        anna.photo(name, media_group_id="album 1", caption=caption)
     anna.cursor = 0
-    made = made_of(anna.sees("the styles of your 2 pictures", kind="photo"))
+    made = made_of(anna.sees("the styles of your 2 pictures, weights 1 : 2", kind="photo"))
+    assert world.endpoint.requests[0]["style_weights"] == [1.0, 2.0]
     [url, more] = world.endpoint.requests[0]["style_url"]
     assert (url.rpartition("/")[2], more.rpartition("/")[2]) == ("style", "style-2")
     assert (made["content"], made["style"]) == ("content", "style, third")

@@ -215,6 +215,33 @@ def test_the_pictures_of_an_album_are_styles_of_one_painting() -> None:
     assert send(cancelled, styles[8]).reply == ("style_too_late", "ask_content")
 
 
+@pytest.mark.parametrize(
+    ("caption", "weight"),
+    [
+        *(("", 1.0), ("2", 2.0), (" 0.5 ", 0.5), ("2,5", 2.5), ("0", 0.1), ("99", 10.0)),
+        *(("a photo of 2 cats", 1.0), ("-1", 1.0), ("1e9", 1.0), ("nan", 1.0), ("٣", 1.0)),
+    ],
+)
+def test_the_number_under_a_picture_is_its_weight_as_a_style(caption: str, weight: float) -> None:
+    said = message(photo=[{"file_id": "style"}], caption=caption)
+    raw = bot.decode(json.dumps({"update_id": 1, "message": said}).encode(), bot.TelegramUpdate)
+    incoming = bot.read_update(raw, ME)
+    assert incoming
+    assert incoming.event == ImageRef("style", is_document=False, weight=weight)
+    kept = bot.without_words(raw, STYLES, ME)
+    assert bot.read_update(kept, ME) == incoming
+    assert b"cats" not in msgspec.json.encode(kept)
+
+
+def test_a_caption_tells_the_weights_of_the_styles_where_they_differ() -> None:
+    styles = [ImageRef(name, is_document=False, weight=2.0) for name in "ab"]
+    request = PaintRequest(PHOTO, styles[0], 0.5, more_styles=(styles[1],))
+    assert bot.describe_request(request, STYLES, "en") == "the styles of your 2 pictures"
+    request = replace(request, more_styles=(replace(styles[1], weight=0.5),))
+    words = "the styles of your 2 pictures, weights 2 : 0.5"
+    assert bot.describe_request(request, STYLES, "en") == words
+
+
 def test_each_job_is_cancelled_by_itself() -> None:
     more = Painting("10", BY_MONET)
     decision = decide(Chat(jobs=(*JOBS, more)), Button("cancel", "9"))
@@ -1030,6 +1057,7 @@ PLACEHOLDERS = {
     "count",
     "strength",
     "size",
+    "weights",
     "painters",
     "endpoint",
     "bot",
