@@ -8,6 +8,7 @@ import base64
 import io
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -400,10 +401,13 @@ def test_the_bots_image_is_small_and_says_what_is_missing(images: dict[str, str]
     assert "TELEGRAM_TOKEN is not set" in alone.stderr
 
 
-def test_the_bots_image_can_train_painters(images: dict[str, str]) -> None:
-    code = "import boto3; boto3.client('sagemaker', region_name='eu-west-1')"
+def test_the_bots_image_has_every_service_that_the_bot_calls(images: dict[str, str]) -> None:
+    text = (ROOT / "bot.py").read_text()
+    services = re.findall(r'\.client\(\s*"([\w-]+)"', text)
+    assert {"s3", "sagemaker-runtime", "sagemaker", "cloudwatch"} <= set(services)
+    code = "import boto3, sys; [boto3.client(name, 'eu-west-1') for name in sys.argv[1:]]"
     command = ("run", "--rm", "--network", "none", "--entrypoint", "python", images["bot"], "-c")
-    docker(*command, code)
+    docker(*command, code, *services)
 
 
 def test_the_bots_image_reaches_for_all_its_services_with_nothing_writable(
