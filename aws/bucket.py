@@ -15,14 +15,18 @@ from bot import (
     UPDATES_PREFIX,
 )
 
+# The source of a remote build
+BUILDS_PREFIX = "builds/"
 # The bot deletes a job's pictures when it has delivered them; this is what it could not delete.
 # A chat's state expires after 30 days without a message. What a training read and wrote is kept for
 # as long, to look at it; the painter itself is under models/, where nothing expires.
 # What the bot could not read stays for as long, for whoever looks for the reason.
+# A remote build deletes its source, unless the command that watches it was interrupted.
 EXPIRATION_DAYS = {
     JOBS_PREFIX: 1,
     ASYNC_PREFIX: 1,
     UPDATES_PREFIX: 1,
+    BUILDS_PREFIX: 1,
     CHATS_PREFIX: 30,
     TRAINING_PREFIX: 30,
     QUARANTINE_PREFIX: 30,

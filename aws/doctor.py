@@ -98,11 +98,11 @@ def with_names(account: Account, command: str) -> str:
 def check_permissions(account: Account) -> tuple[str, str]:
     if find_policy(account, account.boundary_arn) is not None:
         return f"the boundary {account.boundary} exists", ""
-    # Whoever may not write it gets told by `up` what an administrator has to do.
+    # No step of its own: whether it has to be one, `up` finds out when it creates the boundary.
     return (
-        f"the boundary {account.boundary} is missing; `up` creates it if you may create policies, "
-        "otherwise an administrator creates it from this",
-        with_names(account, "./deploy.py policy boundary"),
+        f"`up` creates the boundary {account.boundary}; if you may not create policies, it says "
+        "what an administrator has to do",
+        "",
     )
 
 

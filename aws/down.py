@@ -91,7 +91,8 @@ def removal_steps(account: Account) -> list[list[Change]]:
     """
     names = [account.endpoint_name(model) for model in MODELS]
 
-    training_step = [*trainings.remove_template(account), *trainings.remove_trainings(account)]
+    work_step = [*trainings.remove_template(account), *trainings.remove_trainings(account)]
+    work_step += remote_build.remove_builds(account)
     scaling_step: list[Change] = []
     endpoint_step: list[Change] = []
     config_step: list[Change] = []
@@ -122,7 +123,7 @@ def removal_steps(account: Account) -> list[list[Change]]:
     last_step += identity.remove_bot_user(account)
     boundary_step = [*identity.remove_boundary(account)]
     # The bot first: it would go on with requests to endpoints that are gone.
-    steps = [*bot_home.removal_steps(account), training_step, scaling_step]
+    steps = [*bot_home.removal_steps(account), work_step, scaling_step]
     return [*steps, endpoint_step, config_step, model_step, last_step, boundary_step]
 
 

@@ -14,7 +14,7 @@ from functools import partial
 
 from aws import bucket, identity, logs, registry
 from aws.account import ROOT, Account
-from aws.bucket import with_kept_tags
+from aws.bucket import BUILDS_PREFIX, with_kept_tags
 from aws.calls import Answer, delete_if_present, find, find_created, is_subset, perform
 from aws.changes import Change, Changes, apply
 from aws.messages import DeployError, output, say
@@ -70,7 +70,7 @@ def remote_build(account: Account, tag: str, revision: str, base_image: str) -> 
     apply(logs.ensure_group(account, account.build_log_group))
     apply(ensure_project(account))
 
-    key = f"builds/{tag}.zip"
+    key = f"{BUILDS_PREFIX}{tag}.zip"
     build = find_running_build(account, tag)
     if build is None:
         build = start_build(account, key, tag, revision, base_image)
@@ -115,7 +115,7 @@ def describe_wanted_project(account: Account) -> Answer:
         "source": {
             "type": "S3",
             # Each build names its own file in the place of this one.
-            "location": f"{account.bucket}/builds/source.zip",
+            "location": f"{account.bucket}/{BUILDS_PREFIX}source.zip",
             "buildspec": BUILDSPEC,
         },
         "artifacts": {"type": "NO_ARTIFACTS"},
@@ -223,20 +223,39 @@ def start_build(account: Account, key: str, tag: str, revision: str, base_image:
 
 def find_running_build(account: Account, tag: str) -> Answer | None:
     """Return a build of that tag that an interrupted command has left running."""
+    for build in list_running_builds(account):
+        if tag_of(build) == tag:
+            return build
+    return None
+
+
+def list_running_builds(account: Account) -> list[Answer]:
+    """Return the builds that run, the newest first."""
     found = find(account.codebuild.list_builds_for_project, projectName=account.build_project)
     # The newest first. BatchGetBuilds takes no more than 100.
     ids = (found or {"ids": []})["ids"][:20]
     if not ids:
-        return None
-    for build in account.codebuild.batch_get_builds(ids=ids)["builds"]:
-        variables = build["environment"]["environmentVariables"]
-        is_same = {"TAG": tag}.items() <= {
-            item["name"]: item["value"] for item in variables
-        }.items()
-        if build["buildStatus"] == "IN_PROGRESS" and is_same:
-            running: Answer = build
-            return running
-    return None
+        return []
+    builds = account.codebuild.batch_get_builds(ids=ids)["builds"]
+    return [build for build in builds if build["buildStatus"] == "IN_PROGRESS"]
+
+
+def tag_of(build: Answer) -> str:
+    """Return the tag of the images that a build makes."""
+    variables = {
+        item["name"]: item["value"] for item in build["environment"]["environmentVariables"]
+    }
+    return str(variables.get("TAG", ""))
+
+
+def remove_builds(account: Account) -> Changes:
+    """Yield the end of each build that runs: its images would come after all is removed."""
+    for build in list_running_builds(account):
+        yield Change(f"stop the build {tag_of(build)}", partial(stop_build, account, build["id"]))
+
+
+def stop_build(account: Account, identifier: str) -> None:
+    delete_if_present(account.clock, account.codebuild.stop_build, id=identifier)
 
 
 def follow_build(account: Account, identifier: str) -> Answer:

@@ -108,6 +108,14 @@ def start_build(asked: Json) -> Json:
     return {"build": shown(build)}
 
 
+def stop_build(asked: Json) -> Json:
+    for build in state.builds:
+        if build["id"] == asked["id"]:
+            build["buildStatus"] = "STOPPED"
+            return {"build": shown(build)}
+    raise CodeBuildError("ResourceNotFoundException", f"Build not found: {asked['id']}")
+
+
 def shown(build: Json) -> Json:
     hidden = ("stream", "token", "to_come")
     return {key: value for key, value in build.items() if key not in hidden}
@@ -155,6 +163,7 @@ OPERATIONS = (
     batch_get_projects,
     delete_project,
     start_build,
+    stop_build,
     list_builds_for_project,
     batch_get_builds,
 )

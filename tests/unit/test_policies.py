@@ -222,13 +222,13 @@ def objects_below(*prefixes: str) -> set[str]:
 
 def test_the_bot_may_do_what_it_does_and_no_more() -> None:
     """It keeps its prefixes, calls two endpoints, trains painters, and looks at the alarms."""
-    own = (CHATS_PREFIX, JOBS_PREFIX, ASYNC_PREFIX, UPDATES_PREFIX)
+    own = (CHATS_PREFIX, JOBS_PREFIX, ASYNC_PREFIX, UPDATES_PREFIX, LESSONS_PREFIX)
     arn = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}"
     role = f"arn:aws:iam::{ACCOUNT}:role/stylebot-execution-{REGION}"
     expected = {
-        "s3:GetObject": objects_below(*own, MODELS_PREFIX, TRAINING_PREFIX),
+        "s3:GetObject": objects_below(*own, MODELS_PREFIX, TRAINING_PREFIX, QUARANTINE_PREFIX),
         "s3:PutObject": objects_below(*own, TRAINING_PREFIX, QUARANTINE_PREFIX),
-        "s3:DeleteObject": objects_below(*own, LESSONS_PREFIX),
+        "s3:DeleteObject": objects_below(*own),
         "s3:ListBucket": {f"arn:aws:s3:::{BUCKET}"},
         "sagemaker:InvokeEndpointAsync": {f"{arn}:endpoint/stylebot-{model}" for model in MODELS},
         "iam:PassRole": {role},
@@ -379,10 +379,14 @@ def test_only_the_one_token_can_be_read_and_only_to_start_the_bot() -> None:
     assert not {action for action in allowed_actions("bot") if action.startswith(("ssm", "kms"))}
 
 
-def test_the_bots_policy_fits_into_a_user_whatever_the_names() -> None:
+@pytest.mark.parametrize(
+    ("partition", "region"),
+    [("aws", "ap-southeast-2"), ("aws-cn", "cn-northwest-1"), ("aws-us-gov", "us-gov-west-1")],
+)
+def test_the_bots_policy_fits_into_a_user_whatever_the_names(partition: str, region: str) -> None:
     """A user's own policies may have 2048 characters, in all."""
-    text = without_sids(json.dumps(read_document("bot")))
-    longest = text.replace("stylebot", "a" * 20).replace(REGION, "ap-southeast-2")
+    text = without_sids(json.dumps(read_document("bot"))).replace("arn:aws:", f"arn:{partition}:")
+    longest = text.replace("stylebot", "a" * 20).replace(REGION, region)
     assert len(longest) <= 2048
 
 

@@ -28,7 +28,6 @@ def test_each_step_that_doctor_names_is_done_by_its_line(
     fake.quotas["ml.g4dn.xlarge for endpoint usage"] = 0
     up = f"./deploy.py up --bot fargate {region}"
     assert missing(1) == {
-        "permissions": f"./deploy.py policy boundary {region}",
         "quotas": f"./deploy.py up --request-quota {region}",
         "images in ECR": f"./build.sh --push {region}",
         "endpoints": up,
@@ -39,7 +38,7 @@ def test_each_step_that_doctor_names_is_done_by_its_line(
     fake.quotas.clear()
     assert deploy("repositories", "abc") == 0
     push_images()
-    assert set(missing(1)) == {"permissions", "endpoints", "token of the bot", "bot"}
+    assert set(missing(1)) == {"endpoints", "token of the bot", "bot"}
 
     monkeypatch.setenv("TELEGRAM_TOKEN", TOKEN)
     assert deploy("up", "--bot", "fargate") == 0

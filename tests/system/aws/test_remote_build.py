@@ -71,6 +71,25 @@ def test_an_interrupted_command_goes_on_with_its_build(
     assert "CodeBuild is building abc1234 already" in capfd.readouterr().err
 
 
+def test_down_stops_a_build_that_runs(
+    deploy: Deploy, wire: Wire, capfd: pytest.CaptureFixture[str]
+) -> None:
+    wire.kill_at = "GetLogEvents"
+    with pytest.raises(KilledError):
+        deploy(*COMMAND)
+    wire.kill_at = None
+    wire.kill_after = None
+    assert list_keys("builds/") == ["builds/abc1234.zip"]
+    rules = boto3.client("s3").get_bucket_lifecycle_configuration(Bucket=BUCKET)["Rules"]
+    days = {rule["Filter"]["Prefix"]: rule["Expiration"]["Days"] for rule in rules}
+    assert days["builds/"] == 1, "its source would stay"
+
+    fake.lost_answers.add("StopBuild")
+    assert deploy("down", "--yes") == 0
+    assert "stop the build abc1234" in capfd.readouterr().err
+    assert [build["buildStatus"] for build in codebuild.state.builds] == ["STOPPED"]
+
+
 def test_a_lost_answer_starts_no_second_build(deploy: Deploy) -> None:
     fake.lost_answers |= {"CreateProject", "StartBuild"}
     assert deploy(*COMMAND) == 0
