@@ -479,6 +479,9 @@ def test_the_studio_sends_what_a_person_would_send(
     assert not tab.all("#studio-painters [aria-pressed=true]")
     tab.click("#studio-pictures .sample[title=Волны]")
     tab.waits_for("two styles", lambda: tab.texts("#studio-style figcaption") == ["Вихри", "Волны"])
+    more = tab.sees("#studio-weights label", "Волны").find_element(By.TAG_NAME, "input")
+    more.send_keys(Keys.ARROW_RIGHT)
+    assert more.get_attribute("aria-valuetext") == "Больше"
     for name in ("size", "strength", "preserve_color"):
         choices = tab.all(f"#studio-{name} option")
         assert len(choices) == len(bot.CHOICES[name])
@@ -488,6 +491,7 @@ def test_the_studio_sends_what_a_person_would_send(
     tab.waits_for("the painting", tab.has_painting)
     (request,) = painter.requests[asked:]
     assert len(request["style_url"]) == 2
+    assert request["style_weights"] == [1.0, 2.0]
     assert (request["size"], request["strength"], request["preserve_color"]) == (640, 0.3, True)
     assert len(tab.all("article.user .picture")) == 3
 

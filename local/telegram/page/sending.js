@@ -6,7 +6,7 @@ let queue = Promise.resolve(); // messages are sent one after the other, so they
 let delivery = null; // of the message that is being sent: settled when it has its answer
 
 /** Sends a text, or a file as a "photo" or a "document". Returns a promise of the message; null if it failed. */
-function send(kind, content, album = "") {
+function send(kind, content, album = "", caption = "") {
   const article = newArticle("user");
   article.classList.add("sending");
   const local = kind === "photo" && content.type.match(/^image\/(jpeg|png|webp|gif|avif|bmp)$/) && URL.createObjectURL(content);
@@ -15,8 +15,9 @@ function send(kind, content, album = "") {
     showPicture(article, { file_id: local, width: 4, height: 3 }, say("your_picture"), async () => {});
   } else if (kind === "text") showWords(article.querySelector(".words"), content, false);
   else showFile(article, { file_name: content.name, size: content.size });
+  if (caption) showWords(article.querySelector(".words"), caption, false);
   showEmpty(false);
-  return enqueue(article, () => deliver(article, { [kind]: content, album }, local));
+  return enqueue(article, () => deliver(article, { [kind]: content, album, caption }, local));
 }
 
 function enqueue(article, work) {

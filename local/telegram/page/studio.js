@@ -12,6 +12,9 @@
  */
 const draft = { photo: null, painter: null, pictures: [] };
 const MOST_PICTURES = 4; // the bot takes eight; so many do not fit the frame
+const WEIGHTS = [0.5, 1, 2]; // of a picture among several: what the bot reads under it
+const USUAL_WEIGHT = 1; // its index
+const weights = new Map(); // from a sample's id to the index of its weight, where it is not the usual one
 let painters = [], examplePhotos = [], exampleStyles = [];
 const ownPhotos = [], ownStyles = []; // since the page was opened
 
@@ -52,6 +55,7 @@ function showStudio() {
   showSamples($("studio-photos"), [...ownPhotos, ...examplePhotos], photo, takePhoto);
   showSamples($("studio-painters"), painters, styles, takePainter);
   showSamples($("studio-pictures"), [...ownStyles, ...exampleStyles], styles, takePicture);
+  showWeights(draft.pictures);
   $("studio-painters").parentElement.hidden = !painters.length;
   $("paint").ariaDisabled = String(!photo.length || !styles.length);
   $("studio-preserve_color").disabled = Boolean(draft.painter); // a painter knows only its own colours
@@ -72,6 +76,33 @@ function showFrame(frame, samples) {
   if (frame.dataset.ids === samples.map(it => it.id).join()) return;
   frame.dataset.ids = samples.map(it => it.id).join();
   frame.replaceChildren(...shown);
+}
+
+/** Shows a slider for each of several style pictures. Those that stay keep the focus. */
+function showWeights(pictures) {
+  const box = $("studio-weights"), old = new Map([...box.querySelectorAll("label")].map(row => [row.dataset.id, row]));
+  box.hidden = pictures.length < 2;
+  for (const [id, row] of old) if (!pictures.some(it => it.id === id)) row.remove();
+  for (const sample of pictures) if (!old.has(sample.id)) box.append(weightRow(sample));
+}
+
+function weightRow(sample) {
+  const row = make("label"), said = make("span");
+  const slider = make("input", "", "", { type: "range", min: 0, max: WEIGHTS.length - 1 });
+  const tell = () => { said.textContent = slider.ariaValueText = say(`weight_${slider.value}`); };
+  slider.value = weights.get(sample.id) ?? USUAL_WEIGHT;
+  slider.oninput = () => { weights.set(sample.id, Number(slider.value)); tell(); };
+  slider.ariaLabel = sample.label;
+  row.dataset.id = sample.id;
+  row.append(make("span", "", sample.label), slider, said);
+  tell();
+  return row;
+}
+
+/** Returns what a person would write under a style picture: its weight, or nothing where that is the usual one. */
+function weightCaption(sample) {
+  const index = weights.get(sample.id) ?? USUAL_WEIGHT;
+  return index === USUAL_WEIGHT ? "" : String(WEIGHTS[index]);
 }
 
 /** Shows samples to choose from. Their buttons stay while the samples do, and with them the focus. */
@@ -192,11 +223,12 @@ async function paintDraft() {
   if ($("paint").ariaDisabled === "true") return;
   const { photo, painter, pictures } = draft;
   const album = painter ? "" : newAlbum();
+  const captions = pictures.map(picture => pictures.length > 1 ? weightCaption(picture) : "");
   closeStudio();
   try {
     await applySettings();
     const sent = send("photo", await photo.file(), album);
-    for (const picture of pictures) send("photo", await picture.file(), album);
+    for (const [n, picture] of pictures.entries()) send("photo", await picture.file(), album, captions[n]);
     if (painter) await chooseUnderQuestion(await sent, painter.id);
   } catch {
     setStatus("offline", "bad"); // an example could not be read; what failed to be sent says so itself
