@@ -2,7 +2,7 @@
 
 This is the ASGI application between gunicorn's event loop and Flask, which is a WSGI application.
 Flask gets a request only when the whole of it is here; it runs in one of a few threads. GET /ping
-is answered in the event loop itself: it waits for no thread.
+is answered in the event loop itself, where door.py has not answered it: it waits for no thread.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from io import BytesIO
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -48,6 +49,16 @@ GONE = "stylebot.gone"
 
 PING = "/ping"
 INVOCATIONS = "/invocations"
+PING_SCOPE: Message = {
+    "method": "GET",
+    "path": PING,
+    "query_string": b"",
+    "headers": [],
+    "http_version": "1.1",
+    "scheme": "http",
+    "server": None,
+    "client": None,
+}
 # Other requests that begin in one turn of the event loop.
 REQUESTS_A_TURN = 8
 # Invocations that Flask works on: those that hold a place in the queue, or read images from other
@@ -138,6 +149,15 @@ class Front:
             # The next request may have begun already
             if client.exchange is exchange:
                 client.exchange = None
+
+    def ping_answer(self) -> bytes:
+        """Return what GET /ping is answered with now, for whoever closes the connection then."""
+        answer = run_app(self.app, make_environ(PING_SCOPE, 0, Client()), Body(self, 0))
+        status = HTTPStatus(answer.status)
+        lines = [b"HTTP/1.1 %d %s" % (status, status.phrase.encode())]
+        lines += [b"%s: %s" % header for header in answer.headers]
+        lines.append(b"Connection: close")
+        return b"\r\n".join(lines) + b"\r\n\r\n" + answer.body
 
     async def answer(
         self, scope: Message, receive: Receive, send: Send, client: Client, exchange: Exchange

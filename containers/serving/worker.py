@@ -1,8 +1,9 @@
 """gunicorn's worker for event loops, with limits for what a connection may do.
 
 gunicorn waits for a request's head, and for a client to take its answer, as long as the connection
-lives, and it reads a quarter of a megabyte at once. With these limits, GET /ping is answered at
-once whatever strangers send.
+lives, and it reads a quarter of a megabyte at once. With these limits, strangers hold up nobody.
+
+Another process accepts the connections and answers GET /ping: see door.py.
 
 A model that is broken for good, as after a CUDA error, ends its process: gunicorn starts another
 one, which gets a CUDA context of its own. If that one breaks soon too, the fault is in the GPU or
@@ -15,8 +16,10 @@ import os
 import resource
 import socket
 import struct
+import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from gunicorn.arbiter import Arbiter
@@ -24,9 +27,13 @@ from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers import gasgi
 
 from containers.common import memory
+from containers.common.log import write_log
 
 from . import limits
+from .decoder import environment
 from .front import Client, Front, current_client
+
+ROOT = Path(__file__).parents[2]
 
 # What is read from one connection before it is another one's turn. gunicorn's parser, in Python,
 # takes up to a microsecond for each byte of a head or of small chunks.
@@ -40,6 +47,10 @@ OTHER_FILES = 256
 # In which a client must have taken the rest of its answer once the connection is being closed.
 CLOSING_SECONDS = 10
 SWEEP_SECONDS = 1.0
+# How soon the door learns that /ping has another answer.
+HEALTH_SECONDS = 0.1
+# Connections that come from the door before it is the turn of those that are here.
+CONNECTIONS_A_TURN = 8
 # A process that was started after a fault and breaks sooner than this has the same fault.
 RELAPSE_SECONDS = 600
 # gunicorn replaces a process that exits with this.
@@ -155,7 +166,15 @@ class Connection(ASGIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc] 
 
 
 class Worker(gasgi.ASGIWorker):  # type: ignore[misc]  # it has no types
-    """Runs a Flask application of `create_app` behind gunicorn's event loop."""
+    """Runs a Flask application of `create_app` behind gunicorn's event loop.
+
+    door: the process that accepts connections; door_channel: the socket between it and this one.
+    told: what it answers to GET /ping.
+    """
+
+    door: subprocess.Popen[bytes]
+    door_channel: socket.socket
+    told: bytes
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - gunicorn's own
         super().__init__(*args, **kwargs)
@@ -196,6 +215,23 @@ class Worker(gasgi.ASGIWorker):  # type: ignore[misc]  # it has no types
         server = self.wsgi.extensions["stylebot"]
         return server.fault is not None and (server.model is not None or self.age > 1)
 
+    async def _serve(self) -> None:
+        """Take connections from the door until the server has to stop.
+
+        gunicorn's own would accept them here.
+        """
+        self.open_door()
+        checked = self.loop.time()
+        while self.alive and self.ppid == os.getppid():
+            self.notify()
+            self.tell_health()
+            await asyncio.sleep(HEALTH_SECONDS)
+            if self.loop.time() - checked > SWEEP_SECONDS:
+                self.check_door()
+                checked = self.loop.time()
+        self.close_door()
+        await self._shutdown()
+
     async def sweep(self) -> None:
         """Look at the model and at every connection once a second."""
         while True:
@@ -203,20 +239,88 @@ class Worker(gasgi.ASGIWorker):  # type: ignore[misc]  # it has no types
             if self.alive and self.is_broken():
                 # It gives the answers that are due, and ends
                 self.handle_exit_signal()
-            if self.alive:
-                self.lengthen_backlog()
             now = self.loop.time()
             for connection in list(self.connections):
                 connection.check(now)
 
-    def lengthen_backlog(self) -> None:
-        """Let as many clients wait to be accepted as gunicorn's setting says.
+    # --- the door ---
 
-        asyncio cuts it to 100 when it starts to listen. A client for whom there is no place tries
-        again after a second.
-        """
-        for listener in self.sockets:
-            listener.sock.listen(self.cfg.backlog)
+    def open_door(self) -> None:
+        """Start the process that accepts connections."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        descriptors = [theirs.fileno()] + [listener.sock.fileno() for listener in self.sockets]
+        command = [sys.executable, "-m", "containers.serving.door"]
+        command += [str(descriptor) for descriptor in descriptors]
+        with theirs:
+            self.door = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                pass_fds=descriptors,
+            )
+        ours.setblocking(False)
+        self.door_channel = ours
+        self.told = b""
+        self.loop.add_reader(ours, self.take_connections)
+
+    def tell_health(self) -> None:
+        """Tell the door what to answer to GET /ping."""
+        answer = self.asgi.ping_answer()
+        if answer == self.told:
+            return
+        # An answer that the door does not take now is told again soon
+        with contextlib.suppress(OSError):
+            self.door_channel.send(answer)
+            self.told = answer
+
+    def take_connections(self) -> None:
+        """Take a few connections from the door."""
+        for _ in range(CONNECTIONS_A_TURN):
+            if not self.take_connection():
+                return
+
+    def take_connection(self) -> bool:
+        """Take a connection from the door. Return whether there was one."""
+        try:
+            message, descriptors, _, _ = socket.recv_fds(self.door_channel, 1, 1)
+        except BlockingIOError:
+            return False
+        except OSError:
+            message = b""
+        if not message:
+            # It has ended, which check_door() will see
+            self.loop.remove_reader(self.door_channel)
+            return False
+        for descriptor in descriptors:
+            connection = socket.socket(fileno=descriptor)
+            connection.setblocking(False)
+            self.loop.create_task(self.serve(connection))
+        return True
+
+    async def serve(self, connection: socket.socket) -> None:
+        """Let gunicorn read what comes through a connection."""
+        with contextlib.suppress(OSError):  # The client may have left already
+            await self.loop.connect_accepted_socket(lambda: Connection(self), connection)
+
+    def check_door(self) -> None:
+        """Start another door if it was killed."""
+        code = self.door.poll()
+        if code is None:
+            return
+        write_log("door ended", exit_code=code)
+        self.close_door()
+        self.open_door()
+
+    def close_door(self) -> None:
+        """End the door, after what it has handed over."""
+        while self.take_connection():
+            pass
+        self.loop.remove_reader(self.door_channel)
+        self.door_channel.close()
+        self.door.wait()
+
+    # --- connections ---
 
     def make_room(self) -> None:
         """Close the oldest idle connection if there are too many.

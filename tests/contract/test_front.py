@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -250,6 +252,77 @@ def test_a_websocket_is_refused(server: Running) -> None:
     )
     assert b"101" not in exchange(server, data).partition(b"\r\n")[0]
     assert server.ping().status_code == 200
+
+
+# --- the door ---
+
+
+def worker_of(server: Running) -> int:
+    pid = server.process.pid
+    [worker] = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(worker)
+
+
+def door_of(worker: int) -> int:
+    """Return the process that accepts a worker's connections."""
+    for task in Path(f"/proc/{worker}/task").glob("*/children"):
+        for pid in task.read_text().split():
+            if b"containers.serving.door" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return int(pid)
+    raise AssertionError("there is none")
+
+
+def test_ping_is_answered_while_the_worker_stands_still(server: Running) -> None:
+    worker = worker_of(server)
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        assert server.ping().status_code == 200
+    finally:
+        os.kill(worker, signal.SIGCONT)
+
+
+def test_a_request_may_come_in_pieces(server: Running) -> None:
+    with connect(server) as connection:
+        for piece in (b"G", b"ET /pi", b"ng HTTP/1.1\r\nHos", b"t: server\r\n\r\n"):
+            time.sleep(0.05)
+            connection.sendall(piece)
+        assert statuses(receive_all(connection)) == [200]
+    with connect(server) as connection:
+        for piece in (b"GET /p", b"age HTTP/1.1\r\nHost: server\r\nConnection: close\r\n\r\n"):
+            time.sleep(0.05)
+            connection.sendall(piece)
+        assert statuses(receive_all(connection)) == [404]
+
+
+def test_ping_with_a_body_is_read_to_its_end(server: Running) -> None:
+    head = b"GET /ping HTTP/1.1\r\nHost: server\r\nConnection: close\r\ncontent-length: 20\r\n\r\n"
+    assert statuses(exchange(server, head + b"GET /page HTTP/1.1\r\n")) == [200]
+
+
+def test_a_request_that_pauses_after_its_first_bytes_is_answered(server: Running) -> None:
+    with connect(server) as connection:
+        connection.sendall(b"GET /ping HT")
+        # The door does not wait as long as that
+        time.sleep(1.7)
+        connection.sendall(b"TP/1.1\r\nHost: server\r\nConnection: close\r\n\r\n")
+        assert statuses(receive_all(connection)) == [200]
+
+
+def test_a_door_that_is_killed_is_replaced(server: Running) -> None:
+    worker = worker_of(server)
+    os.kill(door_of(worker), signal.SIGKILL)
+    assert server.ping().status_code == 200
+    picture(server.post(files={"content": jpeg()}))
+    assert worker_of(server) == worker
+
+
+def test_the_door_ends_with_its_worker(tmp_path: Path) -> None:
+    with gunicorn("tests.fakes.model:app()", tmp_path) as running:
+        worker = worker_of(running)
+        door = door_of(worker)
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: not Path(f"/proc/{door}").exists(), 10, "the door is still there")
+        wait_until(lambda: running.ping().status_code == 200, 30, "no other worker came")
 
 
 # --- slow clients ---

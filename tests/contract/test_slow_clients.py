@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.fakes.servers import LOCAL, Running, gunicorn
-from tests.fakes.strangers import KINDS, SLOW, strangers
+from tests.fakes.strangers import BURSTS, KINDS, SLOW, strangers
 
 # SageMaker's limit for /ping. On a machine that has nothing else to do it takes milliseconds.
 PING_SECONDS = 2.0
@@ -25,7 +25,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_strangers_do_not_stop_ping(server: Running, kind: str) -> None:
-    count = 100 if kind in SLOW else 2
+    count = 100 if kind in (*SLOW, *BURSTS) else 2
     with strangers(server.url, kind, count):
         seconds = measure_pings(server, 1.0)
     # The machine may be busy with other tests; what the strangers stopped took 15 s and more

@@ -76,7 +76,12 @@ FLOODS: dict[str, Callable[[], bytes]] = {
     "whole bodies": lambda: request(b"image/jpeg", bytes(20 * MEGABYTE)),
 }
 
-KINDS = (*SLOW, "connections", *FLOODS)
+# Whole requests of many clients at the same moment, each in a connection of its own. True: the
+# connections are new ones.
+BURSTS = {"requests at once": False, "clients at once": True}
+BURST_SECONDS = 1.0
+
+KINDS = (*SLOW, *BURSTS, "connections", *FLOODS)
 
 
 def stay_connected(address: Address, count: int, first: bytes, more: bytes) -> None:
@@ -129,6 +134,40 @@ def connect_and_leave(address: Address) -> None:
         time.sleep(0.001)
 
 
+def send_at_once(address: Address, count: int, are_new: bool) -> None:
+    """Send a request through each of `count` connections, read the answers, and begin again."""
+    data = request(b"application/json", b"{}")
+    connections: list[socket.socket] = []
+    if not are_new:
+        connections = [connect(address, b"") for _ in range(count)]
+    tell_that_it_began()
+    while True:
+        if are_new:
+            connections = [begin_to_connect(address) for _ in range(count)]
+        for connection in connections:
+            with contextlib.suppress(OSError):
+                connection.send(data)
+        deadline = time.monotonic() + BURST_SECONDS
+        for connection in connections:
+            wait_for_answer(connection, deadline)
+            if are_new:
+                connection.close()
+
+
+def begin_to_connect(address: Address) -> socket.socket:
+    connection = socket.socket()
+    connection.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        connection.connect(address)
+    return connection
+
+
+def wait_for_answer(connection: socket.socket, deadline: float) -> None:
+    connection.settimeout(max(0.001, deadline - time.monotonic()))
+    with contextlib.suppress(OSError):
+        connection.recv(65536)
+
+
 def flood(address: Address, data: bytes) -> None:
     """Send `data` again and again, each time in a new connection, and read an answer."""
     while True:
@@ -142,6 +181,9 @@ def attack(address: Address, kind: str, count: int) -> None:
     if kind in SLOW:
         first, more = SLOW[kind]
         stay_connected(address, count, first, more)
+        return
+    if kind in BURSTS:
+        send_at_once(address, count, BURSTS[kind])
         return
     if kind == "connections":
         targets: list[Callable[[], None]] = [lambda: connect_and_leave(address)] * count

@@ -13,7 +13,7 @@ import pytest
 from containers.serving.worker import MAX_CONNECTIONS
 from tests.contract.test_slow_clients import PING_SECONDS, measure_pings, ping, report
 from tests.fakes.servers import LOCAL, Running, gunicorn
-from tests.fakes.strangers import KINDS, SLOW, strangers
+from tests.fakes.strangers import BURSTS, KINDS, SLOW, strangers
 
 CLIENTS, SENDERS, SECONDS = 1000, 8, 10.0
 pytestmark = pytest.mark.long
@@ -30,7 +30,7 @@ def _many_files() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_strangers_do_not_stop_ping(tmp_path: Path, kind: str) -> None:
-    count = CLIENTS if kind in SLOW else SENDERS
+    count = CLIENTS if kind in (*SLOW, *BURSTS) else SENDERS
     with gunicorn("tests.fakes.model:app()", tmp_path, environment=LOCAL) as server:
         with strangers(server.url, kind, count):
             seconds = measure_pings(server, SECONDS)
