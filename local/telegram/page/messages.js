@@ -298,7 +298,7 @@ function remove(article) {
 
 /** Returns the picture of a button, which goes away if it cannot be shown. */
 function keyPicture(data, version) {
-  const image = make("img", "", "", { alt: say("sample"), width: 240, height: 160, onerror: () => image.remove() });
+  const image = make("img", "", "", { alt: "", width: 240, height: 160, onerror: () => image.remove() });
   const path = `button-picture?data=${encodeURIComponent(data)}&version=${version}`;
   whenNear(image, async () => { image.src = await getUrl(path, path).catch(() => "data:,"); });
   return image;

@@ -34,6 +34,7 @@ async function listen() {
       }
       if ($("status").className === "bad") setStatus("online");
       showEmpty(!$("log").querySelector("article"));
+      if (!isNews) speakNews();
       [pause, seconds] = [0.5, document.hidden ? 0 : 25];
       if (document.hidden) await Promise.race([sleep(3), new Promise(done => addEventListener("visibilitychange", done, { once: true }))]);
     } catch (error) {
@@ -42,6 +43,12 @@ async function listen() {
       await sleep(pause = Math.min(5, 2 * pause));
     }
   }
+}
+
+/** What there was when the page was opened is not read aloud; what comes later is. */
+async function speakNews() {
+  await sleep(1); // until the browser has told of what was inserted
+  $("log").ariaLive = "polite";
 }
 
 let busy = 0;

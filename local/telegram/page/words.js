@@ -6,7 +6,7 @@ const WORDS = {
   chat: ["Messages", "Сообщения"], write: ["Message", "Сообщение"], send: ["Send", "Отправить"],
   attach: ["Send a picture", "Отправить картинку"], commands: ["Commands", "Команды"], close: ["Close", "Закрыть"],
   save: ["Save the picture", "Сохранить картинку"], picture: ["Picture", "Картинка"], cancel: ["Cancel", "Отмена"],
-  sample: ["example", "пример"], overview: ["All examples", "Все примеры"], preview: ["Preview", "Набросок"],
+  overview: ["All examples", "Все примеры"], preview: ["Preview", "Набросок"],
   your_picture: ["Your picture", "Ваша картинка"], user: ["You:", "Вы:"], bot: ["stylebot:", "stylebot:"],
   skip: ["To the message box", "К строке сообщения"], buttons: ["Buttons", "Кнопки"],
   enlarge: ["Enlarge", "Увеличить"], choose: ["Send this?", "Отправить?"],
@@ -52,5 +52,8 @@ const say = (key, words = WORDS) => words[key][lang === "ru" ? 1 : 0];
 const $ = id => document.getElementById(id);
 document.documentElement.lang = lang;
 for (const it of document.querySelectorAll("[data-text]")) it.textContent = say(it.dataset.text);
-for (const it of document.querySelectorAll("[data-label]")) it.ariaLabel = it.title = say(it.dataset.label);
-$("log").title = ""; $("text").placeholder = say("write"); $("text").title = "";
+for (const it of document.querySelectorAll("[data-label]")) {
+  // A button is named by its tooltip. With both, a screen reader would say the name twice.
+  it[it.matches("button, a") ? "title" : "ariaLabel"] = say(it.dataset.label);
+}
+$("text").placeholder = say("write");
