@@ -22,6 +22,10 @@ POLICIES = Path(__file__).resolve().parent / "policies"
 TAG = "stylebot"
 # Where each partition lists what has no region
 GLOBAL_REGIONS = {"aws": "us-east-1", "aws-cn": "cn-north-1", "aws-us-gov": "us-gov-west-1"}
+# The end of the address of the console, where it is another one
+CONSOLES = {"aws-cn": "console.amazonaws.cn", "aws-us-gov": "console.amazonaws-us-gov.com"}
+# The end of the names of EC2 and of KMS' callers in policies, where it is another one
+DNS_SUFFIXES = {"aws-cn": "amazonaws.com.cn"}
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,19 @@ class Account:
         return f"arn:{self.partition}:sns:{self.region}:{self.id}:{self.prefix}-alarms"
 
     @property
+    def console(self) -> str:
+        """Return the address of AWS's console for the region."""
+        return f"https://{self.region}.{CONSOLES.get(self.partition, 'console.aws.amazon.com')}"
+
+    @property
+    def has_budgets(self) -> bool:
+        """Return whether AWS Budgets counts this account's dollars.
+
+        GovCloud has no AWS Budgets, and in China it counts yuan.
+        """
+        return self.partition == "aws"
+
+    @property
     def budget(self) -> str:
         """Name the budget. It has the region in it, as AWS Budgets has no regions."""
         return f"{self.prefix}-{self.region}"
@@ -164,6 +181,7 @@ class Account:
         template = Template((POLICIES / f"{name}.json").read_text())
         return template.substitute(
             partition=self.partition,
+            dns_suffix=DNS_SUFFIXES.get(self.partition, "amazonaws.com"),
             account=self.id,
             region=self.region,
             prefix=self.prefix,

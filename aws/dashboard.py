@@ -66,7 +66,7 @@ def remove_dashboard(account: Account) -> Changes:
 def describe_url(account: Account) -> str:
     """Return the address of the dashboard in AWS's console."""
     return (
-        f"https://{account.region}.console.aws.amazon.com/cloudwatch/home?region={account.region}"
+        f"{account.console}/cloudwatch/home?region={account.region}"
         f"#dashboards/dashboard/{account.dashboard}"
     )
 
@@ -160,12 +160,19 @@ def dollars(settings: list[EndpointSettings]) -> list[Metric]:
     """Return what the instances of each hour cost. Types without a known price are left out."""
     metrics: list[Metric] = []
     for number, endpoint in enumerate(settings):
-        price = PRICES.get(endpoint.instance_type)
-        if price is None:
-            continue
-        expression = f"m{number} / 60 * {price}"
-        metrics.append([{"expression": expression, "id": f"d{number}", "label": endpoint.name}])
-        metrics.append(instance_metric(endpoint.name, id=f"m{number}", visible=False, period=HOUR))
+        terms = []
+        for place, instance_type in enumerate(endpoint.instance_types):
+            if instance_type not in PRICES:
+                continue
+            metric = f"m{number}_{place}"
+            # Of a type that was not in use there are no samples.
+            terms.append(f"FILL({metric}, 0) / 60 * {PRICES[instance_type]}")
+            kind = instance_type if endpoint.fallback_types else ""
+            line = instance_metric(endpoint.name, kind, id=metric, visible=False, period=HOUR)
+            metrics.append(line)
+        if terms:
+            expression = " + ".join(terms)
+            metrics.append([{"expression": expression, "id": f"d{number}", "label": endpoint.name}])
     return metrics
 
 
@@ -179,7 +186,12 @@ def queue_metric(endpoint: str, metric: str, **options: object) -> Metric:
     return [ENDPOINT_NAMESPACE, metric, "EndpointName", endpoint, {"stat": "Maximum", **options}]
 
 
-def instance_metric(endpoint: str, **options: object) -> Metric:
-    """Return how many samples the instances have written: one a minute each."""
+def instance_metric(endpoint: str, instance_type: str = "", **options: object) -> Metric:
+    """Return how many samples the instances have written, one a minute each.
+
+    They are those of all instances or, of an endpoint with several types, of one type.
+    """
     dimensions = ["EndpointName", endpoint, "VariantName", VARIANT]
+    if instance_type:
+        dimensions += ["InstanceType", instance_type]
     return [INSTANCE_NAMESPACE, INSTANCE_METRIC, *dimensions, {"stat": "SampleCount", **options}]

@@ -14,11 +14,18 @@ INSTANCE_NAMESPACE = "/aws/sagemaker/Endpoints"
 INSTANCE_METRIC = "CPUUtilization"
 
 
-def describe_dimensions(endpoint: str, variant: str = VARIANT) -> list[dict[str, str]]:
-    """Return the dimensions of a metric. Those of the queue have no variant ("")."""
+def describe_dimensions(
+    endpoint: str, variant: str = VARIANT, instance_type: str = ""
+) -> list[dict[str, str]]:
+    """Return the dimensions of a metric. Those of the queue have no variant ("").
+
+    Where an endpoint has several instance types, each metric also exists for each type.
+    """
     dimensions = [{"Name": "EndpointName", "Value": endpoint}]
     if variant:
         dimensions.append({"Name": "VariantName", "Value": variant})
+    if instance_type:
+        dimensions.append({"Name": "InstanceType", "Value": instance_type})
     return dimensions
 
 
@@ -31,6 +38,7 @@ def read_metric(
     period: int = 60,
     variant: str = "",
     namespace: str = ENDPOINT_NAMESPACE,
+    instance_type: str = "",
 ) -> list[tuple[datetime, float]]:
     """Return the times and values of a metric, the oldest first.
 
@@ -40,7 +48,7 @@ def read_metric(
     points = account.cloudwatch.get_metric_statistics(
         Namespace=namespace,
         MetricName=metric,
-        Dimensions=describe_dimensions(endpoint, variant),
+        Dimensions=describe_dimensions(endpoint, variant, instance_type),
         StartTime=now - back,
         EndTime=now,
         Period=period,

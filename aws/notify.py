@@ -38,9 +38,15 @@ KEEP = NotifySettings()
 
 
 def check_settings(account: Account, settings: NotifySettings) -> None:
-    """Raise DeployError if a budget would tell nobody."""
-    if settings.dollars is not None:
-        wanted_addresses(account, settings.address)
+    """Raise DeployError if there can be no budget, or it would tell nobody."""
+    if settings.dollars is None:
+        return
+    if not account.has_budgets:
+        raise DeployError(
+            f"--budget counts dollars, and AWS Budgets counts none in {account.region}: leave it "
+            "out, and look after the costs where the account is paid."
+        )
+    wanted_addresses(account, settings.address)
 
 
 def find_topic(account: Account) -> Answer | None:
@@ -110,6 +116,8 @@ def remove_topic(account: Account) -> Changes:
 
 
 def find_budget(account: Account) -> Answer | None:
+    if not account.has_budgets:
+        return None
     found = find(account.budgets.describe_budget, AccountId=account.id, BudgetName=account.budget)
     if found is None:
         return None

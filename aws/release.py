@@ -115,7 +115,11 @@ def ensure_release(account: Account, settings: EndpointSettings, config: str) ->
 
 def create(account: Account, name: str, config: str) -> None:
     begin(account, name, describe_release(account, config))
-    create_endpoint(account, name, config)
+    try:
+        create_endpoint(account, name, config)
+    except ClientError:
+        finish(account, name, config, FAILED, "the endpoint was not created")
+        raise
 
 
 def begin_update(account: Account, settings: EndpointSettings, config: str) -> None:

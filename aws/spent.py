@@ -1,21 +1,49 @@
-"""The command cost: what the endpoints and the trainings of the last days have cost, roughly."""
+"""The command cost: what the endpoints and the trainings of the last days have cost, roughly.
+
+An endpoint may have several instance types. CloudWatch tells the hours of each type; those of which
+it tells no type have cost something between the cheapest and the dearest.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from datetime import date, datetime, timedelta, timezone
+from typing import NamedTuple
 
 from aws.account import Account
-from aws.configs import find_config, instance_types_of
+from aws.configs import find_instance_types
 from aws.cost import PRICES, PRICES_DATE, TRAINING_PRICES
 from aws.endpoint_settings import VARIANT
 from aws.endpoints import find_endpoint
+from aws.history import read_history
 from aws.messages import output
 from aws.metrics import ENDPOINT_NAMESPACE, INSTANCE_METRIC, INSTANCE_NAMESPACE, read_metric
 from aws.trainings import list_jobs_since
 from bot import MODELS
 
 HOUR_SECONDS = 3600
+# Stands for the type of an instance of which CloudWatch tells none
+UNKNOWN = ""
+# The hours of instances by their type
+Hours = dict[str, float]
+
+
+class Dollars(NamedTuple):
+    """A sum that is known, then both are the same, or the least and the most that it can be."""
+
+    least: float = 0.0
+    most: float = 0.0
+
+    def plus(self, other: Dollars) -> Dollars:
+        return Dollars(self.least + other.least, self.most + other.most)
+
+    def describe(self, digits: int = 2) -> str:
+        """Return, for example, "$1.47" or "$1.47 to $2.82"."""
+        least = f"${self.least:.{digits}f}"
+        most = f"${self.most:.{digits}f}"
+        if least == most:
+            return least
+        return f"{least} to {most}"
 
 
 def cost(account: Account, days: int) -> int:
@@ -26,11 +54,12 @@ def cost(account: Account, days: int) -> int:
         f"Estimate for {days} days up to now (UTC), by the prices of {PRICES_DATE} in us-east-1; "
         "the bill is AWS's."
     )
-    total = 0.0
+    total = Dollars()
     for model in MODELS:
-        total += report_endpoint(account, model, first)
-    total += report_trainings(account, first)
-    output(f"together: ${total:.2f}")
+        total = total.plus(report_endpoint(account, model, first))
+    trainings = report_trainings(account, first)
+    total = total.plus(Dollars(trainings, trainings))
+    output(f"together: {total.describe()}")
     output(
         "Not in it: images in ECR, the bot's own home, logs, alarms and S3, some dollars a month; "
         "tax; other regions' prices."
@@ -38,69 +67,125 @@ def cost(account: Account, days: int) -> int:
     return 0
 
 
-def report_endpoint(account: Account, model: str, first: date) -> float:
+def report_endpoint(account: Account, model: str, first: date) -> Dollars:
     """Print the days of one endpoint since `first`, and return their dollars."""
     name = account.endpoint_name(model)
-    instance_type = find_instance_type(account, name)
-    price = PRICES.get(instance_type)
-    hours = read_instance_hours(account, name, first)
+    types = find_types(account, name, first)
+    hours = read_hours(account, name, first, types)
     pictures = read_days(account, name, first, "InvocationsProcessed", "Sum")
 
-    if instance_type == "?":
-        output(f"{name}, which does not exist; the type of its instances is not known:")
+    if types:
+        output(f"{name}, on {' or '.join(describe_type(kind) for kind in types)}:")
     else:
-        output(f"{name}, on {instance_type}{describe_price(price)}:")
-    for day in sorted({*hours, *pictures}):
-        output(f"  {day:%Y-%m-%d}  {describe_use(hours[day], pictures[day], price)}")
+        output(f"{name}, which does not exist; the type of its instances is not known:")
     if not hours and not pictures:
         output("  no instance was on")
-        return 0.0
-    all_hours = sum(hours.values())
-    output(f"  together    {describe_use(all_hours, sum(pictures.values()), price)}")
-    return all_hours * (price or 0.0)
+        return Dollars()
+
+    all_hours: defaultdict[str, float] = defaultdict(float)
+    for day in sorted({*hours, *pictures}):
+        output(f"  {day:%Y-%m-%d}  {describe_use(hours[day], pictures[day], types)}")
+        for kind, count in hours[day].items():
+            all_hours[kind] += count
+    output(f"  together    {describe_use(all_hours, sum(pictures.values()), types)}")
+    return price_hours(all_hours, types) or Dollars()
 
 
-def find_instance_type(account: Account, name: str) -> str:
-    """Return the endpoint's instance type, or "?" if it does not exist any more.
+def find_types(account: Account, name: str, first: date) -> list[str]:
+    """Return the instance types that the endpoint may have had since `first`.
 
-    Of several types it is the one that is tried first.
+    They are those of what serves now, of each release since then, and of the one before.
     """
+    types = []
     endpoint = find_endpoint(account, name)
-    if endpoint is None:
-        return "?"
-    config = find_config(account, endpoint["EndpointConfigName"]) or {"ProductionVariants": [{}]}
-    return next(iter(instance_types_of(config["ProductionVariants"][0])), "?")
+    if endpoint is not None:
+        types += find_instance_types(account, endpoint["EndpointConfigName"])
+    midnight = midnight_of(first).timestamp()
+    for release in reversed(read_history(account, name).releases):
+        types += release.instance_types
+        if release.started < midnight:
+            break
+    # In their order, each once
+    return list(dict.fromkeys(types))
 
 
-def describe_price(price: float | None) -> str:
+def describe_type(instance_type: str) -> str:
+    price = PRICES.get(instance_type)
     if price is None:
-        return ", whose price is not known here (see aws.amazon.com/sagemaker/pricing)"
-    return f" at ${price:.3f} an hour"
+        return (
+            f"{instance_type}, whose price is not known here (see aws.amazon.com/sagemaker/pricing)"
+        )
+    return f"{instance_type} at ${price:.3f} an hour"
 
 
-def describe_use(hours: float, pictures: float, price: float | None) -> str:
+def describe_use(hours: Hours, pictures: float, types: list[str]) -> str:
     """Return, for example, "2.5 hours, $1.84, 40 pictures, $0.046 each"."""
-    parts = [f"{hours:.1f} hours"]
-    if price is not None:
-        parts.append(f"${hours * price:.2f}")
+    known = sorted(kind for kind in hours if kind != UNKNOWN)
+    parts = [f"{sum(hours.values()):.1f} hours"]
+    if len(types) > 1 and known:
+        parts[0] += f" ({', '.join(f'{hours[kind]:.1f} on {kind}' for kind in known)})"
+    dollars = price_hours(hours, types)
+    if dollars is not None:
+        parts.append(dollars.describe())
     parts.append(f"{pictures:.0f} pictures")
-    if price is not None and pictures:
-        parts.append(f"${hours * price / pictures:.3f} each")
+    if dollars is not None and pictures:
+        each = Dollars(dollars.least / pictures, dollars.most / pictures)
+        parts.append(f"{each.describe(digits=3)} each")
     return ", ".join(parts)
 
 
-def read_instance_hours(account: Account, endpoint: str, first: date) -> defaultdict[date, float]:
-    """Return the hours of all instances together, by the day.
+def price_hours(hours: Hours, types: list[str]) -> Dollars | None:
+    """Return what the hours have cost, or None if a price is not known here.
 
-    Each instance writes one sample of its metrics a minute.
+    `types` are those among which the hours of an unknown type are.
     """
-    minutes = read_days(
-        account, endpoint, first, INSTANCE_METRIC, "SampleCount", INSTANCE_NAMESPACE
-    )
-    hours: defaultdict[date, float] = defaultdict(float)
-    for day, count in minutes.items():
-        hours[day] = count / 60
+    dollars = Dollars()
+    for kind, count in hours.items():
+        prices = []
+        for possible in types if kind == UNKNOWN else [kind]:
+            if possible not in PRICES:
+                return None
+            prices.append(PRICES[possible])
+        if not prices:
+            return None
+        dollars = dollars.plus(Dollars(count * min(prices), count * max(prices)))
+    return dollars
+
+
+# ---------------------------------------------------------------- CloudWatch
+
+
+def read_hours(
+    account: Account, endpoint: str, first: date, types: list[str]
+) -> defaultdict[date, Hours]:
+    """Return the hours of all instances together, by the day and the type.
+
+    Each instance writes one sample of its metrics a minute. Those of an endpoint with several types
+    exist with and without the type.
+    """
+    hours: defaultdict[date, Hours] = defaultdict(dict)
+    for kind in types:
+        for day, count in read_samples(account, endpoint, first, kind).items():
+            hours[day][kind] = count / 60
+    for day, count in read_samples(account, endpoint, first, UNKNOWN).items():
+        rest = count / 60 - sum(hours[day].values())
+        if rest > 0:
+            hours[day][UNKNOWN] = rest
     return hours
+
+
+def read_samples(
+    account: Account, endpoint: str, first: date, instance_type: str
+) -> defaultdict[date, float]:
+    return read_days(
+        account,
+        endpoint,
+        first,
+        INSTANCE_METRIC,
+        "SampleCount",
+        INSTANCE_NAMESPACE,
+        instance_type,
+    )
 
 
 def read_days(
@@ -110,12 +195,19 @@ def read_days(
     metric: str,
     statistic: str,
     namespace: str = ENDPOINT_NAMESPACE,
+    instance_type: str = "",
 ) -> defaultdict[date, float]:
     """Return the sums of a metric by the day (UTC), of days on which there is one."""
-    midnight = datetime(first.year, first.month, first.day, tzinfo=timezone.utc)
-    back = datetime.now(timezone.utc) - midnight
     points = read_metric(
-        account, endpoint, metric, statistic, back, HOUR_SECONDS, VARIANT, namespace
+        account,
+        endpoint,
+        metric,
+        statistic,
+        datetime.now(timezone.utc) - midnight_of(first),
+        HOUR_SECONDS,
+        VARIANT,
+        namespace,
+        instance_type,
     )
     days: defaultdict[date, float] = defaultdict(float)
     for time, value in points:
@@ -123,10 +215,16 @@ def read_days(
     return days
 
 
+def midnight_of(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=timezone.utc)
+
+
+# ---------------------------------------------------------------- trainings
+
+
 def report_trainings(account: Account, first: date) -> float:
     """Print what the trainings since `first` have cost, and return it."""
-    midnight = datetime(first.year, first.month, first.day, tzinfo=timezone.utc)
-    jobs = list_jobs_since(account, midnight)
+    jobs = list_jobs_since(account, midnight_of(first))
     if not jobs:
         return 0.0
     dollars = 0.0

@@ -2,13 +2,12 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 from aws import alarms, bot_home, configs, identity, logs, models, painters, trainings
 from aws.account import Account
 from aws.bucket import ensure_bucket, with_kept_tags
-from aws.capacity import choose_types, ensure_pools, is_refused
+from aws.capacity import choose_types, ensure_pooled_release, without_refused_types
 from aws.changes import Changes, apply, apply_in_parallel, run_in_parallel
 from aws.cost import TYPICAL_IMAGE_GIGABYTES, estimate_bot, estimate_cost
 from aws.dashboard import ensure_dashboard
@@ -94,6 +93,8 @@ def run(
     if bot is None and bot_option is not None:
         count += bot_home.leave_fargate(account, plan)
     count += make_changes(account, settings, images, home, plan, notify)
+    settings = [without_refused_types(account, endpoint) for endpoint in settings]
+    count += apply(ensure_dashboard(account, settings), plan)
     painters_image = images[account.endpoint_name("cyclegan")]
     count += apply(trainings.ensure_template(account, painters_image, training_instance_type), plan)
     served_model = models.describe_wanted_model(account, "cyclegan", painters_image).name
@@ -159,7 +160,6 @@ def make_changes(
     deployments = [
         ensure_budget(account, notify),
         alarms.ensure_silent_alarm(account),
-        ensure_dashboard(account, settings),
     ]
     for endpoint in settings:
         deployments.append(deploy_endpoint(account, endpoint, images[endpoint.name]))
@@ -194,22 +194,22 @@ def require_image(account: Account, name: str, tag: str | None, plan: bool) -> I
 def deploy_endpoint(account: Account, settings: EndpointSettings, image: Image) -> Changes:
     """Yield what is missing to have the endpoint run the image, then delete what is too old."""
     model = models.describe_wanted_model(account, settings.model, image)
-    config = configs.describe_wanted_config(account, settings, model.name)
     yield from models.ensure_model(account, model)
-    if settings.fallback_types:
-        yield from ensure_pools(account, config)
-        if is_refused(account, settings.name, list(settings.instance_types)):
-            settings = replace(settings, fallback_types=())
-            config = configs.describe_wanted_config(account, settings, model.name)
-    if not settings.fallback_types:
-        yield from configs.ensure_config(account, config)
     # The update names the first two alarms. The others are there before the instance.
     yield from alarms.ensure_faults_alarm(account, settings.name)
     yield from alarms.ensure_release_alarm(account, settings.name)
     yield from alarms.ensure_idle_alarm(account, settings)
     yield from alarms.ensure_failing_alarm(account, settings.name)
     yield from alarms.ensure_backlog_alarm(account, settings.name)
-    yield from ensure_release(account, settings, config.name)
+
+    config = configs.describe_wanted_config(account, settings, model.name)
+    if settings.fallback_types:
+        yield from ensure_pooled_release(account, config)
+        settings = without_refused_types(account, settings)
+    if not settings.fallback_types:
+        config = configs.describe_wanted_config(account, settings, model.name)
+        yield from configs.ensure_config(account, config)
+        yield from ensure_release(account, settings, config.name)
     yield from remove_old_releases(account, settings, config.name, model)
 
 

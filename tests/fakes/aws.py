@@ -17,6 +17,7 @@ moto 5.2.5 lacks, and this adds:
 - the permissions boundary of a user;
 - e-mail addresses that have to confirm a subscription (`confirmed`);
 - the tags and the subscribers of budgets, and their updates;
+- metrics that have just the dimensions that were asked for;
 - periods of alarms, and widgets of dashboards, that CloudWatch refuses; the tags of dashboards;
 - the quotas of SageMaker, and requests for more (`quotas`, `requested_quotas`);
 - a model whose image has no manifest of Docker's is refused;
@@ -40,6 +41,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 from urllib.parse import parse_qs, unquote_to_bytes
@@ -51,7 +53,7 @@ from moto.applicationautoscaling.models import applicationautoscaling_backends
 from moto.budgets.models import Budget, budgets_backends
 from moto.budgets.responses import BudgetsResponse
 from moto.cloudwatch.exceptions import DashboardInvalidInputError, InvalidParameterCombination
-from moto.cloudwatch.models import cloudwatch_backends
+from moto.cloudwatch.models import CloudWatchBackend, cloudwatch_backends
 from moto.cloudwatch.responses import CloudWatchResponse
 from moto.codebuild.responses import CodeBuildResponse
 from moto.core.responses import ActionResult
@@ -149,6 +151,8 @@ at_bake: list[Callable[[], None]] = []
 no_capacity: set[str] = set()
 # Arguments that AWS does not know in this region, such as InstancePools
 unknown_arguments: set[str] = set()
+# The operations that refuse instance pools: CreateEndpoint, UpdateEndpoint
+refusing_pools: set[str] = set()
 # Each picture that was made: the endpoint, and the configuration of the instance that made it
 painted: list[tuple[str, str]] = []
 
@@ -234,30 +238,39 @@ def types_of(config: FakeEndpointConfig) -> list[str]:
 
 
 def create_endpoint(self: SageMakerModelBackend, **arguments: Json) -> FakeEndpoint:
-    refuse_beyond_quota(self, arguments["endpoint_config_name"])
+    config = self.endpoint_configs[arguments["endpoint_config_name"]]
+    if arguments["endpoint_name"] not in self.endpoints:
+        refuse_pools("CreateEndpoint", config)
+        refuse_beyond_quota(self, config, 1)
     create = refuse_existing(moto_create_endpoint, "endpoint", "endpoints")
     endpoint: FakeEndpoint = create(self, **arguments)
-    config = self.endpoint_configs[arguments["endpoint_config_name"]]
     start_transition(endpoint, "Creating", succeed_or_fail(endpoint.endpoint_name, config))
     return endpoint
 
 
-def refuse_beyond_quota(backend: SageMakerModelBackend, config: str) -> None:
-    """Refuse an endpoint if the account may not run another instance of its type."""
+def refuse_pools(operation: str, config: FakeEndpointConfig) -> None:
+    if operation in refusing_pools and len(types_of(config)) > 1:
+        raise ValidationError(message="Instance pools are not supported for this endpoint.")
 
-    def instance_type(name: str) -> str:
-        return types_of(backend.endpoint_configs[name])[0]
 
-    wanted = instance_type(config)
-    running = [item.endpoint_config_name for item in backend.endpoints.values()]
-    count = sum(instance_type(name) == wanted for name in running if name)
-    limit = quotas.get(f"{wanted} for endpoint usage", DEFAULT_QUOTA)
-    if count + 1 > limit:
-        raise ResourceLimitExceeded(
-            message=f"The account-level service limit '{wanted} for endpoint usage' is {limit} "
-            f"Instances, with current utilization of {count} Instances and a request delta of 1 "
-            "Instances."
-        )
+def refuse_beyond_quota(
+    backend: SageMakerModelBackend, config: FakeEndpointConfig, count: int
+) -> None:
+    """Refuse so many more instances, if the account may not run them on any type of the list."""
+    for kind in types_of(config):
+        running = 0
+        for endpoint in backend.endpoints.values():
+            own = backend.endpoint_configs[endpoint.endpoint_config_name]
+            free = [other for other in types_of(own) if other not in no_capacity]
+            if free[:1] == [kind]:
+                running += count_of(endpoint)
+        limit = quotas.get(f"{kind} for endpoint usage", DEFAULT_QUOTA)
+        if running + count > limit:
+            raise ResourceLimitExceeded(
+                f"The account-level service limit '{kind} for endpoint usage' is {limit} "
+                f"Instances, with current utilization of {running} Instances and a request delta "
+                f"of {count} Instances."
+            )
 
 
 def describe_endpoint(self: SageMakerModelBackend, endpoint_name: str) -> Json:
@@ -402,13 +415,17 @@ def update_endpoint(self: SageMakerResponse) -> ActionResult:
     if tripped := find_tripped_alarm(names):
         raise ValidationError(message=f"The alarm {tripped} does not exist or has gone off")
 
+    count: int = new_config.production_variants[0]["InitialInstanceCount"]
+    if asked.get("RetainAllVariantProperties"):
+        count = count_of(endpoint)
+    refuse_pools("UpdateEndpoint", new_config)
+    refuse_beyond_quota(backend, new_config, count)
+
     before = moto_describe_endpoint(backend, name)
     transition = succeed_or_fail(name, new_config)
     transition.before = before
     transition.config = new_config.endpoint_config_name
-    transition.count = new_config.production_variants[0]["InitialInstanceCount"]
-    if asked.get("RetainAllVariantProperties"):
-        transition.count = count_of(endpoint)
+    transition.count = count
     transition.alarms = names
     transition.descriptions_left = UPDATE_DESCRIPTIONS
     start_transition(endpoint, "Updating", transition)
@@ -674,6 +691,20 @@ def put_metric_alarm(self: CloudWatchResponse) -> ActionResult:
         if not action.startswith(("arn:aws:sns:", "arn:aws:autoscaling:")):
             raise InvalidParameterCombination(f"Invalid arn syntax: {action}")
     return moto_put_metric_alarm(self)
+
+
+moto_get_metric_statistics = CloudWatchBackend.get_metric_statistics
+
+
+def get_metric_statistics(self: CloudWatchBackend, *query: Json, **options: Json) -> Json:
+    """Return the statistics of the metric with just these dimensions; moto's may have more."""
+    wanted = {(item["Name"], item["Value"]) for item in options["dimensions"]}
+    same = []
+    for sample in self.get_all_metrics():
+        if {(item.name, item.value) for item in sample.dimensions} == wanted:
+            same.append(sample)
+    backend: Json = SimpleNamespace(get_all_metrics=lambda: same)
+    return moto_get_metric_statistics(backend, *query, **options)
 
 
 moto_put_dashboard = CloudWatchResponse.put_dashboard
@@ -1039,6 +1070,7 @@ def patched_moto() -> Iterator[None]:
             replace(EC2ContainerServiceResponse, name, method)
         replace(IamResponse, "create_user", create_user)
         replace(IamResponse, "put_user_permissions_boundary", limit_user)
+        replace(CloudWatchBackend, "get_metric_statistics", get_metric_statistics)
         replace(CloudWatchResponse, "put_metric_alarm", put_metric_alarm)
         replace(CloudWatchResponse, "put_dashboard", put_dashboard)
         replace(ResourceGroupsTaggingAPIResponse, "get_resources", get_resources)
@@ -1104,6 +1136,7 @@ def clear(url: str) -> None:
     at_bake.clear()
     no_capacity.clear()
     unknown_arguments.clear()
+    refusing_pools.clear()
     painted.clear()
     transitions.clear()
     server_starts.clear()

@@ -11,6 +11,7 @@ from tests.fakes.servers import ROOT
 FOLDER = ROOT / "aws" / "policies"
 NAMES = {
     "partition": "aws",
+    "dns_suffix": "amazonaws.com",
     "account": ACCOUNT,
     "region": REGION,
     "prefix": "stylebot",

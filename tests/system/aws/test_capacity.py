@@ -3,6 +3,7 @@
 import boto3
 import pytest
 
+from aws import capacity
 from aws.configs import instance_types_of
 from tests.fakes import aws as fake
 from tests.system.aws.helpers import Deploy, Wire, describe_config, describe_endpoint
@@ -54,9 +55,9 @@ def test_types_without_a_quota_are_left_out_until_there_is_one(
     deploy: Deploy, wire: Wire, capfd: pytest.CaptureFixture[str]
 ) -> None:
     quota = "ml.g5.xlarge for endpoint usage"
-    fake.quotas[quota] = 1
+    fake.quotas[quota] = 3
     assert deploy("up") == 0
-    assert types() == ALL[:2], "two endpoints do not have room on one instance"
+    assert types() == ALL[:2], "two endpoints that are updated do not have room on three instances"
     assert "stylebot-nst does without ml.g5.xlarge" in capfd.readouterr().err
     assert deploy("up", "--request-quota") == 0
     assert fake.requested_quotas == {quota: 4.0}
@@ -94,6 +95,48 @@ def test_where_aws_knows_no_pools_there_is_one_type(
     assert deploy("up", "--instance-type", "nst=ml.g5.xlarge,ml.g6.xlarge") == 0
     assert types() == ["ml.g5.xlarge", "ml.g6.xlarge"]
     assert types("cyclegan") == ["ml.g4dn.xlarge"]
+
+
+@pytest.mark.usefixtures("pushed")
+def test_pools_that_only_an_endpoint_refuses_are_left_out_too(
+    deploy: Deploy, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fake.refusing_pools.update(["CreateEndpoint", "UpdateEndpoint"])
+    fake.lag = 1
+    fake.lost_answers |= {"CreateEndpointConfig", "CreateEndpoint"}
+    assert deploy("up") == 0
+    fake.lag = 0
+    fake.unseen.clear()
+    assert types() == types("cyclegan") == ["ml.g4dn.xlarge"]
+    assert scaling_of("nst") == ASLEEP
+    printed = capfd.readouterr().err
+    assert "AWS refuses several instance types for stylebot-nst here" in printed
+    before = fake.snapshot()
+    assert deploy("up") == 0
+    assert fake.snapshot() == before
+    configs = [name for name in before if name.startswith("EndpointConfig ")]
+    assert len(configs) == 2, "those that were refused are not needed"
+    assert deploy("history") == 0
+    assert "failed: the endpoint was not created" in capfd.readouterr().out
+
+    # An update that is refused leaves what serves as it was, and it still scales.
+    serving = describe_endpoint("nst")["EndpointConfigName"]
+    assert deploy("up", "--instance-type", "ml.g4dn.xlarge,ml.g6.xlarge") == 0
+    assert describe_endpoint("nst")["EndpointConfigName"] == serving
+    assert scaling_of("nst") == ASLEEP
+    assert deploy("status") == 0
+
+
+@pytest.mark.usefixtures("pushed")
+def test_a_quota_that_other_endpoints_use_up_costs_the_further_types_only(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # As if the account ran so many already: the quotas alone do not tell.
+    monkeypatch.setattr(capacity, "has_room", lambda *_: True)
+    fake.quotas["ml.g5.xlarge for endpoint usage"] = 0
+    assert deploy("up") == 0
+    assert types() == ["ml.g4dn.xlarge"]
+    assert "limit 'ml.g5.xlarge for endpoint usage' is 0" in capfd.readouterr().err
 
 
 @pytest.mark.usefixtures("pushed")

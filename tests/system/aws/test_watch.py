@@ -18,12 +18,16 @@ from tests.system.aws.helpers import STYLE, Deploy, write_log
 DASHBOARD = f"stylebot-{fake.REGION}"
 
 
-def put_samples(namespace: str, metric: str, count: int, minutes_ago: int = 60) -> None:
+def put_samples(
+    namespace: str, metric: str, count: int, minutes_ago: int = 60, instance_type: str = ""
+) -> None:
     """Write samples of a metric of the endpoint stylebot-nst, one a minute."""
     dimensions = [
         {"Name": "EndpointName", "Value": "stylebot-nst"},
         {"Name": "VariantName", "Value": "AllTraffic"},
     ]
+    if instance_type:
+        dimensions.append({"Name": "InstanceType", "Value": instance_type})
     points = []
     for number in range(count):
         points.append(
@@ -140,7 +144,7 @@ def test_cost_counts_the_hours_of_instances_and_the_pictures(
     assert "  together    1.0 hours, 0 pictures" in printed
     assert "stylebot-cyclegan, which does not exist" in printed
 
-    assert deploy("up") == 0
+    assert deploy("up", "--instance-type", "ml.g4dn.xlarge") == 0
     # With those from above two instances for an hour
     put_samples("/aws/sagemaker/Endpoints", "CPUUtilization", 60)
     put_samples("AWS/SageMaker", "InvocationsProcessed", 40)
@@ -154,6 +158,33 @@ def test_cost_counts_the_hours_of_instances_and_the_pictures(
     assert "trainings: 1, $0.09" in printed
     assert "together: $1.56" in printed
     assert "Estimate for 7 days" in printed
+
+
+@pytest.mark.usefixtures("pushed")
+def test_cost_tells_the_hours_of_each_type_and_a_range_for_the_others(
+    deploy: Deploy, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert deploy("up") == 0
+    capfd.readouterr()
+    put_samples("/aws/sagemaker/Endpoints", "CPUUtilization", 60)
+    assert deploy("cost") == 0
+    printed = capfd.readouterr().out
+    assert "on ml.g4dn.xlarge at $0.736 an hour or ml.g6.xlarge at $1.127 an hour or" in printed
+    assert "  together    1.0 hours, $0.74 to $1.41, 0 pictures\n" in printed
+    assert "together: $0.74 to $1.41\n" in printed
+
+    # Half of the same hour was on a type of which CloudWatch tells.
+    put_samples("/aws/sagemaker/Endpoints", "CPUUtilization", 30, instance_type="ml.g6.xlarge")
+    assert deploy("cost") == 0
+    printed = capfd.readouterr().out
+    assert "  together    1.0 hours (0.5 on ml.g6.xlarge), $0.93 to $1.27, 0 pictures\n" in printed
+
+    put_samples("/aws/sagemaker/Endpoints", "CPUUtilization", 30, instance_type="ml.g4dn.xlarge")
+    put_samples("AWS/SageMaker", "InvocationsProcessed", 10)
+    assert deploy("cost") == 0
+    printed = capfd.readouterr().out
+    hours = "1.0 hours (0.5 on ml.g4dn.xlarge, 0.5 on ml.g6.xlarge)"
+    assert f"  together    {hours}, $0.93, 10 pictures, $0.093 each\n" in printed
 
 
 @pytest.mark.usefixtures("pushed")
@@ -190,7 +221,9 @@ def test_up_draws_a_dashboard(deploy: Deploy, capfd: pytest.CaptureFixture[str])
     for word in ("Requests", "Seconds", "Waiting", "Instances", "Errors", "Dollars"):
         assert any(title.startswith(word) for title in titles), word
     text = json.dumps(widgets)
-    assert "m0 / 60 * 0.736" in text
+    assert "FILL(m0_0, 0) / 60 * 0.736 + FILL(m0_1, 0) / 60 * 1.127" in text
+    of_type = ["VariantName", "AllTraffic", "InstanceType", "ml.g6.xlarge"]
+    assert json.dumps(of_type).strip("[]") in text
     # What it shows exists
     [alarms] = [widget["properties"]["alarms"] for widget in widgets if widget["type"] == "alarm"]
     found = boto3.client("cloudwatch").describe_alarms()["MetricAlarms"]
@@ -200,7 +233,7 @@ def test_up_draws_a_dashboard(deploy: Deploy, capfd: pytest.CaptureFixture[str])
     assert deploy("up", "--plan") == 0
     assert "Nothing to change." in capfd.readouterr().out
     assert deploy("up", "--instance-type", "ml.g5.xlarge") == 0
-    assert "m0 / 60 * 1.408" in json.dumps(read_dashboard())
+    assert "FILL(m0_0, 0) / 60 * 1.408" in json.dumps(read_dashboard())
 
     assert deploy("status") == 0
     assert f"#dashboards/dashboard/{DASHBOARD}" in capfd.readouterr().out
