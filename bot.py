@@ -449,13 +449,24 @@ TEXTS = {
         "/cancel остановит то, о чём просили вы. {support}",
     ),
     "ask_style_group": Text(
-        "Choose a painter, or answer this message with a picture as the style.",
-        "Выберите художника или ответьте на это сообщение картинкой-образцом.",
+        "Choose a painter, or answer this message with one or more pictures as the style.",
+        "Выберите художника или ответьте на это сообщение образцом, можно несколькими.",
     ),
     "got_content": Text("Got your photo.", "Фотография у меня."),
     "ask_style": Text(
-        "Choose a painter, or send a picture as the style. An album gives several styles.",
-        "Выберите художника или пришлите образец. Альбом — это несколько образцов сразу.",
+        "Choose a painter, or send one or more pictures as the style.",
+        "Выберите художника или пришлите образец, можно несколько.",
+    ),
+    "got_styles": Text("Pictures as the style: {styles}.", "Образцов: {styles}."),
+    "ask_more_styles": Text(
+        "Press Paint, or send another picture to mix in its style. A number that you write under "
+        "a picture is its weight.",
+        "Нажмите «Рисовать» или пришлите ещё образец, и стили смешаются. Число, написанное под "
+        "картинкой, — её вес.",
+    ),
+    "ask_more_styles_group": Text(
+        "Press Paint, or answer this message with another picture to mix in its style.",
+        "Нажмите «Рисовать» или ответьте на это сообщение ещё одним образцом, и стили смешаются.",
     ),
     "busy": Text(
         "I am still painting: send me another photo, or stop me with /cancel.",
@@ -571,6 +582,8 @@ TEXTS = {
         "Painted: {style}, {seconds} s. Change it below, or send me another photo.",
         "Готово: {style}, {seconds} с. Измените картину кнопками или пришлите другую фотографию.",
     ),
+    "caption_file": Text("As a file: {style}.", "Файлом: {style}."),
+    "caption_film": Text("How it was painted: {style}.", "Как это рисовалось: {style}."),
     "failed": Text(
         "Sorry, this painting did not work out.",
         "Простите, эта картина не получилась.",
@@ -603,11 +616,14 @@ TEXTS = {
         "Останавливаюсь: картина придёт такой, какая есть.",
     ),
     "button_cancel": Text("Cancel", "Отменить"),
+    "button_paint": Text("Paint", "Рисовать"),
     "button_take": Text("Take it now", "Взять сейчас"),
     "button_retry": Text("Try again", "Ещё раз"),
     "button_another": Text("Another style", "Другой стиль"),
     "button_stronger": Text("Stronger", "Сильнее"),
     "button_softer": Text("Softer", "Мягче"),
+    "button_smaller": Text("Smaller: {size} px", "Меньше: {size}"),
+    "button_larger": Text("Larger: {size} px", "Больше: {size}"),
     "button_album": Text("Before and after", "До и после"),
     "no_film": Text(
         "There is no film of this picture any more.", "Фильма об этой картине больше нет."
@@ -701,6 +717,7 @@ GROUP_TEXTS = {
     "help": "help_group",
     "ask_content": "ask_paint",
     "ask_style": "ask_style_group",
+    "ask_more_styles": "ask_more_styles_group",
     "settings": "settings_group",
 }
 
@@ -806,10 +823,12 @@ class Settings(Struct, frozen=True):
     as_file: bool = False
 
 
+SIZES = (640, 1024, 1600)  # that people can choose, of the longer side, in pixels
+
 # What /settings offers. The index of a choice stands in its button's data and in its text's key.
 CHOICES: dict[str, tuple[str | float, ...]] = {
     "language": ("", "en", "ru"),
-    "size": (0, 640, 1024, 1600),
+    "size": (0, *SIZES),
     "strength": (0.0, 0.3, 0.6, 1.0),
     "preserve_color": (False, True),
     "as_file": (False, True),
@@ -837,6 +856,7 @@ class Chat(Struct, frozen=True):
     """
 
     content: ImageRef | None = None
+    styles: tuple[ImageRef, ...] = ()  # pictures that came one by one, for `content`
     jobs: tuple[Painting, ...] = ()  # that are pending, in their order
     history: tuple[Painting, ...] = ()  # finished, failed and cancelled; the newest last
     photos: tuple[ImageRef, ...] = ()  # whose keyboards work; the newest last
@@ -877,7 +897,12 @@ class Chat(Struct, frozen=True):
         """Let the chat wait for a style of this photograph."""
         others = [known for known in self.photos if known != photo]
         photos = (*others, photo)[-PHOTOS_KNOWN:]
-        return replace(self, content=photo, photos=photos)
+        styles = self.styles if photo == self.content else ()
+        return replace(self, content=photo, styles=styles, photos=photos)
+
+    def without_content(self) -> Chat:
+        """Let the chat wait for another photograph."""
+        return replace(self, content=None, styles=())
 
     def with_history(
         self, job_id: str, request: PaintRequest, kept: Iterable[KeptName] = ()
@@ -1610,7 +1635,7 @@ class Store:
         A group that has moved is followed to its new number.
         """
         passed = {number}
-        chat, etag = self.read(chat_key(number, user), Chat, PUT_ASIDE)
+        chat, etag = self.read_chat(number, user)
         while chat and chat.moved is not UNSET:
             if chat.moved in passed or len(passed) > MAX_MOVES:
                 key = chat_key(number, user)
@@ -1618,8 +1643,33 @@ class Store:
                 return StoredChat(number, PUT_ASIDE, etag, user)
             number = chat.moved
             passed.add(number)
-            chat, etag = self.read(chat_key(number, user), Chat, PUT_ASIDE)
+            chat, etag = self.read_chat(number, user)
         return StoredChat(number, self.upgrade(chat or Chat()), etag, user)
+
+    def read_chat(self, number: int, user: int) -> tuple[Chat | None, str]:
+        """Return what is stored of a chat or of a group's member, and its ETag ("": nothing)."""
+        chat, etag = self.read(chat_key(number, user), Chat, PUT_ASIDE)
+        if chat is None and number < 0:
+            chat = self.read_shared_chat(number, user)
+        return chat, etag
+
+    def read_shared_chat(self, group: int, user: int) -> Chat | None:
+        """Return what a member takes over from the one state that a group had before.
+
+        Everybody takes over the buttons, and each member the jobs that they asked for.
+        """
+        shared, _ = self.read(f"{CHATS_PREFIX}{group}.json", Chat)
+        if shared is None or shared.moved is not UNSET:
+            return shared
+        shared = self.upgrade(shared)
+        jobs = []
+        for painting in shared.jobs:
+            job = self.load_job(painting.job_id)
+            if job and job.user == user:
+                jobs.append(painting)
+        return Chat(
+            jobs=tuple(jobs), history=shared.history, photos=shared.photos, seen=shared.seen
+        )
 
     def upgrade(self, chat: Chat) -> Chat:
         """Return the chat of a record before version 3 as one of today."""
@@ -2504,6 +2554,8 @@ def ask(chat: Chat, reason: str = "") -> Decision:
     wanted = "ask_content"
     if chat.lesson_name:
         wanted = "ask_lesson"
+    elif chat.content and chat.styles:
+        wanted = "ask_more_styles"
     elif chat.content:
         wanted = "ask_style"
     elif chat.jobs:
@@ -2521,9 +2573,9 @@ def run_command(chat: Chat, command: Command, is_admin: bool) -> Decision:
     if command.name == "settings":
         return Decision(chat, ("settings",))
     if command.name == "start":
-        return ask(replace(chat, content=None, lesson_name=None), "hello")
+        return ask(replace(chat.without_content(), lesson_name=None), "hello")
     if command.name == "cancel":
-        idle = replace(chat, content=None, lesson_name=None)
+        idle = replace(chat.without_content(), lesson_name=None)
         if chat.jobs:
             return cancel_jobs(idle, chat.jobs)
         return ask(idle, "nothing_to_cancel" if idle == chat else "cancelled")
@@ -2547,17 +2599,38 @@ def start_lesson(chat: Chat, name: str, picture: ImageRef) -> Decision:
 
 
 def take_picture(chat: Chat, image: ImageRef, album: str = "") -> Decision:
-    """Take a picture as the photo, or as the style if there is a photo already.
+    """Take a picture as the photo, or as a style if there is a photo already.
 
     More pictures of the album that a style came from are styles of the same painting.
     """
     if album and album == chat.album:
         return add_style(chat, image)
     if chat.content:
-        return start_painting(chat, default_request(chat, chat.content, image))
+        return collect_style(chat, chat.content, image, album)
     if len(chat.jobs) >= JOBS_AT_ONCE:
         return Decision(chat, ("queue_is_full",))
     return ask(chat.with_content(image), "got_content")
+
+
+def collect_style(chat: Chat, photo: ImageRef, image: ImageRef, album: str) -> Decision:
+    """Take a picture as a style. An album starts the painting; others wait for more, or for Paint.
+
+    A picture that is there already is not taken twice.
+    """
+    if image not in chat.styles:
+        if len(chat.styles) >= MAX_STYLES:
+            return ask(chat, "too_many_styles")
+        chat = replace(chat, styles=(*chat.styles, image))
+    if album:
+        return paint_styles(chat, photo)
+    return ask(chat, "got_styles")
+
+
+def paint_styles(chat: Chat, photo: ImageRef) -> Decision:
+    """Paint the photograph in the styles that have come for it, of which there is one at least."""
+    first, *others = chat.styles
+    request = default_request(chat, photo, first)
+    return start_painting(chat, replace(request, more_styles=tuple(others)))
 
 
 def add_style(chat: Chat, image: ImageRef) -> Decision:
@@ -2605,12 +2678,14 @@ def paint(chat: Chat, command: Paint, styles: Styles) -> Decision:
         return Decision(chat, ("ask_paint",))
     if isinstance(picture, Rejected):
         return Decision(chat, (picture.reason, "ask_paint"))
+    waiting = chat.with_content(picture)
+    if not command.painter and waiting.styles:
+        return paint_styles(waiting, picture)
     if not command.painter:
-        return ask(chat.with_content(picture))
+        return ask(waiting)
     name = find_style(command.painter, styles)
     if name is None:
-        reply = (ErrorCode.UNKNOWN_STYLE.value, "painters", "ask_style")
-        return Decision(chat.with_content(picture), reply)
+        return Decision(waiting, (ErrorCode.UNKNOWN_STYLE.value, "painters", "ask_style"))
     return start_painting(chat, default_request(chat, picture, name))
 
 
@@ -2625,6 +2700,10 @@ def press_button(chat: Chat, button: Button, styles: Styles) -> Decision:
         return press_cancel(chat, button.argument)
     if button.verb == "take":
         return press_take(chat, button.argument)
+    if button.verb == "paint":
+        return press_paint(chat, button.argument)
+    if button.verb in ("smaller", "larger"):
+        return press_size(chat, button.argument)
     painting = chat.find_painting(button.argument)
     if button.verb == "album" and painting:
         return Decision(chat, ("album",))
@@ -2699,6 +2778,29 @@ def press_style(chat: Chat, argument: str, styles: Styles) -> Decision:
     return start_painting(chat, default_request(chat, photo, style))
 
 
+def press_paint(chat: Chat, tag: str) -> Decision:
+    """Paint the photograph that the button names in the styles that came for it.
+
+    Once that was done, the button paints the same again.
+    """
+    if chat.content and chat.content.tag == tag and chat.styles:
+        return paint_styles(chat, chat.content)
+    for painting in reversed((*chat.history, *chat.jobs)):
+        request = painting.request
+        if request.content.tag == tag and request.style_pictures:
+            return start_painting(chat, request)
+    return ask(chat, ErrorCode.EXPIRED.value)
+
+
+def press_size(chat: Chat, argument: str) -> Decision:
+    """Paint a result in another size; `argument` is the size and the job, with a colon."""
+    size, _, job_id = argument.partition(":")
+    painting = chat.find_painting(job_id)
+    if painting is None or size not in map(str, SIZES):
+        return ask(chat, ErrorCode.EXPIRED.value)
+    return start_painting(chat, replace(painting.request, size=int(size)))
+
+
 def default_request(chat: Chat, content: ImageRef, style: ImageRef | str) -> PaintRequest:
     """Return the request for a new picture, as the chat's settings want it."""
     settings = chat.settings
@@ -2739,7 +2841,7 @@ def start_painting(chat: Chat, request: PaintRequest) -> Decision:
     if len(chat.jobs) >= JOBS_AT_ONCE:
         return Decision(chat, ("queue_is_full",))
     if chat.content == request.content:
-        chat = replace(chat, content=None)
+        chat = chat.without_content()
     return Decision(chat, request=request)
 
 
@@ -2773,7 +2875,7 @@ def describe_request(request: PaintRequest, styles: Styles, language: str) -> st
 
 
 def result_name(request: PaintRequest, names: Mapping[str, str]) -> str:
-    """Return the name of the result's file, after the photograph and the style.
+    """Return the name of the result's file without its ending, after the photograph and the style.
 
     names: those of the files that people have sent, as far as they are known, by tag.
     """
@@ -2786,11 +2888,16 @@ def result_name(request: PaintRequest, names: Mapping[str, str]) -> str:
         parts.append(f"{request.strength:g}")
     if request.preserve_color:
         parts.append("own-colours")
-    return "-".join(parts) + request.result.removeprefix("result")
+    if request.size:
+        parts.append(str(request.size))
+    return "-".join(parts)
 
 
-def result_buttons(request: PaintRequest) -> list[list[str]]:
-    """Return the verbs of the buttons under a result, row by row."""
+def result_buttons(request: PaintRequest, side: int) -> list[list[str]]:
+    """Return the verbs of the buttons under a result, at most two in a row, for their words.
+
+    side: the longer side of the result, in pixels; 0: not known.
+    """
     strength = []
     if request.strength < 1.0:
         strength.append("stronger")
@@ -2802,9 +2909,26 @@ def result_buttons(request: PaintRequest) -> list[list[str]]:
         more.append("theirs" if request.preserve_color else "colours")
     if not request.wants_file:
         more.append("file")
+
+    views = []
     if request.model == "nst" and not request.wants_file:
-        more.append("film")
-    return [["another"], strength, more, ["album"] if can_be_album(request) else []]
+        views.append("film")
+    if can_be_album(request):
+        views.append("album")
+    return [["another"], strength, size_buttons(request, side), more, views]
+
+
+def size_buttons(request: PaintRequest, side: int) -> list[str]:
+    """Return the verbs that paint a result smaller or larger. See result_buttons."""
+    verbs = []
+    smaller = [size for size in SIZES if size < side]
+    if smaller:
+        verbs.append(f"smaller:{smaller[-1]}")
+    larger = [size for size in SIZES if size > side]
+    # A painter's result is never larger than the photograph.
+    if side and larger and side >= request.size:
+        verbs.append(f"larger:{larger[0]}")
+    return verbs
 
 
 def can_be_album(request: PaintRequest) -> bool:
@@ -2823,14 +2947,16 @@ def status_buttons(job: PaintJob, progress: Progress) -> list[str]:
 
 
 def job_buttons(language: str, job_id: str, rows: list[list[str]], owner: str = "") -> Json:
-    """Return a keyboard of verbs that act on this job."""
-    return keyboard(
-        [
-            [(translate(language, f"button_{verb}"), f"{verb}:{job_id}") for verb in row]
-            for row in rows
-        ],
-        owner,
-    )
+    """Return a keyboard of verbs that act on this job. A verb may have a size: "larger:1024"."""
+    buttons = []
+    for row in rows:
+        buttons.append([(button_label(language, verb), f"{verb}:{job_id}") for verb in row])
+    return keyboard(buttons, owner)
+
+
+def button_label(language: str, verb: str) -> str:
+    name, _, size = verb.partition(":")
+    return translate(language, f"button_{name}", size=size)
 
 
 def style_keyboard(styles: Mapping[str, str], photo: ImageRef, owner: str = "") -> Json:
@@ -2859,7 +2985,10 @@ def settings_keyboard(settings: Settings, language: str, owner: str) -> Json:
 
 
 def fits_photo(size: tuple[int, int], byte_count: int) -> bool:
-    """Whether Telegram takes a picture as a photo. If not, it goes out as a file."""
+    """Whether Telegram takes a picture as a photo. If not, it goes out as a file.
+
+    size: width and height in pixels; 0 where they are not known.
+    """
     return (
         sum(size) <= PHOTO_MAX_SIDES
         and max(size) <= PHOTO_MAX_RATIO * min(size)
@@ -3341,6 +3470,7 @@ class UpdateHandler:
             user=incoming.user,
             count=chat.left_out,
             most=JOBS_AT_ONCE,
+            styles=len(chat.styles),
             health=health() if "stats" in chat.reply else "",
             bot=self.me.username,
             painters=textwrap.shorten(", ".join(labels), PAINTERS_MAX_LENGTH, placeholder=" ..."),
@@ -3358,9 +3488,12 @@ class UpdateHandler:
         if "ask_style" in chat.reply and chat.content:
             self.ask_style(number, incoming, words, chat.content)
             return
+        owner = owner_suffix(number, incoming.user)
         buttons = None
+        if "ask_more_styles" in chat.reply and chat.content:
+            label = translate(incoming.language, "button_paint")
+            buttons = keyboard([[(label, f"paint:{chat.content.tag}")]], owner)
         if chat.about:
-            owner = owner_suffix(number, incoming.user)
             rows = [["retry", "another"]]
             buttons = job_buttons(incoming.language, chat.about, rows, owner)
         self.reply(number, incoming, words, buttons)
@@ -3730,7 +3863,10 @@ class JobRunner:
             self.send_once(job, "reason", "sendMessage", text=words)
         else:
             kind = "animation" if is_film else "document"
-            self.send_picture(job, kind, (job.kept_name, data), job.style_label)
+            text = "caption_film" if is_film else "caption_file"
+            caption = translate(job.language, text, style=job.style_label)
+            file = (self.file_name(job, job.kept_name), data)
+            self.send_picture(job, kind, file, caption[:CAPTION_MAX_LENGTH])
         self.store.release_job(job.chat, job.user, job.id, keep=None)
         return True
 
@@ -3898,11 +4034,11 @@ class JobRunner:
         if not picture:
             return Failure(ErrorCode.INTERNAL)
 
-        with self._lock:
-            file = (result_name(request, self._names), picture)
+        file = (self.file_name(job, request.result), picture)
         caption = self.caption(job, answer)
-        buttons = job_buttons(job.language, job.id, result_buttons(request), job.owner)
-        width, height = answer.size or (1, 1)
+        width, height = answer.size or (0, 0)
+        rows = result_buttons(request, max(width, height))
+        buttons = job_buttons(job.language, job.id, rows, job.owner)
         is_shown = False
         if not request.wants_file and fits_photo((width, height), len(picture)):
             is_shown = self.send_picture(job, "photo", file, caption, buttons)
@@ -3914,6 +4050,12 @@ class JobRunner:
             return None
         has_no_rights = re.search("rights|FORBIDDEN|RESTRICTED", job.refusal)
         return Failure(ErrorCode.NO_RIGHTS if has_no_rights else ErrorCode.INTERNAL)
+
+    def file_name(self, job: PaintJob, object_name: str) -> str:
+        """Return what a file of a result is called, with the ending of its object."""
+        _, _, ending = object_name.rpartition(".")
+        with self._lock:
+            return f"{result_name(job.request, self._names)}.{ending}"
 
     def caption(self, job: PaintJob, answer: ModelAnswer) -> str:
         """Return the style, the seconds and the model's notes."""

@@ -200,6 +200,7 @@ def talk(user: User, photo: Path, style: Path) -> None:
     user.wait_for_button("style:")
     user.send_picture(style)
     user.transcript.append("**you** ![style.jpg](style.jpg)")
+    user.press(*user.wait_for_button("paint:"))
     nst_picture = user.wait_for_picture("nst")
     (OUT / "nst.jpg").write_bytes(nst_picture)
 

@@ -360,7 +360,15 @@ class User:
             if not self.is_last:
                 self.send_photo()
         elif self.state == "asked":
-            if not self.press_style() and waited > 120:
+            if self.press_style():
+                return
+            if self.find_paint():  # the photo before it waits for a style
+                self.write("/cancel")
+                self.send_photo()
+            elif waited > 120:
+                self.send_photo()
+        elif self.state == "styles sent":
+            if not self.press_paint() and waited > 120:
                 self.send_photo()
         elif self.state == "waiting":
             if self.has_picture() or self.is_cancelled():
@@ -379,7 +387,7 @@ class User:
         self.world.telegram.push(message=message(self.number, text=text))
 
     def press_style(self) -> bool:
-        """Press a painter's button of the newest question, or send a picture of a style."""
+        """Press a painter's button of the newest question, or send pictures of styles."""
         questions = [
             (shown, data)
             for shown in self.chat()
@@ -391,11 +399,32 @@ class User:
         _, data = questions[-1]
         dice = self.world.dice
         if dice.random() < 0.2:
-            style = f"style {self.number} {self.sent}"
-            self.world.telegram.push(message=message(self.number, photo=[{"file_id": style}]))
-        else:
-            for _ in range(2 if dice.random() < 0.1 else 1):
-                self.press(data)
+            for number in range(dice.randint(1, 3)):
+                self.send_style(number)
+            self.enter("styles sent")
+            return True
+        for _ in range(2 if dice.random() < 0.1 else 1):
+            self.press(data)
+        self.enter("waiting")
+        return True
+
+    def send_style(self, number: int) -> None:
+        style = f"style {self.number} {self.sent} {number}"
+        self.world.telegram.push(message=message(self.number, photo=[{"file_id": style}]))
+
+    def find_paint(self) -> str:
+        """Return the button Paint under what the bot has said about the styles, or ""."""
+        for shown in reversed(self.chat()):
+            for data in shown.buttons:
+                if data.startswith("paint:") and shown.at >= self.since:
+                    return data
+        return ""
+
+    def press_paint(self) -> bool:
+        data = self.find_paint()
+        if not data:
+            return False
+        self.press(data)
         self.enter("waiting")
         return True
 

@@ -60,7 +60,8 @@ class BotMachine(RuleBasedStateMachine):
         user = self.user(number)
         user.note()
         buttons = [data for shown in user.chat() for data in shown.buttons]
-        pressable = [data for data in buttons if data.startswith(("style:", "another:"))]
+        verbs = ("style:", "paint:", "another:")
+        pressable = [data for data in buttons if data.startswith(verbs)]
         if pressable:
             user.press(pressable[-1 - which % len(pressable)])
 
@@ -109,6 +110,10 @@ class BotMachine(RuleBasedStateMachine):
             self.world.run(self.world.clock.now + 10)
             for user in self.world.users:
                 user.press_style()
+            self.world.run(self.world.clock.now + 10)
+            for user in self.world.users:
+                if user.state == "styles sent":
+                    user.press_paint()
             self.world.run(self.world.clock.now + 100)
             verdict = judge(self.world)
         assert not verdict.broken(), verdict

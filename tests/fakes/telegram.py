@@ -15,6 +15,7 @@ from typing import Any
 from aiohttp import web
 from lo_bot_api_emulator import ApiRefusal, LoBotApiEmulator, updates
 
+from bot import SEND_RESULTS
 from local.processes import free_port
 from tests.fakes.names import TOKEN, Json, eventually
 
@@ -138,7 +139,10 @@ class Telegram(LoBotApiEmulator):  # type: ignore[misc] # the package has no typ
             and self.messages[int(fields["chat_id"]), int(fields["message_id"])].kind != "text"
         ):
             raise ApiRefusal("Bad Request: there is no text in the message to edit")
-        result = super().validate(method, fields, uploads)
+        if method == "sendAnimation":  # the emulator does not know it
+            result = super().validate("sendDocument", fields, {"document": uploads["animation"]})
+        else:
+            result = super().validate(method, fields, uploads)
         if method == "getMe":
             result |= {"username": "style_bot", "supports_guest_queries": self.has_guest_mode}
         self._remember(method, fields, uploads, result, thread)
@@ -158,7 +162,7 @@ class Telegram(LoBotApiEmulator):  # type: ignore[misc] # the package has no typ
             self.calls.append((time.monotonic(), method, dict(fields)))
         if method == "sendMediaGroup":
             self._remember_album(fields, result)
-        elif method in ("sendMessage", "sendPhoto", "sendDocument"):
+        elif method in SEND_RESULTS:
             kind = "text" if method == "sendMessage" else method[4:].lower()
             words = fields.get("text", fields.get("caption", ""))
             message = Message(

@@ -54,6 +54,7 @@ class Person:
             user.press(question, self.dice.choice(PAINTERS))
         else:
             user.photo(b"a style")
+            user.press(user.sees("Press Paint", seconds=90), "Paint")
         self.wait_for_start()
         self.accepted.append(request)
         if self.dice.random() < 0.25:

@@ -118,6 +118,7 @@ def test_a_picture_of_ones_own_as_the_style(world: World) -> None:
     anna.photo(b"my garden")
     anna.sees("Choose a painter")
     anna.photo(b"my style")
+    anna.press(anna.sees("as the style: 1."), "Paint")
     painting = anna.sees("your picture's style, 12 s", kind="photo")
     made = made_of(painting)
     assert (made["endpoint"], made["content"], made["style"]) == ("nst", "my garden", "my style")
@@ -137,6 +138,26 @@ def test_a_picture_of_ones_own_as_the_style(world: World) -> None:
     assert int(headers["x-amzn-sagemaker-requestttlseconds"]) >= 60
     assert int(headers["x-amzn-sagemaker-invocationtimeoutseconds"]) <= 3600
     assert headers["x-amzn-sagemaker-content-type"] == "application/json"
+
+
+def test_pictures_sent_one_by_one_are_mixed_by_their_weights(world: World) -> None:
+    world.start()
+    anna = world.user()
+    anna.photo(b"my garden")
+    anna.sees("Choose a painter")
+    anna.photo(b"waves")
+    anna.sees("as the style: 1.", "Press Paint")
+    anna.photo(b"swirls", caption="3")
+    anna.press(anna.sees("as the style: 2.", "Press Paint"), "Paint")
+    painting = anna.sees("the styles of your 2 pictures, weights 1 : 3, 12 s", kind="photo")
+    assert made_of(painting)["style"] == "waves, swirls"
+    assert world.endpoint.requests[0]["style_weights"] == [1, 3]
+    anna.press(painting, "Larger: 1024 px")
+    anna.sees("weights 1 : 3, 1024 px", kind="photo")
+    assert world.endpoint.requests[1]["size"] == 1024
+    anna.press(painting, "Film")
+    film = anna.sees("How it was painted: the styles of your 2 pictures", kind="animation")
+    assert film.file
 
 
 def test_a_painter_by_name_in_any_case(world: World) -> None:
@@ -311,6 +332,7 @@ def test_a_picture_can_be_taken_as_it_is(world: World) -> None:
     anna.photo(b"my garden")
     anna.sees("Choose")
     anna.photo(b"my style")
+    anna.press(anna.sees("Press Paint"), "Paint")
     status = anna.sees("Painting")
     eventually(lambda: "Take it now" in status.buttons, "it can be taken")
     anna.press(status, "Take it now")
@@ -324,11 +346,14 @@ def test_the_buttons_under_a_result(world: World) -> None:
     anna.photo(b"my garden")
     anna.sees("Choose")
     anna.photo(b"my style")
+    anna.press(anna.sees("Press Paint"), "Paint")
     painting = anna.sees(kind="photo")
     assert set(painting.buttons) == {
         "Another style",
         "Stronger",
         "Softer",
+        "Smaller: 640 px",
+        "Larger: 1024 px",
         "Keep my colours",
         "As a file",
         "Film",
@@ -351,7 +376,14 @@ def test_the_buttons_under_a_result(world: World) -> None:
     anna.press(painting, "Another style")
     anna.press(anna.sees("Choose a painter"), "Cezanne")
     painted = anna.sees("Cezanne", kind="photo")
-    assert set(painted.buttons) == {"Another style", "Softer", "As a file", "Before and after"}
+    assert set(painted.buttons) == {
+        "Another style",
+        "Softer",
+        "Smaller: 640 px",
+        "Larger: 1024 px",
+        "As a file",
+        "Before and after",
+    }
     anna.press(painted, "Softer")
     anna.sees(kind="photo")
     assert world.endpoint.requests[-1]["strength"] == 0.8
@@ -737,7 +769,18 @@ def test_chats_hold_no_text_and_no_url(world: World) -> None:
     kept = b"".join(world.storage.read(key) for key in world.storage.list_keys())
     assert b"private words" not in kept
     assert b"http" not in kept
-    members = {"version", "content", "jobs", "photos", "history", "seen", "reply", "lesson"}
-    members |= {"put_aside", "left_out", "about", "pressed", "settings", "album", "album_job"}
+    members = {
+        "version",
+        "content",
+        "styles",
+        "jobs",
+        "photos",
+        "history",
+        "seen",
+        "reply",
+        "lesson",
+    }
+    members |= {"lesson", "put_aside", "left_out", "about", "pressed", "settings"}
+    members |= {"album", "album_job"}
     [chat] = [key for key in world.storage.list_keys() if not key.startswith("chats/results/")]
     assert set(json.loads(world.storage.read(chat))) == members

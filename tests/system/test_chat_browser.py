@@ -352,6 +352,7 @@ class Words:
     start: str
     ask_photo: str
     ask_style: str
+    paint: str
     painting: str
     left: str
     cancel: str
@@ -363,6 +364,7 @@ WORDS = {
         start="Start",
         ask_photo="send me the photo",
         ask_style="Choose a painter",
+        paint="Paint",
         painting="Painting your photo",
         left="left",
         cancel="Cancel",
@@ -372,6 +374,7 @@ WORDS = {
         start="Начать",
         ask_photo="Пришлите фотографию",
         ask_style="Выберите художника",
+        paint="Рисовать",
         painting="Рисую ваше",
         left="ещё",
         cancel="Отменить",
@@ -410,6 +413,7 @@ def test_from_a_photo_to_two_paintings(
 
     painter.may_finish.clear()
     tab.pick(STYLE)
+    tab.click("article.bot .keys button", words.paint)
     status = tab.sees("article.bot", words.painting)
     tab.waits_for("a preview", lambda: tab.has_progress() and tab.has_preview())
     assert words.left in status.text

@@ -194,6 +194,7 @@ def send_photo_and_style(user: User) -> None:
     user.send_picture(PHOTO)
     user.wait_for_button("style:")
     user.send_picture(STYLE)
+    user.press(*user.wait_for_button("paint:"))
 
 
 def test_the_chat_moves_where_its_port_is_taken(tmp_path: Path) -> None:
@@ -414,6 +415,7 @@ def test_everything_killed_in_the_middle_and_started_again_still_delivers(tmp_pa
                 user.press(question, negative)
             else:
                 user.send_picture(STYLE)
+                user.press(*user.wait_for_button("paint:"))
             # From before the bot has heard of it to the painted picture.
             time.sleep(dice.uniform(0, 2))
             stack.kill_everything()

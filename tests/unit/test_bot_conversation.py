@@ -40,6 +40,7 @@ NIGHT = ImageRef("night", is_document=True)
 BY_MONET = PaintRequest(PHOTO, "monet", 1.0)
 BY_VANGOGH = PaintRequest(PHOTO, "vangogh", 1.0)
 BY_PICTURE = PaintRequest(PHOTO, OTHER, 0.5)
+BY_STYLES = replace(BY_PICTURE, more_styles=(NIGHT,))
 HISTORY = (Painting("7", BY_MONET), Painting("8", BY_PICTURE))
 
 CONFIG = Config(
@@ -58,6 +59,7 @@ STYLES = bot.Styles({"monet": "Monet", "vangogh": "Van Gogh"})
 
 IDLE = Chat()
 WITH_PHOTO = Chat(content=PHOTO, photos=(PHOTO,))
+WITH_STYLES = replace(WITH_PHOTO, styles=(OTHER, NIGHT))
 JOBS = (Painting("9", BY_VANGOGH),)
 BUSY = Chat(jobs=JOBS)
 FULL = Chat(
@@ -72,6 +74,11 @@ BUSY_AGAIN = Chat(jobs=JOBS, history=HISTORY)
 def under(photo: ImageRef, style: str) -> Button:
     """Return the painter's button under the question about a photograph."""
     return Button("style", f"{style}:{photo.tag}")
+
+
+def under_styles(photo: ImageRef) -> Button:
+    """Return the button Paint under what is said about the styles of a photograph."""
+    return Button("paint", photo.tag)
 
 
 def decide(chat: Chat, event: bot.Event, user: int = 5, config: Config = CONFIG) -> bot.Decision:
@@ -99,6 +106,13 @@ def decide(chat: Chat, event: bot.Event, user: int = 5, config: Config = CONFIG)
         (IDLE, Button("softer", "7"), ["expired", "ask_content"]),
         (IDLE, Button("cancel", "9"), ["has_ended", "ask_content"]),
         (IDLE, Button("", ""), ["expired", "ask_content"]),
+        (IDLE, under_styles(PHOTO), ["expired", "ask_content"]),
+        (WITH_PHOTO, under_styles(PHOTO), ["expired", "ask_style"]),
+        (WITH_STYLES, under_styles(OTHER), ["expired", "ask_more_styles"]),
+        (WITH_STYLES, OTHER, ["got_styles", "ask_more_styles"]),  # the same picture again
+        (WITH_STYLES, Words("Rembrandt"), ["unknown_style", "ask_more_styles"]),
+        (WITH_STYLES, Rejected("not_a_picture"), ["not_a_picture", "ask_more_styles"]),
+        (replace(FULL, content=PHOTO, styles=(OTHER,)), under_styles(PHOTO), ["queue_is_full"]),
         (WITH_PHOTO, Command("dance"), ["unknown_command", "ask_style"]),
         (WITH_PHOTO, Words("Rembrandt"), ["unknown_style", "ask_style"]),
         (WITH_PHOTO, Rejected("not_a_picture"), ["not_a_picture", "ask_style"]),
@@ -242,6 +256,35 @@ def test_a_caption_tells_the_weights_of_the_styles_where_they_differ() -> None:
     assert bot.describe_request(request, STYLES, "en") == words
 
 
+def test_pictures_that_come_one_by_one_are_styles_until_paint() -> None:
+    styles = [ImageRef(str(number), is_document=False) for number in range(8)]
+    chat = WITH_PHOTO
+    for count in range(1, 9):
+        decision = decide(chat, styles[count - 1])
+        assert decision.reply == ("got_styles", "ask_more_styles")
+        assert decision.request is None
+        chat = decision.chat
+        assert chat.styles == tuple(styles[:count])
+    assert decide(chat, OTHER) == bot.Decision(chat, ("too_many_styles", "ask_more_styles"))
+    request = decide(chat, under_styles(PHOTO)).request
+    assert request
+    assert request.style_pictures == tuple(styles)
+
+
+def test_an_album_is_painted_with_the_styles_that_came_before_it() -> None:
+    chat = replace(WITH_PHOTO, styles=(OTHER,))
+    incoming = Incoming(5, None, "en", NIGHT, album="7")
+    assert bot.transition(chat, incoming, CONFIG, STYLES).request == BY_STYLES
+
+
+@pytest.mark.parametrize(
+    "event", [Command("start"), Command("cancel"), Button("another", "8"), Paint("", NIGHT)]
+)
+def test_another_photo_does_not_get_the_styles_of_the_one_before(event: bot.Event) -> None:
+    chat = replace(WITH_STYLES, content=GARDEN, history=AFTERWARDS.history)
+    assert decide(chat, event).chat.styles == ()
+
+
 def test_each_job_is_cancelled_by_itself() -> None:
     more = Painting("10", BY_MONET)
     decision = decide(Chat(jobs=(*JOBS, more)), Button("cancel", "9"))
@@ -261,17 +304,22 @@ def test_a_greeting_is_answered_with_help(words: str) -> None:
 @pytest.mark.parametrize(
     ("request_", "words", "name"),
     [
-        (BY_MONET, "Monet", "photo-monet.jpg"),
-        (BY_PICTURE, "your picture's style", "photo-style.jpg"),
+        (BY_MONET, "Monet", "photo-monet"),
+        (BY_PICTURE, "your picture's style", "photo-style"),
+        (
+            replace(BY_PICTURE, more_styles=(replace(NIGHT, weight=2),)),
+            "the styles of your 2 pictures, weights 1 : 2",
+            "photo-styles",
+        ),
         (
             replace(BY_PICTURE, strength=0.7, preserve_color=True, size=640),
             "your picture's style, strength 0.7, own colours, 640 px",
-            "photo-style-0.7-own-colours.jpg",
+            "photo-style-0.7-own-colours-640",
         ),
         (
             PaintRequest(GARDEN, NIGHT, 0.5, result="result.png"),
             "your picture's style",
-            "My-garden-1-final-Звёздная-ночь.png",
+            "My-garden-1-final-Звёздная-ночь",
         ),
     ],
 )
@@ -342,7 +390,13 @@ def test_only_a_picture_that_takes_long_and_has_begun_can_be_taken() -> None:
         (WITH_PHOTO, Words("monet"), BY_MONET),
         (WITH_PHOTO, Words("MONET"), BY_MONET),
         (WITH_PHOTO, Words("van gogh"), BY_VANGOGH),
-        (WITH_PHOTO, OTHER, BY_PICTURE),
+        (WITH_STYLES, under_styles(PHOTO), BY_STYLES),
+        (WITH_STYLES, Paint("", None), BY_STYLES),
+        (WITH_STYLES, under(PHOTO, "monet"), BY_MONET),
+        (WITH_STYLES, Words("monet"), BY_MONET),
+        (AFTERWARDS, under_styles(PHOTO), BY_PICTURE),  # its styles once more
+        (AFTERWARDS, Button("larger", "1024:8"), replace(BY_PICTURE, size=1024)),
+        (AFTERWARDS, Button("smaller", "640:7"), replace(BY_MONET, size=640)),
         (AFTERWARDS, under(PHOTO, "vangogh"), BY_VANGOGH),
         (AFTERWARDS, Button("retry", "7"), BY_MONET),
         (AFTERWARDS, Button("softer", "7"), replace(BY_MONET, strength=0.8)),
@@ -359,7 +413,7 @@ def test_an_event_that_asks_for_a_painting(
     decision = decide(chat, event)
     assert decision.request == request_
     assert decision.reply == ()
-    assert decision.chat == replace(chat, content=None)
+    assert decision.chat == replace(chat, content=None, styles=())
 
 
 @pytest.mark.parametrize("verb", ["stronger", "softer"])
@@ -380,8 +434,31 @@ def test_strength_stays_between_a_tenth_and_one(verb: str) -> None:
 def test_photo_and_painting_are_an_album_where_both_are_photos(
     content: ImageRef, result: str, has_album: bool
 ) -> None:
-    rows = bot.result_buttons(PaintRequest(content, "monet", 1.0, result=result))
+    rows = bot.result_buttons(PaintRequest(content, "monet", 1.0, result=result), 800)
     assert (["album"] in rows) == has_album
+
+
+@pytest.mark.parametrize(
+    ("request_", "side", "verbs"),
+    [
+        (BY_PICTURE, 512, ["larger:640"]),
+        (BY_PICTURE, 640, ["larger:1024"]),
+        (BY_PICTURE, 800, ["smaller:640", "larger:1024"]),
+        (BY_PICTURE, 1600, ["smaller:1024"]),
+        (BY_PICTURE, 0, []),  # the model did not tell
+        (replace(BY_MONET, size=1024), 900, ["smaller:640"]),  # the photo is not larger
+    ],
+)
+def test_a_result_can_be_had_in_the_next_sizes(
+    request_: PaintRequest, side: int, verbs: list[str]
+) -> None:
+    assert bot.size_buttons(request_, side) == verbs
+
+
+@pytest.mark.parametrize("argument", ["", ":", "640", "640:6", "7:640", "641:7", "-1:7", "²:7"])
+def test_a_size_that_is_not_offered_paints_nothing(argument: str) -> None:
+    decision = decide(AFTERWARDS, Button("larger", argument))
+    assert decision == bot.Decision(AFTERWARDS, ("expired", "ask_content"))
 
 
 # ---------------------------------------------------------------- /settings
@@ -409,7 +486,7 @@ def test_a_setting_that_there_is_not_changes_nothing(argument: str) -> None:
 
 def test_every_new_picture_is_painted_as_the_settings_say() -> None:
     chat = Chat(content=PHOTO, settings=FOR_FILES)
-    by_picture = decide(chat, OTHER).request
+    by_picture = decide(replace(chat, styles=(OTHER,)), under_styles(PHOTO)).request
     assert by_picture == PaintRequest(
         PHOTO, OTHER, 0.3, preserve_color=True, result="result.png", size=1024
     )
@@ -465,15 +542,18 @@ ids = st.sampled_from(["6", "7", "8", "9"])
 chats = st.builds(
     Chat,
     content=st.none() | images,
+    styles=st.lists(images, max_size=2).map(tuple),
     jobs=st.lists(st.builds(Painting, ids, requests_), max_size=3).map(tuple),
     photos=st.lists(images, max_size=3).map(tuple),
     history=st.lists(st.builds(Painting, ids, requests_), max_size=10).map(tuple),
     seen=st.lists(st.integers(0, 2**31), max_size=5).map(tuple),
     reply=st.lists(st.sampled_from(sorted(bot.TEXTS)), max_size=2).map(tuple),
 )
-CHANGES = ["stronger", "softer", "file", "colours", "theirs"]
-ARGUMENTS = ["monet", "gone", "", f"monet:{PHOTO.tag}"]
-verbs = st.sampled_from(["style", "set", "album", "cancel", "take", "retry", "another", *CHANGES])
+CHANGES = ["stronger", "softer", "file", "colours", "theirs", "smaller", "larger"]
+ARGUMENTS = ["monet", "gone", "", f"monet:{PHOTO.tag}", PHOTO.tag, "640:7"]
+verbs = st.sampled_from(
+    ["style", "paint", "set", "album", "cancel", "take", "retry", "another", *CHANGES]
+)
 events = st.one_of(
     st.builds(Command, st.sampled_from(["start", "settings", "cancel", "help", "stats", "", "x"])),
     st.builds(Words, st.sampled_from(["Monet", "van gogh", "x", "\N{SNOWMAN}"])),
@@ -495,6 +575,7 @@ def test_every_event_is_answered_in_words_or_by_a_painting(chat: Chat, event: bo
             support="S",
             limit=1,
             most=5,
+            styles=1,
             user=2,
             health="H",
             style="s",
@@ -587,6 +668,34 @@ def test_the_job_of_a_record_before_version_3_goes_on() -> None:
     assert chat.photos == (PHOTO,)
     store.save_chat(store.load_chat(5), chat)
     assert store.load_chat(5).chat == chat
+
+
+def test_the_jobs_of_a_state_that_a_group_shared_go_to_those_who_asked_for_them() -> None:
+    s3 = MemoryS3()
+    store = bot.Store(s3, "bucket")
+    by_picture = Painting("8", replace(BY_PICTURE, preserve_color=True))
+    shared = Chat(PHOTO, jobs=(by_picture, *JOBS), history=HISTORY, photos=(PHOTO,), seen=(8, 9))
+    store.put_json("chats/-5.json", shared)
+    store.put_json("jobs/8/job.json", JOB_RECORD | {"chat": -5, "user": 1})
+    job = bot.PaintJob("9", -5, 2, None, "en", BY_VANGOGH, "Van Gogh")
+    store.save_job(job)
+
+    common = Chat(history=HISTORY, photos=(PHOTO,), seen=(8, 9))
+    assert store.load_chat(-5, 1).chat == replace(common, jobs=(by_picture,))
+    assert store.load_chat(-5, 2).chat == replace(common, jobs=JOBS)
+    assert store.load_chat(-5, 3).chat == common
+    store.release_job(-5, 2, "9", keep=BY_VANGOGH)
+    assert store.load_chat(-5, 2).chat == replace(common, history=(*HISTORY, *JOBS))
+    assert store.load_chat(-5, 1).chat.jobs == (by_picture,)
+
+
+def test_the_one_job_of_a_groups_first_record_goes_on() -> None:
+    s3 = MemoryS3()
+    store = bot.Store(s3, "bucket")
+    store.put_json("chats/-5.json", CHAT_RECORD)
+    store.put_json("jobs/8/job.json", JOB_RECORD | {"chat": -5, "user": 1})
+    assert store.load_chat(-5, 1).chat.owns("8")
+    assert not store.load_chat(-5, 2).chat.owns("8")
 
 
 def test_only_the_last_results_and_updates_are_kept() -> None:
@@ -1047,6 +1156,8 @@ def test_a_broken_update_does_not_fit_or_is_read(raw: dict[str, Json]) -> None:
 PLACEHOLDERS = {
     "support",
     "limit",
+    "styles",
+    "weights",
     "user",
     "health",
     "style",
@@ -1057,7 +1168,6 @@ PLACEHOLDERS = {
     "count",
     "strength",
     "size",
-    "weights",
     "painters",
     "endpoint",
     "bot",
@@ -1081,9 +1191,11 @@ def test_every_key_has_a_text_in_both_languages(key: str) -> None:
 
 def test_every_button_has_a_label() -> None:
     for request in (BY_MONET, BY_PICTURE, replace(BY_PICTURE, preserve_color=True, strength=0.1)):
-        for row in bot.job_buttons("en", "7", bot.result_buttons(request))["inline_keyboard"]:
+        keyboard = bot.job_buttons("en", "7", bot.result_buttons(request, 800), "@7000000000")
+        for row in keyboard["inline_keyboard"]:
+            assert len(row) <= 2
             for button in row:
-                assert button["text"]
+                assert 0 < len(button["text"]) <= 20  # two of them fit a telephone
                 assert len(button["callback_data"].encode()) <= 64  # Telegram's limit
 
 

@@ -370,17 +370,29 @@ def press_monet(number: int, photo: str = "garden") -> bot.Update:
     return press(number, f"style:monet:{bot.ImageRef(photo, is_document=False).tag}")
 
 
+def press_paint(number: int, photo: str = "garden") -> bot.Update:
+    """Press Paint under what is said about the styles of a photograph."""
+    return press(number, f"paint:{bot.ImageRef(photo, is_document=False).tag}")
+
+
+def styled() -> list[bot.Update]:
+    """Return the updates that ask for job 3, a painting in the style of a picture."""
+    return [photo(1, "garden"), photo(2, "style"), press_paint(3)]
+
+
 SCENARIOS: dict[str, Callable[[], list[bot.Update]]] = {
     "a painter": lambda: [photo(1, "garden"), press_monet(2)],
-    "a picture's style": lambda: [photo(1, "garden"), photo(2, "style")],
+    "a picture's style": styled,
+    "several styles": lambda: [photo(1, "garden"), photo(2, "a"), photo(3, "b"), press_paint(4)],
     "a file": lambda: [document(1, "garden"), press_monet(2)],
-    "a change": lambda: [photo(1, "garden"), photo(2, "style"), press(3, "softer:2")],
-    "a film": lambda: [photo(1, "garden"), photo(2, "style"), press(3, "film:2")],
-    "as a file": lambda: [photo(1, "garden"), photo(2, "style"), press(3, "file:2")],
+    "a change": lambda: [*styled(), press(4, "softer:3")],
+    "a film": lambda: [*styled(), press(4, "film:3")],
+    "as a file": lambda: [*styled(), press(4, "file:3")],
 }
 PICTURES = {
     "a painter": 1,
     "a picture's style": 1,
+    "several styles": 1,
     "a file": 2,
     "a change": 2,
     "as a file": 2,
@@ -472,16 +484,14 @@ def test_a_file_is_kept_for_as_long_as_its_buttons(
 
     def live(fate: Fate) -> World:
         world = make_world(fate)
-        world.live_through(
-            [photo(1, "garden"), photo(2, "style"), press(3, "softer:2"), press(4, "softer:3")]
-        )
+        world.live_through([*styled(), press(4, "softer:3"), press(5, "softer:4")])
         return world
 
     monkeypatch.setattr(bot, "HISTORY_LENGTH", 2)
     peaceful = live(Fate())
     names = sorted(bot.KEPT_NAMES)
     assert peaceful.keys("chats/results/") == [
-        f"chats/results/{job}/{name}" for job in (3, 4) for name in names
+        f"chats/results/{job}/{name}" for job in (4, 5) for name in names
     ]
     for point in range(len(peaceful.fate.effects)):
         world = live(Fate(frozenset({point})))
@@ -808,11 +818,11 @@ def test_killed_while_the_best_picture_so_far_is_taken(
     def live(fate: Fate) -> World:
         world = make_world(fate)
         world.endpoint.is_slow = True
-        unconfirmed = [photo(1, "garden"), photo(2, "style"), press(3, "take:2")]
+        unconfirmed = [*styled(), press(4, "take:3")]
         while unconfirmed:
             try:
                 running = world.start_bot()
-                handle_all(running, unconfirmed, submit_after={2})
+                handle_all(running, unconfirmed, submit_after={3})
             except Killed:
                 continue
         world.endpoint.work()
@@ -820,7 +830,7 @@ def test_killed_while_the_best_picture_so_far_is_taken(
         return world
 
     effects = live(Fate()).fate.effects
-    assert "put jobs/2/control.json" in effects
+    assert "put jobs/3/control.json" in effects
     for point, effect in enumerate(effects):
         world = live(Fate(frozenset({point})))
         assert world.endpoint.taken == world.endpoint.calls, f"killed after {effect}"

@@ -281,7 +281,7 @@ class Machine(RuleBasedStateMachine):
         chat=chats,
         user=users,
         verb=st.sampled_from(
-            ["style", "style", "cancel", "take", "film", "retry", "another", "softer", "file"]
+            ["style", "paint", "cancel", "take", "film", "retry", "another", "softer", "file"]
         ),
         back=st.integers(0, 3),
     )
@@ -291,9 +291,11 @@ class Machine(RuleBasedStateMachine):
         accepted = self.world.telegram.accepted.items()
         jobs = [job for job, owned in accepted if owned == conversation(chat, owner)]
         argument = jobs[-1 - back] if back < len(jobs) else "0"
+        photo = bot.ImageRef(f"photo of {chat}", is_document=False)
         if verb == "style":
-            photo = bot.ImageRef(f"photo of {chat}", is_document=False)
             argument = f"monet:{photo.tag}"
+        if verb == "paint":
+            argument = photo.tag
         at = message(chat) | {"chat": {"id": chat}, "message_id": owner}
         if chat == GROUP:
             argument += f"@{owner}"
