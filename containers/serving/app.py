@@ -23,7 +23,7 @@ from .front import GONE
 from .limits import BATCH_TYPES, MAX_BATCH_MEGABYTES, MAX_BODY_MEGABYTES
 from .model import Service
 from .parsing import CatalogJob, Job, parse_batch, parse_job
-from .server import Inputs, RequestLog, Server, seconds_since
+from .server import Inputs, RequestLog, Server, read_all, seconds_since
 
 TEXT = "text/plain"
 JSON = "application/json"
@@ -130,7 +130,8 @@ def invoke(server: Server, log: RequestLog, gone: threading.Event) -> Response:
     """Answer /invocations. Raises StylizeError, HTTPException, FatalError and ClientGoneError.
 
     The body and the images are read before a place in the queue is taken, so that a slow upload or
-    a slow source delays nobody. The rows of a batch are read one after the other.
+    a slow source delays nobody. A batch has a place from the beginning: its rows are read one after
+    the other.
     """
     if error := server.health():
         raise error
@@ -151,11 +152,11 @@ def invoke(server: Server, log: RequestLog, gone: threading.Event) -> Response:
 
 
 def invoke_batch(server: Server, log: RequestLog, gone: threading.Event) -> Response:
-    rows = parse_batch(server.service, request)
-    if not rows:
-        raise bad_request("The batch has no rows.")
-    log.rows = len(rows)
-    with server.queue.admission(server.last_seconds):
+    with server.batch_admission():
+        rows = parse_batch(server.service, request)
+        if not rows:
+            raise bad_request("The batch has no rows.")
+        log.rows = len(rows)
         lines = [batch_line(server, row, log, gone) for row in rows]
     return Response("".join(lines), content_type=JSON_LINES)
 
@@ -166,7 +167,7 @@ def batch_line(server: Server, row: Job | ApiError, log: RequestLog, gone: threa
         if isinstance(row, ApiError):
             raise row
         with watch(row.control_url, gone) as control:
-            inputs = server.read_inputs(row, log, control.gone)
+            inputs = read_all(row, log, control.gone)
             body = answer(server, row, inputs, "", log, control).get_json()
     except ClientGoneError:
         raise

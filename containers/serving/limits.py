@@ -48,6 +48,12 @@ MAX_QUEUE = 8
 # in the queue: the servers of such addresses may be slow.
 MAX_FETCHING = 8
 
+# Batches that are worked on. Each holds one place in the queue until its last row is done.
+MAX_BATCHES = 2
+
+# For reading all images of a request from their addresses.
+SOURCES_SECONDS = 60.0
+
 # In which the head of a connection's first request must have arrived.
 HEAD_SECONDS = 15
 

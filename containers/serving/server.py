@@ -4,7 +4,8 @@ import gc
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
@@ -20,7 +21,7 @@ from .control import Control
 from .errors import ApiError, as_api_error
 from .film import Film
 from .job_queue import JobQueue
-from .limits import LONGEST_SIDE, MAX_FETCHING, MAX_QUEUE
+from .limits import LONGEST_SIDE, MAX_BATCHES, MAX_FETCHING, MAX_QUEUE, SOURCES_SECONDS
 from .model import CatalogModel, Facts, Model, Picture, Progress, Service, StyleLabel
 from .parsing import Job
 from .progress import ProgressWriter
@@ -84,6 +85,7 @@ class Server:
         self.fault: str | None = None  # why the model is broken, in words
         self.queue = JobQueue(MAX_QUEUE)
         self.fetching = threading.BoundedSemaphore(MAX_FETCHING)
+        self.batches = threading.BoundedSemaphore(MAX_BATCHES)
         self.last_seconds = FIRST_GUESS_SECONDS
 
     def load(self) -> None:
@@ -123,7 +125,7 @@ class Server:
         return list(self.model.styles())
 
     def read_inputs(self, job: Job, log: RequestLog, gone: threading.Event) -> Inputs:
-        """Read and decode the job's images. Fills `log`.
+        """Read and decode the images of a job that has no place in the queue yet. Fills `log`.
 
         gone: set when nobody waits for the picture any more.
         Raises ApiError, queue_full too if many requests read from other servers already, and
@@ -131,16 +133,18 @@ class Server:
         """
         if not any(is_http(source) for source in (job.content, *job.styles)):
             return read_all(job, log, gone)
-        if not self.fetching.acquire(blocking=False):
-            raise ApiError(
-                ErrorCode.QUEUE_FULL,
-                f"{MAX_FETCHING} requests are reading their images already. Try again in 5 s.",
-                retry_after=5,
-            )
-        try:
+        with one_of(self.fetching, f"{MAX_FETCHING} requests are reading their images", 5):
             return read_all(job, log, gone)
-        finally:
-            self.fetching.release()
+
+    @contextmanager
+    def batch_admission(self) -> Iterator[None]:
+        """Hold a place for a batch, and one in the queue: batches never hold all of the queue.
+
+        Raises ApiError queue_full or stopping.
+        """
+        batches = f"{MAX_BATCHES} batches are being worked on"
+        with one_of(self.batches, batches, 60), self.queue.admission(self.last_seconds):
+            yield
 
     def run(
         self, job: Job, inputs: Inputs, log: RequestLog, control: Control, film: Film
@@ -235,29 +239,50 @@ class Server:
             raise
 
 
+@contextmanager
+def one_of(places: threading.BoundedSemaphore, taken: str, retry_after: int) -> Iterator[None]:
+    """Hold one of some places. Raises ApiError queue_full if all are taken.
+
+    taken: says that in words. retry_after: in seconds.
+    """
+    if not places.acquire(blocking=False):
+        raise ApiError(
+            ErrorCode.QUEUE_FULL, f"{taken} already. Try again in {retry_after} s.", retry_after
+        )
+    try:
+        yield
+    finally:
+        places.release()
+
+
 def is_http(source: bytes | str) -> bool:
     """Return whether a source is an http:// or https:// address, whose server may be anybody's."""
     return isinstance(source, str) and not source.startswith("s3://")
 
 
 def read_all(job: Job, log: RequestLog, gone: threading.Event) -> Inputs:
-    content = read_image(job.content, "content", gone)
+    """Read and decode the job's images. Fills `log`. Raises ApiError and ClientGoneError."""
+    deadline = time.monotonic() + SOURCES_SECONDS
+    content = read_image(job.content, "content", gone, deadline)
     log.content_sizes.append(content.size)
     styles = []
     for source in job.styles:
-        style = read_image(source, "style", gone)
+        style = read_image(source, "style", gone, deadline)
         log.style_sizes.append(style.size)
         styles.append(style)
     return Inputs(content, styles)
 
 
-def read_image(source: bytes | str, role: str, gone: threading.Event | None = None) -> Image.Image:
+def read_image(
+    source: bytes | str, role: str, gone: threading.Event, deadline: float
+) -> Image.Image:
     """Decode an image from a file's bytes or from a URL. role: "content" or "style".
 
     gone: set when nobody waits for the image any more.
+    deadline: until when a URL must have been read, by time.monotonic().
     """
     if isinstance(source, str):
-        source = storage.read(source, f"{role}_url")
+        source = storage.read(source, f"{role}_url", deadline - time.monotonic())
     return decoder.decode(source, LONGEST_SIDE, f"{role} image", gone)
 
 

@@ -546,6 +546,34 @@ def test_a_full_queue_says_when_to_come_again(server: Running, gate: Path) -> No
         assert int(answer.headers["Retry-After"]) >= 1
 
 
+def test_batches_leave_places_in_the_queue_to_others(
+    server: Running, store: RecordingStore, gate: Path
+) -> None:
+    store.objects["photo"] = jpeg()
+    row = {"content_url": store.url("photo"), "style": "hold", "result_url": store.url("a.jpg")}
+    body = json.dumps(row).encode()
+
+    def send() -> requests.Response:
+        return server.post(data=body, headers={"Content-Type": "application/jsonlines"})
+
+    with ThreadPoolExecutor(9) as pool:
+        futures = [pool.submit(send) for _ in range(9)]
+        try:
+            wait_until(lambda: count_done(futures) == 7, 30, "not so many were refused")
+            picture_of_another = pool.submit(server.post, files={"content": jpeg()})
+            time.sleep(0.2)
+            assert not picture_of_another.done(), "it does not wait for its turn"
+        finally:
+            gate.touch()
+        picture(picture_of_another.result())
+        answers = [future.result() for future in futures]
+    gate.unlink()
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert {error(answer) for answer in refused} == {(503, "queue_full")}
+    assert {answer.headers["Retry-After"] for answer in refused} == {"60"}
+    assert len(refused) == 7
+
+
 def test_on_sigterm_the_running_job_gives_its_best_and_the_others_are_sent_away(
     tmp_path: Path,
 ) -> None:

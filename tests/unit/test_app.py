@@ -2,8 +2,10 @@
 
 import gc
 import io
+import itertools
 import json
 import threading
+import time
 import weakref
 from functools import partial
 from typing import Any
@@ -21,6 +23,7 @@ from containers.serving import storage
 from containers.serving.app import create_app, header_value, result_type
 from containers.serving.errors import ApiError
 from containers.serving.film import MAX_FRAMES, Film
+from containers.serving.limits import SOURCES_SECONDS
 from containers.serving.model import Picture, Progress, Report, Service
 from tests.fakes.servers import wait_until
 
@@ -115,6 +118,25 @@ def test_two_styles_arrive_with_their_weights(
     assert answer.status_code == 200
     assert model.styles_seen == [2]
     assert model.options_seen == [{"style_weights": [2.0, 1.0], "size": 32}]
+
+
+def test_all_sources_of_a_request_have_one_limit_of_time(
+    nst: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds_given = []
+
+    def read(url: str, name: str, seconds: float) -> bytes:
+        seconds_given.append(seconds)
+        time.sleep(0.1)
+        return png()
+
+    monkeypatch.setattr(storage, "read", read)
+    body = {"content_url": "https://host/photo", "style_url": ["https://host/style"] * 3}
+    assert nst.post("/invocations", json=body).status_code == 200
+    assert seconds_given[0] <= SOURCES_SECONDS
+    pauses = [before - after for before, after in itertools.pairwise(seconds_given)]
+    assert len(pauses) == 3
+    assert min(pauses) >= 0.1
 
 
 def test_a_form_joins_repeated_fields(nst: FlaskClient, model: Recorder) -> None:
