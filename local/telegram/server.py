@@ -71,6 +71,8 @@ def create_app(store: Store, token: str, key: str, port: int) -> Flask:
             "error_code": api_error.code,
             "description": api_error.description,
         }
+        if api_error.reason:
+            body["reason"] = api_error.reason
         return body, api_error.code
 
     # ------------------------------------------------------------ for the bot

@@ -69,7 +69,8 @@ def prepare_photo(upload: FileStorage, from_bot: bool) -> list[Upload]:
             check_dimensions(width, height)
         full = decode(data, SIZES[-1], "photo")
     except ImageError as error:
-        raise bad_request(f"IMAGE_PROCESS_FAILED. {error.message}") from None
+        words = f"IMAGE_PROCESS_FAILED. {error.message}"
+        raise bad_request(words, error.code.value) from None
 
     images = [shrink(full, size) for size in SIZES if size < max(full.size)]
     images.append(full)
@@ -92,7 +93,7 @@ def to_upload(image: Image.Image) -> Upload:
 def read(upload: FileStorage) -> bytes:
     data: bytes = upload.read()
     if not data:
-        raise bad_request("file must be non-empty")
+        raise bad_request("file must be non-empty", "file_empty")
     return data
 
 

@@ -30,6 +30,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select
 
 import bot
+from containers.serving.limits import MAX_MEGAPIXELS, MIN_SIDE
 from local.telegram.button_pictures import PAINTERS, painters_json, picture_path
 from local.telegram.store import BUTTON_PICTURES
 from tests.fakes.chat import KEY, TOKEN, Chat, Guest, running_chat
@@ -856,9 +857,22 @@ def test_all_tabs_show_one_chat_and_are_live(browser: Browser) -> None:
 
 def test_what_goes_wrong_is_told_in_words(browser: Browser, chat: Chat, tmp_path: Path) -> None:
     tab = browser.open()
+    (tmp_path / "empty.jpg").touch()
+    Image.new("RGB", (8, 8)).save(tmp_path / "tiny.png")
+    Image.new("1", (7000, 5900)).save(tmp_path / "huge.png")
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
-    tab.pick(tmp_path / "broken.jpg")
-    tab.sees(".failed", "no picture that can be read")
+    for name, why in (
+        ("empty.jpg", "empty.jpg is empty"),
+        ("tiny.png", f"tiny.png is too small. It needs {MIN_SIDE} pixels"),
+        ("huge.png", f"huge.png is too large. At most {MAX_MEGAPIXELS} megapixels"),
+        ("broken.jpg", "broken.jpg is no picture that can be read"),
+    ):
+        tab.pick(tmp_path / name)
+        tab.sees(".failed", why)
+        assert "Try again" not in tab.sees(".failed", why).text, "it would be refused again"
+        if name != "broken.jpg":
+            tab.click(".failed button", "Remove")
+    tab.sees("article.user .file", "broken.jpg")
     tab.write("/help")
     tab.sees("article.bot", "Send me a photo")
     failed, help_, answer = tab.texts("article")

@@ -10,14 +10,27 @@ function send(kind, content, album = "", caption = "") {
   const article = newArticle("user");
   article.classList.add("sending");
   const local = kind === "photo" && content.type.match(/^image\/(jpeg|png|webp|gif|avif|bmp)$/) && URL.createObjectURL(content);
-  if (local) {
-    urls.set(local, Promise.resolve(local));
-    showPicture(article, { file_id: local, width: 4, height: 3 }, say("your_picture"), async () => {});
-  } else if (kind === "text") showWords(article.querySelector(".words"), content, false);
-  else showFile(article, { file_name: content.name, size: content.size });
+  if (kind === "text") showWords(article.querySelector(".words"), content, false);
+  else if (local) showOwnPicture(article, content, local);
+  else showOwnFile(article, content);
   if (caption) showWords(article.querySelector(".words"), caption, false);
   showEmpty(false);
   return enqueue(article, () => deliver(article, { [kind]: content, album, caption }, local));
+}
+
+/** Shows a picture while it is being sent, or its file where the browser cannot read it. */
+async function showOwnPicture(article, file, url) {
+  const image = Object.assign(new Image(), { src: url });
+  urls.set(url, Promise.resolve(url));
+  const isReadable = await image.decode().then(() => true, () => false);
+  if (!article.classList.contains("sending")) return; // it shows what the server has made of it
+  if (!isReadable) return showOwnFile(article, file);
+  const picture = { file_id: url, width: image.naturalWidth, height: image.naturalHeight };
+  showPicture(article, picture, say("your_picture"), async () => {});
+}
+
+function showOwnFile(article, { name, size }) {
+  showFile(article, { file_name: name, size });
 }
 
 function enqueue(article, work) {
@@ -45,18 +58,29 @@ async function deliver(article, content, local) {
     show(message, article);
     return message;
   } catch (error) {
-    tellFailure(article, error, startedAt, () => deliver(article, content, local));
+    const again = isRefused(error) ? null : () => deliver(article, content, local);
+    tellFailure(article, whyNotSent(error, (content.photo ?? content.document)?.name), startedAt, again);
     return null;
   }
 }
 
-function tellFailure(article, error, date, again) {
-  const known = kindOf => WORDS[kindOf] ? say(kindOf) : error.message;
-  const box = make("div", "failed", known(error.status === 401 ? "wrong_key" : error.status ?? 0) + " ", { role: "alert" });
-  const retry = make("button", "", say("again"), { type: "button" }), removal = make("button", "", say("remove"), { type: "button" });
-  retry.onclick = () => { box.remove(); enqueue(article, again); };
+/** Whether it would be refused again: it is no picture, or too large. */
+const isRefused = ({ status }) => status === 400 || status === 413;
+
+function whyNotSent(error, name) {
+  const known = [error.reason, error.status ?? "no_connection"].find(it => WORDS[it]);
+  return known ? say(known).replace("{name}", name) : error.message;
+}
+
+/** Says below a message why it was not sent. `again` sends it again, where that can help. */
+function tellFailure(article, why, date, again) {
+  const box = make("div", "failed", `${why} `, { role: "alert" });
+  if (again) {
+    const retry = box.appendChild(make("button", "", say("again"), { type: "button" }));
+    retry.onclick = () => { box.remove(); enqueue(article, again); };
+  }
+  const removal = box.appendChild(make("button", "", say("remove"), { type: "button" }));
   removal.onclick = () => remove(article);
-  box.append(retry, removal);
   article.append(box);
   showTime(article.querySelector("time"), date);
   place(article, Math.max(0, ...bubbles.keys()) + 0.5, date); // below all that was there at this second

@@ -7,13 +7,14 @@ const user = 100; // whoever has the key is the same person, in each tab and aft
 addEventListener("hashchange", () => location.reload());
 
 class Refused extends Error {
-  constructor(status, words) { super(words); this.status = status; }
+  constructor(status, words, reason = "") { super(words); Object.assign(this, { status, reason }); }
 }
 
 async function call(path, options = {}) {
   const response = await fetch(`/chat/${user}/${path}`, { ...options, headers: { "X-Chat-Key": key, ...options.headers } });
   if (response.ok) return response;
-  throw new Refused(response.status, (await response.json().catch(() => ({}))).description ?? response.statusText);
+  const told = await response.json().catch(() => ({}));
+  throw new Refused(response.status, told.description ?? response.statusText, told.reason);
 }
 
 const sleep = seconds => new Promise(done => setTimeout(done, 1000 * seconds));

@@ -38,9 +38,15 @@ const WORDS = {
   offline: ["No connection. Trying again …", "Нет связи. Пробую ещё раз …"], again: ["Try again", "Ещё раз"],
   remove: ["Remove", "Убрать"], gone: ["This file is gone.", "Этого файла больше нет."],
   wrong_key: ["Open the address that the program shows when it starts.", "Откройте адрес, который программа показывает при запуске."],
-  0: ["Not sent: no connection.", "Не отправлено: нет связи."],
-  400: ["Not sent: this is no picture that can be read. Send it as a file.", "Не отправлено: картинку не прочитать. Отправьте её файлом."],
-  413: ["Not sent: at most 50 MB, please.", "Не отправлено: не больше 50 МБ, пожалуйста."],
+  401: ["Open the address that the program shows when it starts.", "Откройте адрес, который программа показывает при запуске."],
+  no_connection: ["Not sent: no connection.", "Не отправлено: нет связи."],
+  file_empty: ["Not sent: {name} is empty.", "Не отправлено: {name} — пустой файл."],
+  image_unreadable: ["Not sent: {name} is no picture that can be read.", "Не отправлено: {name} — не картинка, её не прочитать."],
+  image_too_small: ["Not sent: {name} is too small. It needs 16 pixels on each side.",
+                    "Не отправлено: {name} — слишком маленькая картинка, нужно хотя бы 16 точек по каждой стороне."],
+  image_too_large: ["Not sent: {name} is too large. At most 40 megapixels are taken.",
+                    "Не отправлено: {name} — слишком большая картинка, не больше 40 мегапикселей."],
+  413: ["Not sent: {name} is too large. At most 50 MB are taken.", "Не отправлено: {name} — больше 50 МБ."],
 };
 const EXAMPLES = {
   astronaut: ["Astronaut", "Космонавт"], chelsea: ["Cat", "Кошка"], china: ["Temple", "Храм"],
