@@ -10,12 +10,17 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import requests
 from PIL import Image
 
+from aws.bot_service import STOP_SECONDS
+from bot import MESSAGES_AT_ONCE
 from local import compose
 from local.demo import PHOTO, User, text_of
 from local.processes import free_port
@@ -25,6 +30,8 @@ from tests.fakes.names import ROOT, eventually
 TEXT = (ROOT / "compose.yaml").read_text()
 TAG = "test-compose"
 START_SECONDS = 600
+# So many messages of one user the bot answers one by one, however late it comes.
+MESSAGES = MESSAGES_AT_ONCE - 1
 
 
 class Project:
@@ -68,13 +75,33 @@ class Project:
         api, _, key = self.address().partition("/#")
         return User(api, key, PAGE_USER)
 
+    def container(self, part: str) -> str:
+        """Return the id of the running container."""
+        return self.compose("ps", "--quiet", part).strip()
+
     def inspect(self, part: str, what: str) -> str:
-        container = self.compose("ps", "--quiet", part).strip()
-        command = ["docker", "inspect", "--format", what, container]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        return inspect(self.container(part), what)
 
     def kill(self, part: str) -> None:
         os.kill(int(self.inspect(part, "{{.State.Pid}}")), signal.SIGKILL)
+
+    def update(self, part: str, stop_seconds: int) -> int:
+        """Replace the container as ECS does, and return the exit code of the old one.
+
+        SIGTERM, and SIGKILL if it has not ended in `stop_seconds`; only then a new container.
+        """
+        container = self.container(part)
+        stop = ["docker", "stop", "--time", str(stop_seconds), container]
+        subprocess.run(stop, capture_output=True, check=True)
+        code = int(inspect(container, "{{.State.ExitCode}}"))
+        self.compose("up", "--detach", "--no-deps", "--force-recreate", part)
+        return code
+
+
+def inspect(container: str, what: str) -> str:
+    """Return what Docker tells of a container, by a template of Go."""
+    command = ["docker", "inspect", "--format", what, container]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def compose_command() -> list[str]:
@@ -136,6 +163,47 @@ def test_everything_starts_paints_and_survives_kills_and_a_new_start(project: Pr
     texts = [text_of(message) for _, message in user.listen(5)]
     assert sum("Painted" in text for text in texts) == 2, texts
     assert paint(user).size > (100, 100)
+
+
+def ask_for_help(users: list[User]) -> None:
+    """Let each of the users write MESSAGES times, in turn, for ten seconds in all."""
+    for _ in range(MESSAGES):
+        for user in users:
+            form = {"text": "/help"}
+            answer = user.session.post(f"{user.url}/message", data=form, timeout=30)
+            answer.raise_for_status()
+            time.sleep(0.5)
+
+
+def count_answers(user: User) -> int:
+    """Return how often the user was told how to use the bot, after a second."""
+    list(user.listen(1))
+    messages = [message for message in user.messages.values() if message["from"] == "bot"]
+    return sum(text_of(message).startswith("Send me a photo") for message in messages)
+
+
+def test_an_update_of_the_bot_as_ecs_makes_it_loses_no_message(project: Project) -> None:
+    painter = project.user()
+    paintings = sum("Painted" in text_of(message) for _, message in painter.listen(5))
+    api, _, key = project.address().partition("/#")
+    others = [User(api, key, PAGE_USER + number) for number in range(1, 11)]
+    painter.send_picture(PHOTO)
+    question = painter.wait_for_button("style:")
+
+    with ThreadPoolExecutor() as pool:
+        writing = pool.submit(ask_for_help, others)
+        painter.press(*question)
+        assert project.update("bot", STOP_SECONDS) == 0, "it did not end by itself"
+        writing.result()
+
+    assert Image.open(io.BytesIO(painter.wait_for_picture("painting"))).size > (100, 100)
+    for user in others:
+        # An answer of the moment of the update may come twice.
+        answered = partial(lambda user: count_answers(user) >= MESSAGES, user)
+        eventually(answered, "each message is answered", 60)
+    list(painter.listen(1))
+    texts = [text_of(message) for message in painter.messages.values()]
+    assert sum("Painted" in text for text in texts) == paintings + 1, texts
 
 
 def test_only_the_page_is_open_and_only_here(project: Project) -> None:
