@@ -2442,6 +2442,16 @@ def find_picture(message: Message) -> ImageRef | Rejected | None:
     return None
 
 
+def find_document(raw: TelegramUpdate, picture: ImageRef) -> TelegramFile:
+    """Return the file of a picture: that of the message, or of the one that it replies to."""
+    message = raw.message or raw.guest_message
+    if message:
+        for source in (message, message.reply_to_message, message.external_reply):
+            if source and source.document and source.document.file_id == picture.file_id:
+                return source.document
+    return TelegramFile(picture.file_id)
+
+
 def read_picture(message: Message) -> ImageRef | Rejected:
     """Return the picture that somebody sends, with its weight, or why there is none."""
     picture = read_file(message)
@@ -3310,15 +3320,13 @@ class UpdateHandler:
         that cannot be read now is taken; its job tries again.
         """
         event = incoming.event
-        if not isinstance(event, ImageRef) or not event.is_document:
+        picture = event.picture if isinstance(event, (Paint, Teach)) else event
+        if not isinstance(picture, ImageRef) or not picture.is_document:
             return incoming
-        message = update.raw.message
-        document = message.document if message else None
-        if document is None:  # it is in another message
-            return incoming
-        self.runner.remember_name(event, document.file_name)
+        document = find_document(update.raw, picture)
+        self.runner.remember_name(picture, document.file_name)
         try:
-            rejected = inspect_head(self.telegram.download_head(event.file_id))
+            rejected = inspect_head(self.telegram.download_head(picture.file_id))
         except TelegramError as error:
             log.warning("update %s: its file is not looked at: %s", update.id, error)
             return incoming
@@ -3327,6 +3335,8 @@ class UpdateHandler:
         rejected = rejected._replace(
             file_name=short_name(document.file_name), byte_count=document.file_size or 0
         )
+        if isinstance(event, (Paint, Teach)):
+            return dataclasses.replace(incoming, event=event._replace(picture=rejected))
         return dataclasses.replace(incoming, event=rejected)
 
     def say_sorry(self, update: Update) -> None:
@@ -3964,6 +3974,7 @@ class JobRunner:
             if not is_refusal(error):
                 raise
             log.warning("job %s: %s; a guest sees no picture", job.id, error)
+            self.show_guest(job, translate(job.language, "guest_elsewhere"))
 
     def finish(self, job: PaintJob) -> None:
         """Send the picture, or say why there is none. The chat then gives up the job."""

@@ -235,6 +235,16 @@ def test_a_file_that_is_no_picture_is_refused_when_it_arrives(world: World) -> N
     assert b"Secret" not in b"".join(map(world.storage.read, world.storage.list_keys()))
 
 
+def test_a_file_that_paint_answers_to_is_refused_at_once(world: World) -> None:
+    world.start()
+    anna = world.user()
+    shown = anna.sent(anna.document(b"just text", mime="image/png"))
+    anna.sees("Secret.png is not an image")
+    anna.write("/paint monet", reply_to_message=shown)
+    anna.sees("Secret.png is not an image", "/paint monet")
+    assert world.endpoint.calls == []
+
+
 def test_two_photos_in_an_album_are_content_and_style(world: World) -> None:
     world.start()
     anna = world.user()
@@ -589,6 +599,18 @@ def test_a_guest_who_cancels_and_one_who_is_answered_too_late(world: World) -> N
     boris.sees("Painting")
     world.endpoint.wake()
     boris.sees("Monet", kind="photo")
+    is_clean(world)
+
+
+def test_a_guest_whose_message_takes_no_picture_is_told_where_it_is(world: World) -> None:
+    world.telegram.has_guest_mode = True
+    world.start()
+    anna = world.user()
+    refused = "Bad Request: MEDIA_INVALID"
+    world.telegram.faults.append(times(9, "editMessageMedia", lambda: refusal(400, refused)))
+    answer = anna.mention("@style_bot monet", OTHERS, reply_to_message=shown_to(anna))
+    anna.sees("Painted: Monet", kind="photo")
+    anna.sees_elsewhere(answer, "The painting is in our chat.")
     is_clean(world)
 
 
