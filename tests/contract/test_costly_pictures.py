@@ -5,13 +5,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from containers.serving.decoder import DECODERS
 from tests.fakes.costly_pictures import COSTLY
 from tests.fakes.picture_flood import (
     PHOTOGRAPH,
-    children_of,
     damaged,
     flood,
     memory_of,
+    processes_of,
     wait_until_at_rest,
     worker_of,
 )
@@ -59,4 +60,4 @@ def test_costly_and_damaged_pictures_cost_only_their_own_answer(server: Running)
     assert answer.status == 200
     assert worker_of(server) == worker
     wait_until_at_rest(server, before)
-    assert len(children_of(worker)) == 2
+    assert len(processes_of(worker, "containers.serving.decoder_process")) == DECODERS

@@ -17,6 +17,7 @@ import pytest
 import requests
 
 from tests.contract.test_serving import error, jpeg, picture
+from tests.fakes.picture_flood import processes_of, worker_of
 from tests.fakes.servers import LOCAL, RecordingStore, Running, gunicorn, wait_until
 
 PING = b"GET /ping HTTP/1.1\r\nHost: server\r\n\r\n"
@@ -257,19 +258,9 @@ def test_a_websocket_is_refused(server: Running) -> None:
 # --- the door ---
 
 
-def worker_of(server: Running) -> int:
-    pid = server.process.pid
-    [worker] = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return int(worker)
-
-
 def door_of(worker: int) -> int:
-    """Return the process that accepts a worker's connections."""
-    for task in Path(f"/proc/{worker}/task").glob("*/children"):
-        for pid in task.read_text().split():
-            if b"containers.serving.door" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                return int(pid)
-    raise AssertionError("there is none")
+    [door] = processes_of(worker, "containers.serving.door")
+    return door
 
 
 def test_ping_is_answered_while_the_worker_stands_still(server: Running) -> None:

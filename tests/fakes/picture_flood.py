@@ -111,6 +111,15 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for file in children for child in file.read_text().split()]
 
 
+def processes_of(worker: int, module: str) -> list[int]:
+    """Return the children of a worker that run a module, such as containers.serving.door."""
+    running = []
+    for child in children_of(worker):
+        if module.encode() in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
+            running.append(child)
+    return running
+
+
 def memory_of(pid: int) -> float:
     """Return the resident set of a process and its children, in MB."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
