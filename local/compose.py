@@ -2,7 +2,7 @@
 
     hold        nothing; it keeps the network of all
     storage     SeaweedFS; at its first start it makes all keys
-    sagemaker   local/sagemaker, in front of the model servers
+    sagemaker   packages/sagemaker-local-async: SageMaker in front of the model servers
     chat        local/telegram
     painters    keeps the catalog of the painters, and says where the chat is
 
@@ -24,17 +24,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import requests
-from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError, ClientError
 
 from bot import FAILURE_PREFIX, MODELS, OUTPUT_PREFIX
 from local.address import Address, make_key, read_address, write_address
 from local.files import write_private
 from local.model_servers import TRAINER_COMMAND
-from local.painters import Painters, write_training_template
+from local.painters import Painters, sagemaker_client, write_training_template
 from local.processes import say
 from local.seaweedfs import credentials_file, s3_client, s3_environment, storage_command
-from local.stack import BUCKET, url_problem
+from local.stack import BUCKET
 from local.telegram.store import BUTTON_PICTURES
 from local.thumbnails import Thumbnails
 
@@ -94,7 +93,7 @@ def sagemaker() -> None:
     command = [
         sys.executable,
         "-m",
-        "local.sagemaker",
+        "sagemaker_local",
         f"--port={SAGEMAKER_PORT}",
         "--signed",
         f"--output=s3://{BUCKET}/{OUTPUT_PREFIX}",
@@ -123,10 +122,8 @@ def chat() -> None:
 def painters() -> None:
     """Keep the painters and their pictures up to date until SIGTERM."""
     environment = s3_environment(credentials_file(KEYS), S3_PORT)
-    credentials = ReadOnlyCredentials(
-        environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"], None
-    )
-    wait_for(lambda: not url_problem(SAGEMAKER_URL, "/endpoints", credentials))
+    sagemaker = sagemaker_client("sagemaker", environment, SAGEMAKER_URL)
+    wait_for(lambda: bool(sagemaker.list_endpoints()["Endpoints"]))
     write_training_template(s3_client(environment), BUCKET)
     folder = DATA / "models"
     folder.mkdir(exist_ok=True)

@@ -89,7 +89,7 @@ def has_gpu() -> bool:
 
 @dataclass
 class ModelServer(ManagedProcess):
-    """A model server. local.sagemaker says whether it is healthy, and whether it is wanted."""
+    """A model server. Its endpoint says whether it is healthy, and whether it is wanted."""
 
     # time.monotonic() when it was last known to be healthy, or was started, or when nobody looked.
     healthy_at: float = 0.0

@@ -24,10 +24,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from bot import CATALOG_KEY, MODELS_PREFIX, TRAINING_TEMPLATE_KEY
 from local.processes import say
-from local.sagemaker.s3 import S3Client, list_keys, split_s3_url, status_of
 from local.seaweedfs import s3_client
 
 NAME = "[a-z0-9][a-z0-9_-]{0,31}"
+# A client of boto3, which has no types.
+S3Client = Any
 FILE_NAME = re.compile(rf"style_({NAME})\.pth")
 LOOK_SECONDS = 1.0
 # So many failures in a row are no part that is being started again, and are told.
@@ -38,7 +39,7 @@ ENDPOINT = "cyclegan"
 # The metadata of an object that was put from the folder: which version of the file it is.
 VERSION_METADATA = "file-version"
 
-# The arguments of CreateTrainingJob that do not depend on the painter. local.sagemaker wants them
+# The arguments of CreateTrainingJob that do not depend on the painter. sagemaker-local wants them
 # as SageMaker does, and uses the first and the third.
 TRAINING_IMAGE = "stylebot-cyclegan"
 TRAINING_TEMPLATE = {
@@ -83,7 +84,7 @@ class Painters:
         self.folder = folder
         self.bucket = bucket
         self.s3: S3Client = s3_client(environment)
-        self.runtime = runtime_client(environment, sagemaker_url)
+        self.runtime = sagemaker_client("sagemaker-runtime", environment, sagemaker_url)
         self.stopping = threading.Event()
         # Set once the first request for a catalog has been answered, in whatever way.
         self.has_answer = threading.Event()
@@ -141,7 +142,9 @@ class Painters:
 
     def list_bucket(self) -> None:
         """Find out which of the bucket's painters an earlier start put there from the folder."""
-        for key in list_keys(self.s3, self.bucket, f"{MODELS_PREFIX}style_"):
+        prefix = f"{MODELS_PREFIX}style_"
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+        for key in [item["Key"] for page in pages for item in page.get("Contents", ())]:
             found = FILE_NAME.fullmatch(key.removeprefix(MODELS_PREFIX))
             head = self.head(key)
             if found and head and VERSION_METADATA in head["Metadata"]:
@@ -153,7 +156,7 @@ class Painters:
         try:
             head: dict[str, Any] = self.s3.head_object(Bucket=self.bucket, Key=key)
         except ClientError as error:
-            if status_of(error) != HTTPStatus.NOT_FOUND:
+            if not is_missing(error):
                 raise
             return None
         return head
@@ -258,11 +261,11 @@ class Painters:
 
     def take(self, url: str) -> bytes | None:
         """Return and delete an object; None where there is none."""
-        bucket, key = split_s3_url(url)
+        bucket, _, key = url.removeprefix("s3://").partition("/")
         try:
             data: bytes = self.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
         except ClientError as error:
-            if status_of(error) != HTTPStatus.NOT_FOUND:
+            if not is_missing(error):
                 raise
             return None
         self.s3.delete_object(Bucket=bucket, Key=key)
@@ -274,6 +277,11 @@ class Painters:
                 say(f"New painter: {name}. The chat offers it in half a minute at most.")
             else:
                 say(f"style_{name}.pth cannot be used. The log of cyclegan tells why.")
+
+
+def is_missing(error: ClientError) -> bool:
+    """Return whether S3 says that there is no such object."""
+    return bool(error.response["ResponseMetadata"]["HTTPStatusCode"] == HTTPStatus.NOT_FOUND)
 
 
 def painter_key(name: str) -> str:
@@ -289,10 +297,13 @@ def read_styles(answer: bytes) -> list[str]:
     return styles
 
 
-def runtime_client(environment: Mapping[str, str], url: str) -> Any:  # noqa: ANN401 - boto3's
-    """Return a client of SageMaker's runtime at `url`. It does not retry."""
+def sagemaker_client(service: str, environment: Mapping[str, str], url: str) -> Any:  # noqa: ANN401
+    """Return a client of SageMaker at `url`. It does not retry.
+
+    service: "sagemaker-runtime" invokes endpoints, "sagemaker" describes them.
+    """
     return boto3.client(
-        "sagemaker-runtime",
+        service,
         endpoint_url=url,
         aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],

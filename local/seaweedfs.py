@@ -22,8 +22,7 @@ import boto3
 import trustme
 from botocore.config import Config
 
-from local.files import write_private
-from local.http_client import socket_path
+from local.files import socket_path, write_private
 from local.processes import ManagedProcess, StackError, free_port
 
 # SeaweedFS takes 15 s to stop by itself. It loses nothing when it is killed.

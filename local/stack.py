@@ -2,7 +2,7 @@
 
     storage          SeaweedFS, which is S3; its data is in .local/
     nst, cyclegan    the model servers, as SageMaker would start them
-    sagemaker        local/sagemaker, the SageMaker runtime in front of them, and the training jobs
+    sagemaker        packages/sagemaker-local-async: SageMaker in front of them, and training jobs
     chat             local/telegram, a chat in the browser, where TELEGRAM_TOKEN is not set
     bot              bot.py
 
@@ -35,12 +35,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import requests
-from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError, ClientError
 
 from bot import FAILURE_PREFIX, MODELS, MODELS_PREFIX, OUTPUT_PREFIX
 from local.address import Address, make_key, read_address, write_address
-from local.http_client import base_url, open_session, socket_path
+from local.files import socket_path
 from local.model_servers import (
     START_SECONDS,
     TRAINER_COMMAND,
@@ -51,7 +50,7 @@ from local.model_servers import (
     model_environment,
     remove_container,
 )
-from local.painters import Painters, write_training_template
+from local.painters import Painters, sagemaker_client, write_training_template
 from local.processes import (
     ManagedProcess,
     StackError,
@@ -60,7 +59,6 @@ from local.processes import (
     reserve_port,
     say,
 )
-from local.sagemaker.signature import sign
 from local.seaweedfs import (
     credentials_file,
     remove_sockets,
@@ -78,6 +76,8 @@ BUCKET = "stylebot"
 PAGE_USER = 100
 MARK = "STYLEBOT_LOCAL"
 PYTHON = sys.executable
+# Where Python finds this project, and the package that stands in for SageMaker.
+PYTHON_PATH = f"{ROOT}{os.pathsep}{ROOT / 'packages/sagemaker-local-async/src'}"
 # bot.py ends with this exit code where its settings are wrong: another start would not help.
 BOT_SETTINGS_ARE_WRONG = 2
 WATCH_SECONDS = 0.5
@@ -102,7 +102,7 @@ def base_environment(data: Path) -> dict[str, str]:
         AWS_SHARED_CREDENTIALS_FILE=os.devnull,
         AWS_DEFAULT_REGION="us-east-1",
         AWS_EC2_METADATA_DISABLED="true",
-        PYTHONPATH=str(ROOT),
+        PYTHONPATH=PYTHON_PATH,
         PYTHONUNBUFFERED="1",
     )
     environment[MARK] = str(data)
@@ -168,7 +168,8 @@ class Stack:
         # The URL of each model server, by its name.
         self.model_urls: dict[str, str] = {}
         self.sagemaker_url = ""
-        self.credentials: ReadOnlyCredentials | None = None
+        # A client of boto3, which has no types.
+        self.sagemaker: Any = None
         self.painters: Painters | None = None
         self.thumbnails: Thumbnails | None = None
         self.token = os.environ.get("TELEGRAM_TOKEN", "")
@@ -203,9 +204,6 @@ class Stack:
             self.address = self.choose_address()
         port = self.options.port("s3")
         environment |= s3_environment(credentials_file(self.data), port)
-        self.credentials = ReadOnlyCredentials(
-            environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"], None
-        )
 
         self.start_storage(environment, port)
         for name in MODELS:
@@ -213,8 +211,8 @@ class Stack:
         self.start_sagemaker(environment)
         if self.address:
             self.start_chat(environment, self.address)
-        for url in self.model_urls.values():
-            self.wait_until_up(url, "/ping")
+        for name in MODELS:
+            self.wait_until_in_service(name)
         self.start_painters(environment)
         self.start_bot(environment)
 
@@ -267,7 +265,7 @@ class Stack:
         self.sagemaker_url = f"http://127.0.0.1:{port}"
         arguments = [
             "-m",
-            "local.sagemaker",
+            "sagemaker_local",
             f"--port={port}",
             "--signed",
             f"--output=s3://{BUCKET}/{OUTPUT_PREFIX}",
@@ -280,6 +278,7 @@ class Stack:
         for name, url in self.model_urls.items():
             arguments.append(f"--endpoint={name}={url}")
         self.start_python("sagemaker", arguments, environment)
+        self.sagemaker = sagemaker_client("sagemaker", environment, self.sagemaker_url)
 
     def choose_address(self) -> Address:
         """Return the address of the chat: that of the last start, where its port is free."""
@@ -330,7 +329,6 @@ class Stack:
         """Start what keeps the catalog of the painters, and wait for it where there is none yet."""
         folder = models_folder(self.data)
         folder.mkdir(exist_ok=True)
-        self.wait_until_up(self.sagemaker_url, "/endpoints")
         write_training_template(s3_client(environment), BUCKET)
         self.painters = Painters(folder, BUCKET, environment, self.sagemaker_url)
         has_catalog = self.painters.has_catalog()
@@ -363,20 +361,45 @@ class Stack:
             raise StackError(f"The storage does not answer: {problem}. Logs: {self.logs}")
 
     def wait_until_up(self, server: str, path: str) -> None:
-        """Wait until the server, http://HOST:PORT or unix:PATH, answers 200 at `path`.
+        """Wait until the server, http://HOST:PORT, answers 200 at `path`.
+
+        Raises StackError where a part keeps dying.
+        """
+        if problem := self.wait_until(lambda: url_problem(server, path)):
+            raise self.not_up(server, problem)
+
+    def wait_until_in_service(self, name: str) -> None:
+        """Wait until the model server is healthy, as its endpoint tells.
 
         Raises StackError where a part keeps dying, or where the server says that it is broken for
         good.
         """
 
         def find_problem() -> str:
-            problem = url_problem(server, path, self.credentials)
+            problem = self.endpoint_problem(name)
             if '"broken"' in problem:
-                raise self.not_up(server, problem)
+                raise self.not_up(name, problem)
             return problem
 
         if problem := self.wait_until(find_problem):
-            raise self.not_up(server, problem)
+            raise self.not_up(name, problem)
+
+    def endpoint_problem(self, name: str) -> str:
+        """Return "" where the endpoint has a healthy model server, and else why it has none."""
+        try:
+            variant = self.describe_variant(name)
+        except (BotoCoreError, ClientError) as error:
+            return str(error)
+        if variant["CurrentInstanceCount"] > 0:
+            return ""
+        message: str = variant["VariantStatus"][0]["StatusMessage"]
+        return message
+
+    def describe_variant(self, name: str) -> dict[str, Any]:
+        """Return what DescribeEndpoint says of the endpoint's variant. Raises boto3's errors."""
+        answer = self.sagemaker.describe_endpoint(EndpointName=name)
+        variant: dict[str, Any] = answer["ProductionVariants"][0]
+        return variant
 
     def not_up(self, server: str, problem: str) -> StackError:
         return StackError(f"{server} does not come up: {problem}. Logs: {self.logs}")
@@ -413,25 +436,15 @@ class Stack:
                 raise does_not_run(part)
 
     def follow_endpoints(self) -> None:
-        """Tell each model server what local.sagemaker says of its endpoint."""
-        endpoints = self.describe_endpoints()
+        """Tell each model server what SageMaker says of its endpoint."""
         for name, server in self.models.items():
-            if endpoints is None:
+            try:
+                variant = self.describe_variant(name)
+            except (BotoCoreError, ClientError):
                 server.skip_health()
                 continue
-            endpoint = endpoints[name]
-            server.set_wanted(endpoint["DesiredInstanceCount"] > 0)
-            server.update_health(endpoint["EndpointStatus"] == "InService")
-
-    def describe_endpoints(self) -> dict[str, Any] | None:
-        """Return the state of each endpoint, or None where local.sagemaker does not answer."""
-        try:
-            answer = fetch(self.sagemaker_url, "/endpoints", self.credentials)
-            answer.raise_for_status()
-            endpoints: dict[str, Any] = answer.json()
-        except (requests.RequestException, ValueError):
-            return None
-        return endpoints
+            server.set_wanted(variant["DesiredInstanceCount"] > 0)
+            server.update_health(variant["CurrentInstanceCount"] > 0)
 
     def stop(self) -> None:
         """Stop the bot first, and the storage last. If interrupted, kill all at once."""
@@ -490,27 +503,17 @@ def models_folder(data: Path) -> Path:
     return data / "models"
 
 
-def url_problem(server: str, path: str, credentials: ReadOnlyCredentials | None = None) -> str:
+def url_problem(server: str, path: str) -> str:
     """Return "" where the server answers 200, and what it says where it does not."""
     try:
-        answer = fetch(server, path, credentials)
+        with requests.Session() as session:
+            session.trust_env = False  # no proxy, no .netrc
+            answer = session.get(server + path, timeout=2)
     except requests.RequestException:
         return "no answer"
     if answer.ok:
         return ""
     return answer.text.strip() or f"status {answer.status_code}"
-
-
-def fetch(
-    server: str, path: str, credentials: ReadOnlyCredentials | None = None
-) -> requests.Response:
-    """GET a path, signed by the credentials if there are any. Raises RequestException."""
-    url = base_url(server) + path
-    headers = {}
-    if credentials:
-        headers = sign(url, credentials)
-    with open_session(server) as session:
-        return session.get(url, headers=headers, timeout=2)
 
 
 def run(options: Options, use: Callable[[Stack], None]) -> int:

@@ -19,7 +19,6 @@ from PIL import Image
 from local.model_servers import TRAINER_COMMAND, has_gpu
 from local.painters import NAME
 from local.processes import say
-from local.sagemaker.trainer import NICENESS
 from local.stack import DATA, MARK, ROOT, base_environment, models_folder
 
 USER_ERROR = 2
@@ -39,6 +38,8 @@ TRAINER_OPTIONS = {
     "steps": ("N", "instead of --minutes, to repeat a training exactly"),
     "seed": ("N", "the seed of all random numbers (0)"),
 }
+# People who chat on this machine come first.
+NICENESS = 10
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

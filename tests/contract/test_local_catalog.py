@@ -12,10 +12,10 @@ import pytest
 
 from bot import CATALOG_KEY, TRAINING_TEMPLATE_KEY
 from local.painters import Painters, painter_key, write_training_template
-from local.sagemaker.shapes import check_value, input_shape
-from local.sagemaker.training import check_request
 from local.telegram.button_pictures import picture_path, read_painters
 from local.thumbnails import Thumbnails
+from sagemaker_local.shapes import check_value, input_shape
+from sagemaker_local.training import check_request
 from tests.fakes.names import BUCKET
 from tests.fakes.storage import Storage
 

@@ -1,4 +1,4 @@
-"""local.sagemaker as boto3 sees it: before bad containers, and killed again and again."""
+"""sagemaker_local as boto3 sees it: before bad containers, and killed again and again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +19,30 @@ import boto3
 import pytest
 import requests
 from botocore.config import Config
-from botocore.credentials import ReadOnlyCredentials
-from botocore.exceptions import ClientError
-from werkzeug.serving import make_server
+from botocore.exceptions import ClientError, EndpointConnectionError
 
 from local.processes import free_port
-from local.sagemaker.app import create_app
-from local.sagemaker.clock import boot_id, seconds_since_boot
-from local.sagemaker.container import (
+from local.stack import PYTHON_PATH
+from sagemaker_local.app import create_app
+from sagemaker_local.clock import boot_id, seconds_since_boot
+from sagemaker_local.container import (
     PING_SECONDS,
     Container,
     DisconnectedError,
     UnreachableError,
 )
-from local.sagemaker.endpoint import AsyncEndpoint, AsyncLimits, Endpoint, RealtimeEndpoint
-from local.sagemaker.queue import AsyncRequest, RequestQueue
-from local.sagemaker.s3 import retry_forever
-from local.stack import url_problem
+from sagemaker_local.endpoint import (
+    AsyncEndpoint,
+    AsyncSettings,
+    Endpoint,
+    RealtimeEndpoint,
+    Variant,
+)
+from sagemaker_local.instances import Instance
+from sagemaker_local.notifications import Notifier
+from sagemaker_local.queue import AsyncRequest, RequestQueue
+from sagemaker_local.s3 import retry_forever
+from sagemaker_local.server import Server as HttpServer
 from tests.fakes.container import FakeContainer
 from tests.fakes.servers import ROOT, wait_until
 from tests.fakes.storage import running_storage
@@ -88,7 +95,7 @@ class Runtime:
         self.environment = environment
         self.log = log
         self.url = f"http://127.0.0.1:{self.port}"
-        self.command = [sys.executable, "-m", "local.sagemaker", f"--port={self.port}"]
+        self.command = [sys.executable, "-m", "sagemaker_local", f"--port={self.port}"]
         self.command += [f"--output=s3://{BUCKET}/async/output", *arguments]
         self.s3 = client("s3", environment, environment["AWS_ENDPOINT_URL_S3"])
         self.runtime = client("sagemaker-runtime", environment, self.url)
@@ -290,9 +297,7 @@ def test_only_its_own_names_lead_to_it(world: Runtime) -> None:
     foreign = {"Host": f"evil.example:{world.port}"}
     answer = requests.get(f"{world.url}/endpoints", headers=foreign, timeout=10)
     assert answer.status_code == 421
-    assert answer.json()["Message"] == (
-        "This server is called 127.0.0.1 or localhost, not evil.example."
-    )
+    assert answer.json()["Message"] == ("This server is not called evil.example: use 127.0.0.1.")
 
 
 def test_with_signed_it_serves_the_owner_of_its_credentials_only(
@@ -300,14 +305,14 @@ def test_with_signed_it_serves_the_owner_of_its_credentials_only(
 ) -> None:
     arguments = (f"--realtime=live={container.url}", f"--endpoint=later={container.url}")
     with running(environment, tmp_path, *arguments, "--signed") as runtime:
-        credentials = ReadOnlyCredentials(
-            environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"], None
-        )
-        wait_until(
-            lambda: not url_problem(runtime.url, "/endpoints", credentials),
-            30,
-            "it does not know its own signature",
-        )
+        owner = client("sagemaker", environment, runtime.url)
+
+        def is_up() -> bool:
+            with suppress(EndpointConnectionError):
+                return bool(owner.list_endpoints()["Endpoints"])
+            return False
+
+        wait_until(is_up, 30, "it does not know its own signature")
         answer = runtime.runtime.invoke_endpoint(EndpointName="live", Body=IMAGE)
         assert answer["Body"].read() == IMAGE
         asked = runtime.ask("later", wish={"signed": True}, CustomAttributes="a  b=c;d")
@@ -449,15 +454,19 @@ class InProcess(Runtime):
 
     def __init__(self, environment: dict[str, str], log: Path, container_url: str) -> None:
         super().__init__(environment, log)
-        container = Container(container_url, ping_seconds=0.3)
-        folder = f"s3://{BUCKET}/async"
-        queue = RequestQueue(self.s3, f"{folder}/output", f"{folder}/failure")
+        instance = Instance(container_url)
+        instance.container = Container(container_url, ping_seconds=0.3)
+        queue = RequestQueue(self.s3, BUCKET)
         queue.wait_for_bucket()
-        self.live = RealtimeEndpoint("live", container, ping_interval=0.05)
-        self.queued = AsyncEndpoint("patient", container, queue, AsyncLimits(), ping_interval=0.05)
+        notifier = Notifier(self.s3, BUCKET, {})
+        folder = f"s3://{BUCKET}/async"
+        settings = AsyncSettings(f"{folder}/output", f"{folder}/failure")
+        self.live = RealtimeEndpoint("live", [Variant("v", instance)], ping_interval=0.05)
+        self.queued = AsyncEndpoint(
+            "patient", Variant("v", instance), queue, notifier, settings, ping_interval=0.05
+        )
         self.endpoints: dict[str, Endpoint] = {"live": self.live, "patient": self.queued}
-        app = create_app(self.endpoints)
-        self.server = make_server("127.0.0.1", self.port, app, threaded=True)
+        self.server = HttpServer("127.0.0.1", self.port, create_app(self.endpoints, {}))
         log.write_text("")
 
     def start(self) -> None:
@@ -504,12 +513,12 @@ def test_an_endpoint_whose_ping_fails_is_taken_out_and_comes_back(
 def test_a_container_may_listen_at_a_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "Model 1.sock"
     container = Container(f"unix:{path}")
-    assert not container.ping()
+    assert container.find_ping_problem()
     with pytest.raises(UnreachableError):
         container.invoke(b"{}", {}, 10)
     with FakeContainer(path=str(path)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        assert container.ping()
+        assert not container.find_ping_problem()
         answer = container.invoke(IMAGE, {"Content-Type": "image/jpeg"}, 10)
         assert (answer.status, answer.body.read()) == (200, IMAGE)
         assert headers_of(server, IMAGE)["content-type"] == "image/jpeg"
@@ -550,7 +559,7 @@ def test_a_request_that_has_waited_too_long_ends_in_the_failure(quick: InProcess
 
 
 def test_a_wall_clock_that_is_set_ends_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    queue = RequestQueue(None, f"s3://{BUCKET}/async/output", f"s3://{BUCKET}/async/failure")
+    queue = RequestQueue(None, BUCKET)
     key = queue.key("nst", "1")
     now = time.time()
     for hours in (2, -2):
@@ -558,7 +567,7 @@ def test_a_wall_clock_that_is_set_ends_no_request(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(time, "time", lambda: now + hours * 3600)  # noqa: B023 - called below
         assert not request.has_expired()
         # A restart of the program changes nothing.
-        again = queue.parse_request("nst", key, request.to_json())
+        again = queue.parse_request("nst", [BUCKET], key, request.to_json())
         assert not again.has_expired()
         monkeypatch.setattr(time, "time", lambda: now)
 
@@ -567,13 +576,13 @@ def test_a_wall_clock_that_is_set_ends_no_request(monkeypatch: pytest.MonkeyPatc
 def test_after_a_boot_the_wall_clock_says_how_long_a_request_has_waited(
     ago: float, expires: bool
 ) -> None:
-    queue = RequestQueue(None, f"s3://{BUCKET}/async/output", f"s3://{BUCKET}/async/failure")
+    queue = RequestQueue(None, BUCKET)
     # The clock of another boot tells nothing.
     for since_boot in (0.0, 10.0**9):
         data = stored_request(
             "1", boot="another", accepted_since_boot=since_boot, accepted=time.time() - ago
         )
-        request = queue.parse_request("nst", queue.key("nst", "1"), data)
+        request = queue.parse_request("nst", [BUCKET], queue.key("nst", "1"), data)
         assert request.boot == boot_id()
         assert request.has_expired() is expires
 
@@ -793,16 +802,18 @@ def test_a_stop_loses_nothing_either(
 
 def test_a_wrong_command_is_told_in_words(environment: dict[str, str]) -> None:
     for arguments in (
-        [],
         ["--endpoint=x"],
+        ["--max-concurrent=0"],
+        ["--topic=done"],
+        ["--port=70000"],
         ["--endpoint=a=http://h:1", "--realtime=a=http://h:1"],
         ["--output=/tmp"],
     ):
-        command = [sys.executable, "-m", "local.sagemaker", *arguments]
+        command = [sys.executable, "-m", "sagemaker_local", *arguments]
         done = subprocess.run(
             command,
             cwd=ROOT,
-            env=os.environ,
+            env={**os.environ, "PYTHONPATH": PYTHON_PATH},
             capture_output=True,
             text=True,
             timeout=60,

@@ -1,4 +1,4 @@
-"""The training jobs of local.sagemaker as boto3 sees them, killed at any moment."""
+"""The training jobs of sagemaker_local as boto3 sees them, killed at any moment."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from local.processes import free_port
-from local.sagemaker.s3 import S3Client, create_s3_client
-from local.sagemaker.trainer import TrainerSettings, Training, TrainingError, relative_name
-from local.sagemaker.training import TrainingJob, TrainingJobs
 from local.seaweedfs import s3_client
 from local.stack import url_problem
+from sagemaker_local.s3 import S3Client, create_s3_client
+from sagemaker_local.trainer import TrainerSettings, Training, TrainingError, relative_name
+from sagemaker_local.training import TrainingJob, TrainingJobs
 from tests.fakes.servers import ROOT, wait_until
 from tests.fakes.storage import running_storage
 
@@ -37,7 +37,7 @@ ENDED = ("Completed", "Failed", "Stopped")
 
 
 class Sagemaker:
-    """local.sagemaker with training jobs only, which can be killed."""
+    """sagemaker_local with training jobs only, which can be killed."""
 
     def __init__(self, environment: dict[str, str], folder: Path) -> None:
         self.environment = environment
@@ -45,7 +45,7 @@ class Sagemaker:
         self.folder = folder / "training"
         port = free_port()
         trainer = " ".join(TRAINER)
-        self.command = [sys.executable, "-m", "local.sagemaker", f"--port={port}"]
+        self.command = [sys.executable, "-m", "sagemaker_local", f"--port={port}"]
         self.command += [f"--output=s3://{BUCKET}/async/output", f"--training={self.folder}"]
         self.command += [f"--trainer={trainer}", "--checkpoint-seconds=0.1"]
         self.s3 = s3_client(environment)
@@ -367,7 +367,7 @@ def error_of(call: Json, **arguments: Json) -> tuple[str, str]:
         ),
         (
             {"AlgorithmSpecification": {"TrainingImage": "x", "TrainingInputMode": "Pipe"}},
-            "TrainingInputMode Pipe is not implemented",
+            "TrainingInputMode Pipe is not supported",
         ),
         ({"InputDataConfig": [{"ChannelName": "style"}]}, "'inputDataConfig.1.member.dataSource'"),
         ({"InputDataConfig": []}, "'inputDataConfig' failed to satisfy constraint"),

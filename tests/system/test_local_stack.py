@@ -30,7 +30,7 @@ KILLS = 3
 # What each part's command line has, and no other part's.
 PATTERNS = {
     "storage": "-s3.port=",
-    "sagemaker": "local.sagemaker",
+    "sagemaker": "sagemaker_local",
     "nst": "tests.fakes.model:nst",
     "chat": "local.telegram",
     "bot": "bot.py",

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from local import processes
-from local.http_client import socket_path
+from local.files import socket_path
 from local.model_servers import STALL_SECONDS, START_SECONDS, ModelServer, docker_command
 from local.processes import ManagedProcess, StackError, free_port, kill_leftovers
 from local.seaweedfs import remove_sockets, s3_environment

@@ -9,7 +9,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import ReadOnlyCredentials
 
-from local.sagemaker.validation import Headers
+from sagemaker_local.validation import Headers
 
 AUTHORIZATION = re.compile(
     r"AWS4-HMAC-SHA256 "

@@ -12,13 +12,14 @@ from typing import Any, Protocol, TypedDict, cast
 
 import botocore.session
 
-from bot import INVOCATION_SECONDS
-from local.sagemaker.errors import constraint_error, validation_error
-from local.sagemaker.queue import AsyncRequest
-from local.sagemaker.s3 import split_s3_url
+from sagemaker_local.errors import constraint_error, validation_error
+from sagemaker_local.queue import AsyncRequest
+from sagemaker_local.s3 import split_s3_url
 
 # For requests that do not say how long they may wait.
 DEFAULT_TTL_SECONDS = 21600
+# For requests that do not say how long the model may take.
+DEFAULT_INVOCATION_SECONDS = 900
 # The model's patterns are Java's. These parts of them are written differently in Python.
 JAVA_PATTERNS = {
     r"[\p{Print}]": "[ -~]",
@@ -48,6 +49,7 @@ class Parameters(TypedDict, total=False):
     Accept: str
     CustomAttributes: str
     InferenceId: str
+    TargetVariant: str
     InputLocation: str
     RequestTTLSeconds: int
     InvocationTimeoutSeconds: int
@@ -145,7 +147,7 @@ def create_request(parameters: Parameters, output_path: str, failure_path: str) 
         output=f"{output_path}{folder}/{filename}",
         failure=f"{failure_path}{folder}/{filename.removesuffix('.out')}-error.out",
         ttl=parameters.get("RequestTTLSeconds", DEFAULT_TTL_SECONDS),
-        timeout=parameters.get("InvocationTimeoutSeconds", INVOCATION_SECONDS),
+        timeout=parameters.get("InvocationTimeoutSeconds", DEFAULT_INVOCATION_SECONDS),
         input=location,
         body=base64.b64encode(parameters.get("Body", b"")).decode(),
     )

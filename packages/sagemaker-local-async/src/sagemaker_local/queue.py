@@ -10,26 +10,27 @@ from __future__ import annotations
 import base64
 import json
 import logging
-import re
 import time
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from http import HTTPStatus
-from typing import IO, Annotated, Literal
+from typing import IO, Annotated, Any, Literal
 
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 from msgspec import Meta
 
-from local.sagemaker.clock import boot_id, seconds_since_boot
-from local.sagemaker.errors import unavailable
-from local.sagemaker.s3 import (
+from sagemaker_local.clock import boot_id, seconds_since_boot
+from sagemaker_local.errors import unavailable
+from sagemaker_local.s3 import (
     S3Client,
     ensure_bucket,
+    list_keys,
     retry_forever,
     split_s3_url,
     status_of,
 )
-from local.sagemaker.stored import UnreadableError, decode, load_objects
+from sagemaker_local.stored import UnreadableError, decode, load_objects
 
 QUEUE_PREFIX = "sagemaker/queue/"
 # A stored request with a body of the longest kind, 128,000 bytes, is smaller.
@@ -92,15 +93,24 @@ class AsyncRequest:
         self.boot = boot_id()
 
 
-class RequestQueue:
-    """The stored requests, and where their answers go. Used by many threads."""
+@dataclass
+class Answer:
+    """The end of a request. `body` is at its beginning."""
 
-    def __init__(self, s3: S3Client, output_path: str, failure_path: str) -> None:
-        """The paths are s3:// URLs. The queue is in the bucket of `output_path`."""
-        self.output_path = output_path.rstrip("/")
-        self.failure_path = failure_path.rstrip("/")
-        self.bucket, _ = split_s3_url(output_path)
+    body: IO[bytes]
+    content_type: str
+    is_failure: bool
+    # Why it is a failure, as a notification tells it.
+    reason: str = "The request failed."
+
+
+class RequestQueue:
+    """The stored requests, and their answers. Used by many threads."""
+
+    def __init__(self, s3: S3Client, bucket: str) -> None:
+        """`bucket` is where the requests are stored."""
         self.s3 = s3
+        self.bucket = bucket
 
     def wait_for_bucket(self) -> None:
         """Wait until S3 answers, and create the bucket where there is none."""
@@ -118,58 +128,72 @@ class RequestQueue:
             log.warning("S3: %s; a request was not accepted", error)
             raise unavailable("The queue cannot be written to. Try again.") from None
 
-    def load(self, endpoint: str) -> list[AsyncRequest]:
-        """Return what an earlier process accepted and did not finish, in the order of arrival."""
-        parse = partial(self.parse_request, endpoint)
+    def load(
+        self,
+        endpoint: str,
+        buckets: Collection[str],
+        notify: Callable[[AsyncRequest, Answer], None],
+    ) -> list[AsyncRequest]:
+        """Return what an earlier process accepted and did not finish, in the order of arrival.
+
+        buckets: those in which answers may be. notify: is called for each request that has an
+        answer, because the earlier process was killed before it took the request out of the queue.
+        """
+        parse = partial(self.parse_request, endpoint, buckets)
         prefix = self.key(endpoint, "")
         unfinished = []
         for request in load_objects(self.s3, self.bucket, prefix, parse, REQUEST_BYTES):
-            if self.has_answer(request):
-                # The earlier process was killed between the answer and the deletion.
+            answer = self.find_answer(request)
+            if answer:
+                with answer.body:
+                    notify(request, answer)
                 self.remove(endpoint, request)
             else:
                 unfinished.append(request)
         return unfinished
 
-    def parse_request(self, endpoint: str, key: str, data: bytes) -> AsyncRequest:
+    def parse_request(
+        self, endpoint: str, buckets: Collection[str], key: str, data: bytes
+    ) -> AsyncRequest:
         """Return the request that is stored at `key`. Raises UnreadableError."""
         request = AsyncRequest.from_json(data)
         # Else it would be run, and could not be removed.
         if key != self.key(endpoint, request.id):
             raise UnreadableError("its id is not the end of its key")
-        for name, url, path in (
-            ("output", request.output, self.output_path),
-            ("failure", request.failure, self.failure_path),
-        ):
-            bucket, _ = split_s3_url(path)
+        for name, url in (("output", request.output), ("failure", request.failure)):
+            bucket, answer_key = split_s3_url(url)
+            is_allowed = url.startswith("s3://") and bucket in buckets and answer_key
             # An answer that can never be written would hold up all requests after it.
-            if not re.match(f"s3://{re.escape(bucket)}/.", url) or len(url.encode()) > URL_BYTES:
-                raise UnreadableError(f"its {name} is not in the bucket {bucket}")
+            if not is_allowed or len(url.encode()) > URL_BYTES:
+                raise UnreadableError(f"its {name} is in none of the endpoint's buckets")
         request.continue_after_boot()
         return request
 
-    def has_answer(self, request: AsyncRequest) -> bool:
-        """Return whether the output or the failure is there, and is this request's.
+    def find_answer(self, request: AsyncRequest) -> Answer | None:
+        """Return the output or the failure if it is there and is this request's.
 
         Two requests with the same Filename have the same URLs, so each answer carries its request's
         id.
         """
-        for url in (request.output, request.failure):
-            metadata = retry_forever(partial(self.read_metadata, url))
-            if metadata.get("request") == request.id:
-                return True
-        return False
+        for url, is_failure in ((request.output, False), (request.failure, True)):
+            found = retry_forever(partial(self.read_object, url))
+            if not found:
+                continue
+            if found["Metadata"].get("request") == request.id:
+                return Answer(found["Body"], found["ContentType"], is_failure)
+            found["Body"].close()
+        return None
 
-    def read_metadata(self, url: str) -> dict[str, str]:
-        """Return the metadata of an object; {} where there is no such object."""
+    def read_object(self, url: str) -> dict[str, Any] | None:
+        """Return what S3 says of an object, and its body; None where there is no such object."""
         bucket, key = split_s3_url(url)
         try:
-            metadata: dict[str, str] = self.s3.head_object(Bucket=bucket, Key=key)["Metadata"]
+            found: dict[str, Any] = self.s3.get_object(Bucket=bucket, Key=key)
         except ClientError as error:
             if status_of(error) != HTTPStatus.NOT_FOUND:
                 raise
-            return {}
-        return metadata
+            return None
+        return found
 
     def read_input(self, request: AsyncRequest, file: IO[bytes]) -> str:
         """Write the input into `file`, and return "". Where it cannot be read, return why."""
@@ -197,25 +221,44 @@ class RequestQueue:
         file.seek(0)
         return ""
 
-    def finish(
-        self, endpoint: str, request: AsyncRequest, url: str, body: IO[bytes], content_type: str
-    ) -> None:
-        """Write the answer of a request to `url`, then take the request out of the queue."""
+    def write_answer(self, request: AsyncRequest, answer: Answer) -> None:
+        """Write the answer to the request's output or failure location."""
+        url = request.output
+        if answer.is_failure:
+            url = request.failure
         bucket, key = split_s3_url(url)
 
         def write() -> None:
-            body.seek(0)
+            answer.body.seek(0)
             self.s3.put_object(
                 Bucket=bucket,
                 Key=key,
-                Body=body,
-                ContentType=content_type,
+                Body=answer.body,
+                ContentType=answer.content_type,
                 Metadata={"request": request.id},
             )
 
-        retry_forever(write)
-        self.remove(endpoint, request)
+        try:
+            retry_forever(write, can_pass=is_no_missing_bucket)
+        except ClientError as error:
+            log.error(
+                "The answer of %s is lost: there is no bucket %s: %s", request.id, bucket, error
+            )
+        answer.body.seek(0)
+
+    def remove_all(self, endpoint: str) -> None:
+        """Remove every request of an endpoint."""
+        prefix = self.key(endpoint, "")
+        for key in retry_forever(lambda: list_keys(self.s3, self.bucket, prefix)):
+            retry_forever(partial(self.s3.delete_object, Bucket=self.bucket, Key=key))
 
     def remove(self, endpoint: str, request: AsyncRequest) -> None:
         key = self.key(endpoint, request.id)
         retry_forever(lambda: self.s3.delete_object(Bucket=self.bucket, Key=key))
+
+
+def is_no_missing_bucket(error: Exception) -> bool:
+    """Return whether a later attempt may do what S3 refused now: any error, but no such bucket."""
+    if not isinstance(error, ClientError):
+        return True
+    return bool(error.response["Error"].get("Code") != "NoSuchBucket")

@@ -10,12 +10,14 @@ from http import HTTPStatus
 from typing import IO
 
 import requests
-from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import HTTPError, NewConnectionError
 
-from local import http_client
+from sagemaker_local import http_client
 
 PING_SECONDS = 2.0
 CONNECT_SECONDS = 5.0
+# So much is read of the answer of a server that is not healthy.
+PING_BYTES = 512
 CHUNK_BYTES = 2**16
 # The limit of all headers of an asynchronous answer.
 HEADER_BYTES = 4096
@@ -51,14 +53,22 @@ class Container:
         self.url = http_client.base_url(url)
         self.ping_seconds = ping_seconds
 
-    def ping(self) -> bool:
-        """Return whether the server says in time that it is healthy."""
+    def find_ping_problem(self) -> str:
+        """Return "" where the server says in time that it is healthy, and else what is wrong."""
         try:
             with self.open_session() as session:
-                answer = session.get(f"{self.url}/ping", timeout=self.ping_seconds)
-        except requests.RequestException:
-            return False
-        return answer.status_code == HTTPStatus.OK
+                answer = session.get(
+                    f"{self.url}/ping",
+                    timeout=self.ping_seconds,
+                    stream=True,
+                    allow_redirects=False,
+                )
+                if answer.status_code == HTTPStatus.OK:
+                    return ""
+                said = answer.raw.read(PING_BYTES).decode(errors="replace").strip()
+        except (requests.RequestException, HTTPError, OSError):
+            return f"GET /ping had no answer within {self.ping_seconds:g} s"
+        return f"GET /ping answered {answer.status_code}: {said}"
 
     def invoke(
         self, body: bytes | IO[bytes], headers: Mapping[str, str], seconds: float
@@ -147,11 +157,22 @@ def find_problem(response: ContainerResponse) -> str:
 
 
 def describe_error(status: int, message: str) -> str:
-    """Return SageMaker's words for an error of the model."""
-    side = "server"
-    if 400 <= status < 500:
-        side = "client"
+    """Return SageMaker's words for an error of the model, to the caller who waits for it."""
     return (
-        f'Received {side} error ({status}) from primary with message "{message}". '
+        f'Received {side_of(status)} error ({status}) from primary with message "{message}". '
         "See the log of the model server."
     )
+
+
+def describe_model_error(status: int) -> str:
+    """Return SageMaker's words for an error of the model, in a notification."""
+    return (
+        f"ClientError: Received {side_of(status)} error ({status}) from model. "
+        "See the log of the model server."
+    )
+
+
+def side_of(status: int) -> str:
+    if 400 <= status < 500:
+        return "client"
+    return "server"

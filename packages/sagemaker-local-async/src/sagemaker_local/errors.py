@@ -5,6 +5,8 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
+from sagemaker_local.names import ACCOUNT
+
 MESSAGE_CHARACTERS = 2048
 # So much of a wrong value is shown.
 VALUE_CHARACTERS = 256
@@ -50,3 +52,16 @@ def constraint_error(value: object, parameter: str, constraint: str) -> ApiError
 
 def unavailable(message: str) -> ApiError:
     return ApiError(HTTPStatus.SERVICE_UNAVAILABLE, "ServiceUnavailable", message)
+
+
+def not_found(endpoint: str) -> ApiError:
+    """Return the runtime's error for an endpoint that is not there, or not in service yet."""
+    return validation_error(f"Endpoint {endpoint} of account {ACCOUNT} not found.")
+
+
+def not_supported(path: str, reason: str = "") -> ApiError:
+    """Return the error for a member, such as "ProductionVariants.1.InstancePools"."""
+    message = f"{path} is not supported by sagemaker-local."
+    if reason:
+        message = f"{message} {reason}"
+    return validation_error(message)

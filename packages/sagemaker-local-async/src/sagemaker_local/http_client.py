@@ -1,11 +1,9 @@
-"""HTTP to the servers of this machine, which listen at a port or at a Unix socket."""
+"""HTTP to model servers, which listen at a port or at a Unix socket."""
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Mapping
-from pathlib import Path
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -13,11 +11,7 @@ from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
-from local.processes import StackError
-
 UNIX_PREFIX = "unix:"
-# The longest path of a Unix socket in bytes, less the end of the string.
-SOCKET_PATH_BYTES = 107
 
 
 class UnixConnection(HTTPConnection):
@@ -82,19 +76,3 @@ def base_url(server: str) -> str:
     if server.startswith(UNIX_PREFIX):
         return "http://localhost"
     return server.rstrip("/")
-
-
-def socket_path(folder: Path, name: str) -> Path:
-    """Return the path of a Unix socket in a folder, which is made for this user only.
-
-    Raises StackError where the path is too long for a socket.
-    """
-    path = folder / name
-    excess = len(os.fsencode(path)) - SOCKET_PATH_BYTES
-    if excess > 0:
-        raise StackError(
-            f"The path of the data is {excess} bytes too long for a socket: {path}. "
-            "Choose a shorter one: --data DIR"
-        )
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return path

@@ -24,9 +24,9 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
-from local.model_servers import has_gpu, remove_container
-from local.processes import kill_leftovers, leave_nothing
-from local.sagemaker.s3 import S3Client, list_keys, retry_forever, split_s3_url, status_of
+from sagemaker_local.docker import has_gpu, remove_container
+from sagemaker_local.leftovers import kill_leftovers
+from sagemaker_local.s3 import S3Client, list_keys, retry_forever, split_s3_url, status_of
 
 # People who chat on this machine come first.
 NICENESS = 10
@@ -78,6 +78,8 @@ class Training:
         self.name: str = self.arguments["TrainingJobName"]
         self.root = self.settings.folder.resolve() / self.name
         self.log = self.root.with_name(f"{self.name}.log")
+        digest = hashlib.sha256(str(self.root).encode()).hexdigest()[:8]
+        self.container_name = f"training-{self.name}-{digest}"
         self.command = self.trainer_command()
 
     # ---- before
@@ -102,10 +104,10 @@ class Training:
                 self.synced[path] = fingerprint(path)
 
     def end_earlier_run(self) -> None:
-        """Kill the trainer that a killed local.sagemaker has left."""
-        kill_leftovers(f"ML_ROOT={self.root}", leave_nothing)
+        """Kill the trainer that a killed sagemaker_local has left."""
+        kill_leftovers(f"ML_ROOT={self.root}")
         if not self.settings.command:
-            remove_container(self.command)
+            remove_container(self.container_name)
 
     def write_config(self) -> None:
         channels = {}
@@ -170,10 +172,9 @@ class Training:
     def trainer_command(self) -> list[str]:
         if self.settings.command:
             return ["nice", "-n", str(NICENESS), *self.settings.command]
-        digest = hashlib.sha256(str(self.root).encode()).hexdigest()[:8]
         # As the user of this process, who otherwise could not remove what the container writes.
         user = f"{os.getuid()}:{os.getgid()}"
-        command = ["docker", "run", "--rm", "--name", f"training-{self.name}-{digest}"]
+        command = ["docker", "run", "--rm", "--name", self.container_name]
         command += ["--network", "host", "--user", user, "--cpu-shares", str(CPU_SHARES)]
         command += ["--env", "HOME=/tmp", "--volume", f"{self.root}:/opt/ml"]
         if has_gpu():
@@ -238,7 +239,7 @@ class Training:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         if not self.settings.command:
-            remove_container(self.command)
+            remove_container(self.container_name)
 
     # ---- to S3
 

@@ -31,11 +31,20 @@ def split_s3_url(url: str) -> tuple[str, str]:
     return bucket, key
 
 
-def retry_forever(call: Callable[[], T], sleep: Callable[[float], None] = time.sleep) -> T:
+def always(_: Exception) -> bool:
+    return True
+
+
+def retry_forever(
+    call: Callable[[], T],
+    sleep: Callable[[float], None] = time.sleep,
+    can_pass: Callable[[Exception], bool] = always,
+) -> T:
     """Return what `call` returns; repeat it until S3 answers.
 
     An accepted request is not given up for a fault of S3.
-    Raises NoCredentialsError and ParamValidationError, which no retry would help.
+    Raises NoCredentialsError and ParamValidationError, which no retry would help, and the errors of
+    which `can_pass` says so.
     """
     attempt = 0
     while True:
@@ -44,6 +53,8 @@ def retry_forever(call: Callable[[], T], sleep: Callable[[float], None] = time.s
         except (NoCredentialsError, ParamValidationError):
             raise
         except (BotoCoreError, ClientError) as error:
+            if not can_pass(error):
+                raise
             log.warning("S3: %s; trying again", error)
         sleep(min(LONGEST_PAUSE_SECONDS, 0.2 * 2 ** min(attempt, 10)))
         attempt += 1

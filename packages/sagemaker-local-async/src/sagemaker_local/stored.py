@@ -14,7 +14,7 @@ from typing import TypeVar
 import msgspec
 from botocore.exceptions import ClientError
 
-from local.sagemaker.s3 import S3Client, list_keys, retry_forever, status_of
+from sagemaker_local.s3 import S3Client, list_keys, retry_forever, status_of
 
 QUARANTINE_PREFIX = "quarantine/"
 

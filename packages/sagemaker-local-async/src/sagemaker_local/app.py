@@ -1,6 +1,6 @@
 """The HTTP API that boto3 calls, and GET /endpoints for whoever runs the model servers.
 
-boto3 has two clients: `sagemaker-runtime` for the endpoints, `sagemaker` for training jobs.
+boto3 has two clients: `sagemaker-runtime` invokes endpoints, `sagemaker` makes them.
 """
 
 from __future__ import annotations
@@ -10,28 +10,43 @@ import logging
 import uuid
 from collections.abc import Mapping
 from http import HTTPStatus
+from ipaddress import ip_address
 
 from botocore.credentials import ReadOnlyCredentials
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
-from local.sagemaker import control_plane
-from local.sagemaker.endpoint import (
-    ACCOUNT,
+from sagemaker_local import control_plane
+from sagemaker_local.control_plane import Call
+from sagemaker_local.endpoint import (
     PAYLOAD_BYTES,
     AsyncEndpoint,
     Endpoint,
     EndpointDescription,
     RealtimeEndpoint,
 )
-from local.sagemaker.errors import ApiError, constraint_error, validation_error
-from local.sagemaker.signature import is_signed
-from local.sagemaker.training import TrainingJobs
-from local.sagemaker.validation import Headers, Parameters, create_request, read_parameters
+from sagemaker_local.errors import (
+    ApiError,
+    constraint_error,
+    not_found,
+    not_supported,
+    validation_error,
+)
+from sagemaker_local.names import ACCOUNT
+from sagemaker_local.signature import is_signed
+from sagemaker_local.validation import Headers, Parameters, create_request, read_parameters
 
-VARIANT = "AllTraffic"
 # The names by which callers on this machine know this server.
 OWN_HOSTS = ("127.0.0.1", "localhost")
+# The parameters of InvokeEndpoint that ask for something which is not here.
+NOT_SUPPORTED = (
+    "TargetModel",
+    "TargetContainerHostname",
+    "EnableExplanations",
+    "InferenceComponentName",
+    "SessionId",
+    "PrefixAwareId",
+)
 # The headers of a real-time call that the model server gets.
 REQUEST_HEADERS = (
     "Content-Type",
@@ -47,26 +62,33 @@ log = logging.getLogger("sagemaker")
 
 def create_app(
     endpoints: Mapping[str, Endpoint],
-    jobs: TrainingJobs | None = None,
+    calls: Mapping[str, Call],
     credentials: ReadOnlyCredentials | None = None,
+    host: str = OWN_HOSTS[0],
 ) -> Flask:
     """Return the WSGI application.
 
-    `endpoints`, by their names, may be filled later, and `jobs` be started later. Without `jobs`
-    there are no training jobs. With `credentials` each call must be signed by them.
+    endpoints: what answers, by its name; it may be filled later. calls: what answers each operation
+    of the control plane. With `credentials` each call must be signed by them. host: the address
+    that the server listens at.
     """
     app = Flask("sagemaker")
     app.config["MAX_CONTENT_LENGTH"] = PAYLOAD_BYTES
 
     @app.post("/endpoints/<name>/invocations")
     def invoke_endpoint(name: str) -> Response:
-        validate(name, "InvokeEndpoint")
+        parameters = validate(name, "InvokeEndpoint")
+        refuse_unsupported(parameters)
         endpoint = find_endpoint(endpoints, name)
         if not isinstance(endpoint, RealtimeEndpoint):
             raise wrong_call(name, "asynchronous", "InvokeEndpointAsync")
-        answer = endpoint.invoke(request.get_data(), select(request.headers, REQUEST_HEADERS))
+        answer = endpoint.invoke(
+            request.get_data(),
+            select(request.headers, REQUEST_HEADERS),
+            parameters.get("TargetVariant"),
+        )
         headers = select(answer.headers, RESPONSE_HEADERS)
-        headers["x-Amzn-Invoked-Production-Variant"] = VARIANT
+        headers["x-Amzn-Invoked-Production-Variant"] = answer.variant
         return Response(answer.data, headers=headers)
 
     @app.post("/endpoints/<name>/async-invocations")
@@ -75,8 +97,8 @@ def create_app(
         endpoint = find_endpoint(endpoints, name)
         if not isinstance(endpoint, AsyncEndpoint):
             raise wrong_call(name, "real-time", "InvokeEndpoint")
-        queue = endpoint.queue
-        accepted = create_request(parameters, queue.output_path, queue.failure_path)
+        settings = endpoint.settings
+        accepted = create_request(parameters, settings.output_path, settings.failure_path)
         endpoint.accept(accepted)
         body = {"InferenceId": accepted.headers["X-Amzn-SageMaker-Inference-Id"]}
         response = json_response(body, HTTPStatus.ACCEPTED)
@@ -86,20 +108,18 @@ def create_app(
 
     @app.post("/")
     def control_plane_call() -> Response:
-        if not jobs:
-            message = "Training jobs need the option --training of local.sagemaker."
-            raise ApiError(HTTPStatus.BAD_REQUEST, "UnknownOperationException", message)
         target = request.headers.get("X-Amz-Target", "")
-        answer = control_plane.call(jobs, target, request.get_data())
+        answer = control_plane.answer_call(calls, target, request.get_data())
         return Response(json.dumps(answer), content_type=control_plane.CONTENT_TYPE)
 
     @app.get("/endpoints")
     def describe_endpoints() -> dict[str, EndpointDescription]:
-        return {name: endpoint.describe() for name, endpoint in endpoints.items()}
+        return {name: endpoint.describe() for name, endpoint in list(endpoints.items())}
 
     @app.before_request
     def check_caller() -> None:
-        refuse_web_pages()
+        refuse_web_pages(host)
+        refuse_chunks()
         if credentials:
             check_signature(credentials)
 
@@ -118,16 +138,51 @@ def create_app(
     return app
 
 
-def refuse_web_pages() -> None:
+def refuse_web_pages(own_host: str) -> None:
     """Raise ApiError for the call of a web page, also by a name that leads to this machine."""
     # A browser sends Origin with what could do harm. boto3 does not.
     if "Origin" in request.headers:
         message = "Web pages may not call this."
         raise ApiError(HTTPStatus.FORBIDDEN, "AccessDeniedException", message)
-    host = request.host.partition(":")[0]
-    if host not in OWN_HOSTS:
-        message = f"This server is called {' or '.join(OWN_HOSTS)}, not {host[:100]}."
+    host = host_name(request.host)
+    if not is_own_host(host, own_host):
+        message = f"This server is not called {host[:100]}: use {own_host}."
         raise ApiError(HTTPStatus.MISDIRECTED_REQUEST, "AccessDeniedException", message)
+
+
+def host_name(host: str) -> str:
+    """Return the header Host without its port."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
+
+
+def is_own_host(host: str, own_host: str) -> bool:
+    """Return whether a caller may call this server `host`, where it listens at `own_host`.
+
+    A web page could be served from a name that leads to this machine. Such a name has a dot, so a
+    server for other machines takes addresses, and names without one, as containers have.
+    """
+    if host in (own_host, *OWN_HOSTS):
+        return True
+    if own_host in OWN_HOSTS:
+        return False
+    return "." not in host or is_address(host)
+
+
+def is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def refuse_chunks() -> None:
+    """Raise ApiError for a body without a length, which boto3 never sends."""
+    if "Transfer-Encoding" in request.headers:
+        message = "Send the body with Content-Length."
+        raise ApiError(HTTPStatus.LENGTH_REQUIRED, "ValidationError", message)
 
 
 def check_signature(credentials: ReadOnlyCredentials) -> None:
@@ -145,8 +200,14 @@ def validate(name: str, operation: str) -> Parameters:
 def find_endpoint(endpoints: Mapping[str, Endpoint], name: str) -> Endpoint:
     endpoint = endpoints.get(name)
     if not endpoint:
-        raise validation_error(f"Endpoint {name} of account {ACCOUNT} not found.")
+        raise not_found(name)
     return endpoint
+
+
+def refuse_unsupported(parameters: Parameters) -> None:
+    for name in NOT_SUPPORTED:
+        if name in parameters:
+            raise not_supported(name)
 
 
 def wrong_call(name: str, kind: str, operation: str) -> ApiError:
@@ -174,9 +235,12 @@ def to_api_error(error: Exception) -> ApiError:
         return constraint_error(
             "(bytes)", "Body", f"have length less than or equal to {PAYLOAD_BYTES}"
         )
+    if isinstance(error, TimeoutError):
+        message = "The request did not arrive in time."
+        return ApiError(HTTPStatus.REQUEST_TIMEOUT, "ValidationError", message)
     if isinstance(error, HTTPException):
         message = f"There is no {request.method} {request.path} here."
         return ApiError(error.code or 500, "UnknownOperationException", message)
     log.exception("%s %s", request.method, request.path, exc_info=error)
-    message = "This is a fault of local.sagemaker; its log tells more."
+    message = "This is a fault of sagemaker-local; its log tells more."
     return ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, "InternalFailure", message)

