@@ -14,11 +14,25 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "examples" / "README.md"])
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").glob("*.md"),
+        ROOT / "examples" / "README.md",
+        ROOT / "packages" / "sagemaker-local-async" / "README.md",
+    ]
+)
+# Where a module that `python -m` runs is.
+SOURCES = (ROOT, ROOT / "packages" / "sagemaker-local-async" / "src")
 FOLDERS = "aws|benchmarks|containers|docs|examples|local|locks|tests"
 PATH_IN_TEXT = re.compile(rf"(?<![\w/.-])(?:{FOLDERS})(?:/[\w.-]+)*/[\w-]+\.[a-z]+\b")
 # Folders of architecture.md's layout whose every module has a line.
-PACKAGES = ("aws", "containers", "local")
+PACKAGES = {
+    "aws": ROOT / "aws",
+    "containers": ROOT / "containers",
+    "local": ROOT / "local",
+    "packages/sagemaker-local-async": SOURCES[1] / "sagemaker_local",
+}
 
 
 def name_of(page: Path) -> str:
@@ -75,21 +89,22 @@ def test_the_readme_has_at_most_200_lines() -> None:
 def layout(package: str) -> set[str]:
     """Return the files in the table under the heading of a package, relative to it."""
     text = (ROOT / "docs" / "architecture.md").read_text()
-    [section] = re.findall(rf"^### {package}/.*?(?=^##|\Z)", text, re.MULTILINE | re.DOTALL)
+    [section] = re.findall(rf"^### {package}[/:].*?(?=^##|\Z)", text, re.MULTILINE | re.DOTALL)
     cells = re.findall(r"^\| ([^|]+) \|", section, re.MULTILINE)
     return {name for cell in cells for name in cell.split(", ") if "." in name}
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_the_layout_has_a_line_for_every_module(package: str) -> None:
-    modules = {str(path.relative_to(ROOT / package)) for path in (ROOT / package).rglob("*.py")}
+    folder = PACKAGES[package]
+    modules = {str(path.relative_to(folder)) for path in folder.rglob("*.py")}
     modules = {name for name in modules if Path(name).name not in ("__init__.py", "__main__.py")}
     assert sorted(modules - layout(package)) == [], "docs/architecture.md has no line about these"
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_the_layout_names_no_file_that_is_gone(package: str) -> None:
-    gone = [name for name in layout(package) if not (ROOT / package / name).exists()]
+    gone = [name for name in layout(package) if not (PACKAGES[package] / name).exists()]
     assert sorted(gone) == []
 
 
@@ -171,9 +186,9 @@ def test_the_pages_show_commands() -> None:
 @pytest.mark.parametrize("command", commands(), ids=lambda command: command.line)
 def test_a_command_that_is_shown_exists(command: Command) -> None:
     if command.program[0] == "-m":
-        module = ROOT / command.program[1].replace(".", "/")
-        files = (module.with_suffix(".py"), module / "__main__.py")
-        assert any(file.exists() for file in files)
+        modules = [folder / command.program[1].replace(".", "/") for folder in SOURCES]
+        files = [(module.with_suffix(".py"), module / "__main__.py") for module in modules]
+        assert any(file.exists() for pair in files for file in pair)
     else:
         program = ROOT / command.program[0]
         assert program.is_file()

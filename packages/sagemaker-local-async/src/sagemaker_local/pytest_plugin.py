@@ -1,4 +1,4 @@
-"""The pytest fixture `sagemaker_local`: this program on free ports, with a folder as its storage."""
+"""The pytest fixture `sagemaker_local`: this program on free ports, with a folder as storage."""
 
 from __future__ import annotations
 
