@@ -207,12 +207,12 @@ def evaluation(content: str, style: str, width: int, height: int, device: str) -
     from containers.nst.vgg import VGG19
 
     network = VGG19().to(device).to_precision(working_precision(torch.device(device)))
-    photograph, styles = ours.prepare(
-        picture(content), [picture(style)], (width, height), Options(), torch.device(device)
+    work = ours.prepare(
+        picture(content), [picture(style)], [], (width, height), Options(), torch.device(device)
     )
     objective = multiscale_objective(
-        photograph,
-        [resize_style(styles[0], max(width, height))],
+        work.content,
+        [resize_style(work.styles[0], max(width, height))],
         None,
         network,
         content_weight=ours.CONTENT_WEIGHT,
@@ -225,7 +225,7 @@ def evaluation(content: str, style: str, width: int, height: int, device: str) -
         times.append(time.perf_counter())
         return False
 
-    optimize(photograph, objective, LBFGS, 2, EarlyStopping(None, 1), callback)
+    optimize(work.content, objective, LBFGS, 2, EarlyStopping(None, 1), callback)
     return {"seconds": times[1] - times[0], "memory": memory(device)}
 
 

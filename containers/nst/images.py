@@ -96,26 +96,34 @@ def enlarge(image: Tensor, content: Tensor) -> Tensor:
 # --- color ---
 
 
-def initial_image(content: Tensor, style: Tensor, strength: float, seed: int) -> Tensor:
+def initial_image(content: Tensor, matched: Tensor, strength: float, seed: int) -> Tensor:
     """Return the image that the optimization starts at, which saves it finding the colors.
 
-    It is the photograph in the style's palette, less so at a low strength, plus a little noise.
+    matched: the photograph in the style's palette. At a low strength it has a smaller share. A
+    little noise is added.
     """
     share = min(1.0, 2 * strength)
-    image = content.lerp(match_colors(content, style), share)
+    image = content.lerp(matched, share)
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(content.shape, generator=generator).to(content.device)
     return (image + 0.01 * noise).clamp(0, 1)
 
 
-def match_colors(image: Tensor, palette: Tensor) -> Tensor:
+def match_colors(
+    image: Tensor,
+    palette: Tensor,
+    image_mask: Tensor | None = None,
+    palette_mask: Tensor | None = None,
+) -> Tensor:
     """Return `image` with the mean and covariance of the colors of `palette`, by the least change.
+
+    image_mask, palette_mask: (1, 1, H, W), how much each pixel counts; None: all alike.
 
     Pitié & Kokaram, "The linear Monge-Kantorovitch linear colour mapping for example-based colour
     transfer" (2007).
     """
-    mean, covariance = color_moments(image)
-    target_mean, target_covariance = color_moments(palette)
+    mean, covariance = color_moments(image, image_mask)
+    target_mean, target_covariance = color_moments(palette, palette_mask)
     root = matrix_root(covariance)
     inverse = torch.linalg.inv(root)
     transform = inverse @ matrix_root(root @ target_covariance @ root) @ inverse
@@ -124,15 +132,22 @@ def match_colors(image: Tensor, palette: Tensor) -> Tensor:
     return matched.clamp(0, 1).to(image.dtype).view_as(image)
 
 
-def color_moments(image: Tensor) -> tuple[Tensor, Tensor]:
+def color_moments(image: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return the mean (3, 1) and covariance (3, 3) of the pixels.
 
-    A little is added to the covariance, so that a gray image has an inverse.
+    mask: (1, 1, H, W), how much each pixel counts; None: all alike. A little is added to the
+    covariance, so that a gray image has an inverse.
     """
     pixels = image.flatten(2)[0].double()
-    mean = pixels.mean(1, keepdim=True)
-    centered = pixels - mean
-    covariance = centered @ centered.t() / pixels.shape[1]
+    if mask is None:
+        mean = pixels.mean(1, keepdim=True)
+        centered = pixels - mean
+        covariance = centered @ centered.t() / pixels.shape[1]
+    else:
+        weights = mask.flatten().double() / mask.double().sum()
+        mean = pixels @ weights[:, None]
+        centered = pixels - mean
+        covariance = centered * weights @ centered.t()
     return mean, covariance + 1e-5 * torch.eye(3, dtype=pixels.dtype, device=pixels.device)
 
 

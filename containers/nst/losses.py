@@ -1,6 +1,8 @@
 """The losses of neural style transfer: content, style (Gram matrices) and total variation.
 
 Gatys, Ecker & Bethge, "Image Style Transfer Using Convolutional Neural Networks" (CVPR 2016).
+A large picture is computed in tiles, see tiles.py: mean squares and Gram matrices of its parts add
+up to those of the whole.
 """
 
 from collections.abc import Callable
@@ -11,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .regions import guidance
+from .tiles import Tile, split, stride
 from .vgg import VGG19
 
 # Image (1, 3, H, W) -> loss
@@ -80,27 +84,43 @@ def blended_grams(
     network: VGG19,
     layers: list[str],
     replicate: bool = True,
+    tile_side: int | None = None,
 ) -> list[Tensor]:
     """Return for each layer the mean of the styles' Gram matrices.
 
     weights: of the styles; None: all alike.
     """
-    if weights is None:
-        weights = [1.0] * len(styles)
     blended: list[Tensor] = []
-    for style, weight in zip(styles, weights, strict=True):
-        share = weight / sum(weights)
-        grams = [matrix * share for matrix in grams_of(style, network, layers, replicate)]
-        if blended:
-            grams = [a + b for a, b in zip(blended, grams, strict=True)]
-        blended = grams
+    for style, share in zip(styles, style_shares(weights, len(styles)), strict=True):
+        grams = grams_of(style, network, layers, replicate, tile_side)
+        grams = [matrix * share for matrix in grams]
+        blended = add_grams(blended, grams)
     return blended
 
 
-def grams_of(style: Tensor, network: VGG19, layers: list[str], replicate: bool) -> list[Tensor]:
+def style_shares(weights: list[float] | None, style_count: int) -> list[float]:
+    """Return the weights of the styles with a sum of 1. None: all alike."""
+    if weights is None:
+        weights = [1.0] * style_count
+    return [weight / sum(weights) for weight in weights]
+
+
+def grams_of(
+    style: Tensor, network: VGG19, layers: list[str], replicate: bool, tile_side: int | None
+) -> list[Tensor]:
     """Return the Gram matrix of each layer. The features, which are large, are gone afterwards."""
-    features = network(style, set(layers), replicate)
-    return [gram(features[layer]) for layer in layers]
+    grams: list[Tensor] = []
+    for tile in split(style, tile_side):
+        features = tile.features(style, network, set(layers), replicate)
+        grams = add_grams(grams, [gram(features[k]) * tile.share(stride(k)) for k in layers])
+    return grams
+
+
+def add_grams(total: list[Tensor], grams: list[Tensor]) -> list[Tensor]:
+    """Return the sums of the matrices. total: empty means zeros."""
+    if not total:
+        return grams
+    return [a + b for a, b in zip(total, grams, strict=True)]
 
 
 def total_variation(image: Tensor) -> Tensor:
@@ -122,41 +142,102 @@ class RelativeTarget:
     factor: Tensor
 
     def error(self, found: Tensor) -> Tensor:
-        return self.factor * F.mse_loss(found, self.value)
+        return self.factor * F.mse_loss(found.float(), self.value.float())
 
 
-def content_target(content: Tensor, weight: float, network: VGG19) -> RelativeTarget:
+@dataclass(frozen=True)
+class StyleTarget:
+    """The Gram matrix that the features of a layer should have, in a region or everywhere.
+
+    guidance: (1, 1, h, w) for features (1, C, h, w), see regions.py; None: everywhere.
+    """
+
+    layer: str
+    gram: RelativeTarget
+    guidance: Tensor | None = None
+
+    def found(self, features: dict[str, Tensor], tile: Tile | None = None) -> Tensor:
+        """Return the Gram matrix of the features, of the tile alone if one is given."""
+        values = features[self.layer]
+        if self.guidance is None:
+            return gram(values)
+        factors = self.guidance
+        if tile is not None:
+            factors = tile.part(factors, stride(self.layer))
+        return gram(values * factors.to(values.dtype))
+
+
+def content_target(
+    content: Tensor, weight: float, network: VGG19, tile_side: int | None = None
+) -> RelativeTarget:
     """Return the target of the features of CONTENT_LAYER. content: (1, 3, H, W), RGB in 0..1."""
     with torch.no_grad():
-        value = network(content, {CONTENT_LAYER})[CONTENT_LAYER].float()
-        return RelativeTarget(value, weight / value.pow(2).mean().clamp_min(1e-8))
+        value = torch.empty(0)
+        for tile in split(content, tile_side):
+            part = tile.features(content, network, {CONTENT_LAYER})[CONTENT_LAYER]
+            value = tile.put(part, value, stride(CONTENT_LAYER))
+        return RelativeTarget(value, weight / value.float().pow(2).mean().clamp_min(1e-8))
 
 
 def style_targets(
-    styles: list[Tensor], style_weights: list[float] | None, network: VGG19
-) -> list[RelativeTarget]:
-    """Return the targets of the Gram matrices of STYLE_LAYERS, in that order.
+    styles: list[Tensor],
+    style_weights: list[float] | None,
+    network: VGG19,
+    tile_side: int | None = None,
+) -> list[StyleTarget]:
+    """Return the targets of the Gram matrices of STYLE_LAYERS.
 
     styles: each (1, 3, H, W), RGB in 0..1, at the size at which they are compared.
     """
     with torch.no_grad():
-        grams = blended_grams(styles, style_weights, network, list(STYLE_LAYERS))
-        targets = []
-        for value, weight in zip(grams, STYLE_LAYERS.values(), strict=True):
-            factor = weight / value.pow(2).mean().clamp_min(1e-12)
-            targets.append(RelativeTarget(value, factor))
-        return targets
+        layers = list(STYLE_LAYERS)
+        grams = blended_grams(styles, style_weights, network, layers, tile_side=tile_side)
+        return [
+            StyleTarget(layer, relative_gram(layer, matrix))
+            for layer, matrix in zip(layers, grams, strict=True)
+        ]
+
+
+def regional_style_targets(
+    styles: list[Tensor],
+    masks: list[Tensor],
+    style_weights: list[float] | None,
+    network: VGG19,
+    size: tuple[int, int],
+    tile_side: int | None = None,
+) -> list[StyleTarget]:
+    """Return the targets of the guided Gram matrices: STYLE_LAYERS of each style in its region.
+
+    masks: one for each style, see regions.py. size: (width, height) of the image.
+    style_weights: with equal weights, a pixel feels its style as much as without masks. So the
+        error of a region counts by its area.
+    """
+    width, height = size
+    targets = []
+    shares = style_shares(style_weights, len(styles))
+    for style, mask, share in zip(styles, masks, shares, strict=True):
+        importance = share * len(styles) * mask.mean()
+        with torch.no_grad():
+            grams = blended_grams([style], None, network, list(STYLE_LAYERS), tile_side=tile_side)
+        for layer, matrix in zip(STYLE_LAYERS, grams, strict=True):
+            factors = guidance(mask, height // stride(layer), width // stride(layer))
+            target = relative_gram(layer, matrix, importance)
+            targets.append(StyleTarget(layer, target, factors))
+    return targets
+
+
+def relative_gram(layer: str, matrix: Tensor, importance: Tensor | float = 1.0) -> RelativeTarget:
+    """Return the target of a layer's Gram matrix, by its weight in STYLE_LAYERS."""
+    factor = STYLE_LAYERS[layer] / matrix.pow(2).mean().clamp_min(1e-12)
+    return RelativeTarget(matrix, factor * importance)
 
 
 def content_loss(features: dict[str, Tensor], target: RelativeTarget) -> Tensor:
-    return target.error(features[CONTENT_LAYER].float())
+    return target.error(features[CONTENT_LAYER])
 
 
-def style_loss(features: dict[str, Tensor], targets: list[RelativeTarget]) -> Tensor:
-    errors = [
-        target.error(gram(features[layer]))
-        for layer, target in zip(STYLE_LAYERS, targets, strict=True)
-    ]
+def style_loss(features: dict[str, Tensor], targets: list[StyleTarget]) -> Tensor:
+    errors = [target.gram.error(target.found(features)) for target in targets]
     return torch.stack(errors).sum()
 
 
@@ -167,23 +248,142 @@ def multiscale_objective(
     network: VGG19,
     content_weight: float,
     total_variation_weight: float,
+    masks: list[Tensor] | None = None,
+    tile_side: int | None = None,
 ) -> Objective:
     """Return the objective of one scale: squared errors, each relative to the size of its target.
 
     So the balance of content and style is the same for any pair of pictures.
     content, styles: (1, 3, H, W), RGB in 0..1, at this scale.
+    masks: one for each style, see regions.py; empty or None: the styles are blended everywhere.
+    tile_side: in pixels; None: the picture in one piece.
     """
-    photograph = content_target(content, content_weight, network)
-    style = style_targets(styles, style_weights, network)
+    photograph = content_target(content, content_weight, network, tile_side)
+    if masks:
+        size = content.shape[3], content.shape[2]
+        style = regional_style_targets(styles, masks, style_weights, network, size, tile_side)
+    else:
+        style = style_targets(styles, style_weights, network, tile_side)
+    tiles = split(content, tile_side)
+
+    def feature_loss(image: Tensor) -> Tensor:
+        if len(tiles) > 1:
+            return tiled_loss(image, tiles, photograph, style, network)
+        features = network(image, LOSS_LAYERS)
+        return content_loss(features, photograph) + style_loss(features, style)
 
     def objective(image: Tensor) -> Tensor:
-        features = network(image, LOSS_LAYERS)
-        loss = content_loss(features, photograph) + style_loss(features, style)
+        loss = feature_loss(image)
         if total_variation_weight > 0:
             loss = loss + total_variation_weight * total_variation(image)
         return loss
 
     return objective
+
+
+# --- in tiles ---
+
+
+class TiledLoss(torch.autograd.Function):
+    """A loss whose gradient is computed along with it, so that no features have to be kept."""
+
+    @staticmethod
+    def forward(
+        context: Any,  # noqa: ANN401 - autograd's own
+        image: Tensor,
+        evaluate: Callable[[Tensor], tuple[Tensor, Tensor]],
+    ) -> Tensor:
+        loss, gradient = evaluate(image)
+        context.save_for_backward(gradient)
+        return loss
+
+    @staticmethod
+    def backward(context: Any, factor: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401 - autograd's
+        (gradient,) = context.saved_tensors
+        return gradient * factor, None
+
+
+def tiled_loss(
+    image: Tensor,
+    tiles: list[Tile],
+    photograph: RelativeTarget,
+    style: list[StyleTarget],
+    network: VGG19,
+) -> Tensor:
+    """Return the content and style loss, with the memory for the features of one tile.
+
+    The features are computed twice: first for the Gram matrices of the whole image, which the
+    gradient of each tile depends on, then for the gradient.
+    """
+
+    def evaluate(image: Tensor) -> tuple[Tensor, Tensor]:
+        image = image.detach()
+        grams = whole_grams(image, tiles, style, network)
+        style_loss, slopes = loss_and_slopes(grams, style)
+        content_loss = torch.zeros_like(style_loss)
+        gradient = torch.zeros_like(image)
+        for tile in tiles:
+            error, part = tile_gradient(tile, image, photograph, style, slopes, network)
+            content_loss += error
+            tile.crop(gradient).add_(part)
+        return content_loss + style_loss, gradient
+
+    loss: Tensor = TiledLoss.apply(image, evaluate)  # type: ignore[no-untyped-call]
+    return loss
+
+
+@torch.no_grad()
+def whole_grams(
+    image: Tensor, tiles: list[Tile], style: list[StyleTarget], network: VGG19
+) -> list[Tensor]:
+    """Return the image's Gram matrix for each target."""
+    grams: list[Tensor] = []
+    for tile in tiles:
+        features = tile.features(image, network, set(STYLE_LAYERS))
+        found = [each.found(features, tile) * tile.share(stride(each.layer)) for each in style]
+        grams = add_grams(grams, found)
+    return grams
+
+
+@torch.enable_grad()
+def loss_and_slopes(grams: list[Tensor], style: list[StyleTarget]) -> tuple[Tensor, list[Tensor]]:
+    """Return the style loss, and its derivative with respect to each Gram matrix."""
+    variables = [matrix.requires_grad_() for matrix in grams]
+    errors = [
+        target.gram.error(variable) for target, variable in zip(style, variables, strict=True)
+    ]
+    loss = torch.stack(errors).sum()
+    return loss.detach(), list(torch.autograd.grad(loss, variables))
+
+
+@torch.enable_grad()
+def tile_gradient(
+    tile: Tile,
+    image: Tensor,
+    photograph: RelativeTarget,
+    style: list[StyleTarget],
+    slopes: list[Tensor],
+    network: VGG19,
+) -> tuple[Tensor, Tensor]:
+    """Return the tile's part of the content loss, and what it adds to the gradient of both losses.
+
+    The latter is for the pixels of `tile.crop`.
+    """
+    crop = tile.crop(image).clone().requires_grad_()
+    features = tile.core(network(crop, LOSS_LAYERS))
+    step = stride(CONTENT_LAYER)
+    target = RelativeTarget(tile.part(photograph.value, step), photograph.factor)
+    content_error = content_loss(features, target) * tile.share(step)
+    loss = content_error
+    for each, slope in zip(style, slopes, strict=True):
+        found = each.found(features, tile) * tile.share(stride(each.layer))
+        loss = loss + (slope * found).sum()
+    # As in optimizers.py, so that float16 holds the gradients
+    (gradient,) = torch.autograd.grad(loss * image.numel(), crop)
+    return content_error.detach(), gradient / image.numel()
+
+
+# --- stylebot's first version ---
 
 
 def gatys2015_objective(

@@ -13,6 +13,9 @@ from .losses import Objective
 
 # From a loss so many times the best one, the optimizer goes back to the best image.
 DIVERGED = 4
+# On a GPU the loss is read after so many steps: reading waits until all steps are done, and the GPU
+# then waits for the next one.
+STEPS_BETWEEN_READS = 10
 
 
 class Optimizer(Protocol):
@@ -44,9 +47,13 @@ class EarlyStopping:
         self.best_loss = math.inf
         self.stale_epochs = 0
 
+    def looks_at(self, step: int) -> bool:
+        """Return whether the loss after this step matters: at the end of each epoch."""
+        return self.patience is not None and step % self.steps_in_epoch == 0
+
     def is_due(self, step: int, loss: float) -> bool:
         """Return whether to stop after this step. loss: the lowest so far."""
-        if self.patience is None or step % self.steps_in_epoch != 0:
+        if self.patience is None or not self.looks_at(step):
             return False
         if loss < self.best_loss:
             self.stale_epochs = 0
@@ -66,45 +73,93 @@ def optimize(
 ) -> Optimum:
     """Minimize `objective`, starting at `image`, and return the best image on the way.
 
-    callback: called with each image and its loss; True ends the optimization.
+    callback: called with each image and its loss, on a GPU the loss that was read last; True ends
+        the optimization.
 
     L-BFGS without a line search can jump to a loss that is far too large or not finite. Then the
     optimizer starts again at the best image and forgets its curvature, which costs less than a line
     search that doubles the evaluations. Raises FloatingPointError if the very first loss is not
     finite.
     """
-    best = image.clone()
+    descent = Descent(image, objective, make_optimizer)
     best_loss = math.inf
-    image = image.clone().contiguous().requires_grad_(True)
-    optimizer = make_optimizer([image])
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = objective(image)
-        # Times the number of pixels, so that gradients are of order 1, which float16 can hold
-        (loss * image.numel()).backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+    loss = math.inf
 
     for step in range(1, evaluations + 1):
-        evaluated = image.detach().clone()
-        loss = float(optimizer.step(closure))
-        if loss < best_loss:
-            best = evaluated
-            best_loss = loss
-        elif best_loss == math.inf:
-            raise FloatingPointError("The loss is not finite.")
-        elif not loss <= DIVERGED * best_loss:
-            evaluated = best
-            loss = best_loss
-            with torch.no_grad():
-                image.copy_(best)
-            optimizer = make_optimizer([image])
+        evaluated = descent.step()
+        if is_read(step, evaluations, early_stopping, image.device):
+            loss, best_loss = descent.read()
+            if best_loss == math.inf:
+                raise FloatingPointError("The loss is not finite.")
+            if not loss <= DIVERGED * best_loss:
+                evaluated = descent.restart()
+                loss = best_loss
 
         if callback(evaluated, loss):
-            return Optimum(best, best_loss, stopped=True)
+            _, best_loss = descent.read()
+            return Optimum(descent.best, best_loss, stopped=True)
         if early_stopping.is_due(step, best_loss):
             break
-    return Optimum(best, best_loss, stopped=False)
+    return Optimum(descent.best, best_loss, stopped=False)
+
+
+def is_read(
+    step: int, evaluations: int, early_stopping: "EarlyStopping", device: torch.device
+) -> bool:
+    """Return whether the loss is read after this step."""
+    if device.type == "cpu" or step in (1, evaluations):
+        return True
+    return step % STEPS_BETWEEN_READS == 0 or early_stopping.looks_at(step)
+
+
+class Descent:
+    """An image on its way down an objective.
+
+    Only `read` and `restart` wait for the device, so the steps of a GPU follow one another without
+    a pause.
+    """
+
+    def __init__(
+        self,
+        image: Tensor,
+        objective: Objective,
+        make_optimizer: Callable[[list[Tensor]], Optimizer],
+    ) -> None:
+        self.objective = objective
+        self.make_optimizer = make_optimizer
+        self.image = image.clone().contiguous().requires_grad_(True)
+        self.optimizer = make_optimizer([self.image])
+        self.best = image.clone()
+        # Both are on the device, without dimensions
+        self.loss = torch.full((), math.inf, device=image.device)
+        self.best_loss = self.loss
+
+    def step(self) -> Tensor:
+        """Evaluate the image, then move it. Return the image that was evaluated."""
+        evaluated = self.image.detach().clone()
+        self.loss = self.optimizer.step(self.evaluate)
+        is_better = self.loss < self.best_loss
+        self.best = torch.where(is_better, evaluated, self.best)
+        self.best_loss = torch.where(is_better, self.loss, self.best_loss)
+        return evaluated
+
+    def evaluate(self) -> Tensor:
+        self.optimizer.zero_grad()
+        loss = self.objective(self.image)
+        # Times the number of pixels, so that gradients are of order 1, which float16 can hold
+        (loss * self.image.numel()).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def read(self) -> tuple[float, float]:
+        """Return the last loss and the lowest one."""
+        return float(self.loss), float(self.best_loss)
+
+    def restart(self) -> Tensor:
+        """Go back to the best image, and return it."""
+        with torch.no_grad():
+            self.image.copy_(self.best)
+        self.optimizer = self.make_optimizer([self.image])
+        return self.best
 
 
 class LBFGS:
@@ -114,12 +169,15 @@ class LBFGS:
     PyTorch's compiler, which takes half of a server's start.
     """
 
-    def __init__(self, parameters: list[Tensor], history: int = 10) -> None:
+    HISTORY = 10
+
+    def __init__(self, parameters: list[Tensor], history: int = HISTORY) -> None:
         (self.image,) = parameters
         self.previous_gradient = torch.empty(0)
         self.move = torch.empty(0)
-        # (step, change of the gradient, curvature) of the last steps
-        self.pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=history)
+        self.pairs: deque[Pair] = deque(maxlen=history)
+        # Of the first direction in `direction`, before the pairs correct it.
+        self.scale = torch.ones((), device=self.image.device)
 
     def zero_grad(self) -> None:
         self.image.grad = None
@@ -147,22 +205,41 @@ class LBFGS:
         change = gradient - self.previous_gradient
         curvature = change.dot(self.move)
         # Otherwise the direction would not lead down
-        if curvature > 1e-10:
-            self.pairs.append((self.move, change, curvature))
+        is_usable = curvature > 1e-10
+        # A GPU would have to be waited for. There, such a pair takes the place of an older one.
+        if change.device.type == "cpu" and not is_usable:
+            return
+        self.pairs.append(Pair(self.move, change, curvature, is_usable))
+        self.scale = torch.where(is_usable, curvature / change.dot(change), self.scale)
 
     def direction(self, gradient: Tensor) -> Tensor:
         """Return minus the inverse Hessian times the gradient, by the two-loop recursion."""
         q = -gradient
         factors = []
-        for step, change, curvature in reversed(self.pairs):
-            factor = step.dot(q) / curvature
+        for pair in reversed(self.pairs):
+            factor = pair.share(pair.step, q)
             factors.append(factor)
-            q = q - factor * change
+            q -= factor * pair.change
 
-        if self.pairs:
-            _, change, curvature = self.pairs[-1]
-            q = q * (curvature / change.dot(change))
-
-        for (step, change, curvature), factor in zip(self.pairs, reversed(factors), strict=True):
-            q = q + step * (factor - change.dot(q) / curvature)
+        q *= self.scale
+        for pair, factor in zip(self.pairs, reversed(factors), strict=True):
+            q += pair.step * (factor - pair.share(pair.change, q))
         return q
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What L-BFGS remembers of a step.
+
+    change: of the gradient. curvature: the product of both. is_usable: whether the pair counts; on
+        a GPU only the GPU knows it.
+    """
+
+    step: Tensor
+    change: Tensor
+    curvature: Tensor
+    is_usable: Tensor
+
+    def share(self, vector: Tensor, q: Tensor) -> Tensor:
+        """Return vector . q / curvature, or 0 for a pair that is not usable."""
+        return torch.where(self.is_usable, vector.dot(q) / self.curvature, 0.0)

@@ -20,7 +20,7 @@ GATYS_2015 = "gatys2015"
 class Options:
     """What a request may ask for.
 
-    size: longer side of the result in pixels, 16..2048. None: fits 800x600; on a CPU what takes two
+    size: longer side of the result in pixels, 16..4096. None: fits 800x600; on a CPU what takes two
         minutes.
     strength: 0 (close to the photograph) .. 1 (style above all); 0.5 is the tuned balance.
     preserve_color: use the style's strokes with the photograph's colors.
@@ -62,7 +62,7 @@ class Options:
         return self.epochs() * self.n_steps_in_epoch
 
 
-def check(options: Options, style_count: int) -> None:
+def check(options: Options, style_count: int, mask_count: int = 0) -> None:
     """Raise ValueError, with a sentence for the user, for what is refused with any photograph."""
     if style_count == 0:
         raise ValueError("Neural style transfer needs at least one style.")
@@ -73,6 +73,13 @@ def check(options: Options, style_count: int) -> None:
         raise ValueError(
             f"style_weights has {len(weights)} numbers for {style_count} styles; give one for each."
         )
+    if mask_count not in (0, style_count):
+        raise ValueError(
+            f"There are {mask_count} masks for {style_count} styles; give one for each style, in "
+            "the same order."
+        )
+    if mask_count and options.algorithm == GATYS_2015:
+        raise ValueError(f"{GATYS_2015} knows no masks. Leave algorithm at its default.")
     check_steps(options, DEFAULT_BOX)
 
 

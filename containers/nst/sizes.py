@@ -9,13 +9,18 @@ from pathlib import Path
 import torch
 
 from .images import fit
-from .options import DEFAULT_BOX, Options, total_work
+from .options import DEFAULT_BOX, GATYS_2015, Options, total_work
+from .tiles import HALO
 from .vgg import VGG19
 
 # The time limit on a machine without a GPU, if the request leaves the size to us.
 CPU_SECONDS = 140.0
 # The memory of one evaluation in float32, measured at 512x384 and 800x600.
 BYTES_PER_PIXEL = 3300.0
+# In tiles: what the optimizer and the targets take for a pixel of the picture.
+TILED_BYTES_PER_PIXEL = 220.0
+# In pixels, without the halo. A larger one computes less twice.
+TILE_SIDES = (1024, 512, 256)
 # The share of the available time and memory that is planned for.
 PLANNED_SHARE = 0.8
 # Files with a control group's memory limit and usage, in versions 2 and 1.
@@ -43,11 +48,52 @@ def choose_size(width: int, height: int, options: Options, network: VGG19) -> tu
 
     # Nothing warns of a full memory on a CPU: the process would be killed
     if network.device.type == "cpu":
-        smaller = limit_pixels(size, PLANNED_SHARE * available_memory() / BYTES_PER_PIXEL)
+        smaller = limit_pixels(size, most_pixels(options, PLANNED_SHARE * available_memory()))
         if smaller != size:
             size = smaller
             reason = "this machine's memory is too small for more."
     return size, reason
+
+
+def most_pixels(options: Options, memory: float) -> float:
+    """Return how many pixels a picture may have with so many bytes of memory."""
+    in_one_piece = memory / BYTES_PER_PIXEL
+    if options.algorithm == GATYS_2015:
+        return in_one_piece
+    in_tiles = (memory - tile_memory(min(TILE_SIDES))) / TILED_BYTES_PER_PIXEL
+    return max(in_one_piece, in_tiles)
+
+
+def tile_memory(side: int) -> float:
+    """Return the bytes that a tile takes, with its halo."""
+    return (side + 2 * HALO) ** 2 * BYTES_PER_PIXEL
+
+
+def choose_tile_side(size: Size, options: Options, device: torch.device) -> int | None:
+    """Return the side of the tiles, or None for a picture in one piece, which is faster."""
+    if options.algorithm == GATYS_2015:
+        return None
+    width, height = size
+    available = available_gpu_memory() if device.type == "cuda" else available_memory()
+    memory = PLANNED_SHARE * available
+    if width * height * BYTES_PER_PIXEL <= memory:
+        return None
+    left = memory - width * height * TILED_BYTES_PER_PIXEL
+    for side in TILE_SIDES:
+        if tile_memory(side) <= left:
+            return side
+    return min(TILE_SIDES)
+
+
+def smaller_tile_side(side: int | None, size: Size, options: Options) -> int | None:
+    """Return the side of the tiles to try next; None if no smaller ones would help."""
+    if options.algorithm == GATYS_2015:
+        return None
+    current = side or max(size)
+    for smaller in TILE_SIDES:
+        if smaller + 2 * HALO < current:
+            return smaller
+    return None
 
 
 def limit_by_time(size: Size, limit: float, options: Options, network: VGG19) -> tuple[Size, str]:
@@ -106,6 +152,12 @@ def seconds_per_pixel(
             raise FloatingPointError("The network gives no finite gradient.")
         seconds = clock() - started
     return seconds / side**2
+
+
+def available_gpu_memory() -> float:
+    """Return the bytes that PyTorch may still take on the GPU."""
+    free, _ = torch.cuda.mem_get_info()
+    return free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
 
 
 def available_memory() -> float:

@@ -695,7 +695,8 @@ def test_a_cpu_without_the_memory_makes_a_smaller_picture_and_says_so(
     assert sizes.available_memory() > 1e6
     monkeypatch.setattr(sizes, "available_memory", lambda: 1e9)
     (width, height), reason = sizes.choose_size(4000, 3000, Options(size=2048), network)
-    assert width * height * sizes.BYTES_PER_PIXEL < 1e9
+    in_tiles = width * height * sizes.TILED_BYTES_PER_PIXEL
+    assert in_tiles + sizes.tile_memory(min(sizes.TILE_SIDES)) < 1e9
     assert width / height == pytest.approx(4 / 3, rel=0.02)
     assert "memory" in reason
     assert sizes.choose_size(4000, 3000, Options(size=400), network) == ((400, 300), "")
