@@ -459,10 +459,10 @@ TEXTS = {
     ),
     "got_styles": Text("Pictures as the style: {styles}.", "Образцов: {styles}."),
     "ask_more_styles": Text(
-        "Press Paint, or send another picture to mix in its style. A number that you write under "
-        "a picture is its weight.",
-        "Нажмите «Рисовать» или пришлите ещё образец, и стили смешаются. Число, написанное под "
-        "картинкой, — её вес.",
+        "Press Paint, or send more pictures to mix their styles: a number written under one is "
+        "its weight. /cancel starts anew.",
+        "Нажмите «Рисовать» или пришлите ещё образцы, и стили смешаются: число под картинкой — "
+        "её вес. /cancel — начать заново.",
     ),
     "ask_more_styles_group": Text(
         "Press Paint, or answer this message with another picture to mix in its style.",

@@ -89,8 +89,8 @@ def test_who_floods_gets_one_sentence_and_can_go_on(world: World) -> None:
     told = [words for words in said if "left out" in words]
     assert told == [
         f"That was a lot at once: I took the first ones, and left out the {PHOTOS - 3} "
-        "after them. Press Paint, or send another picture to mix in its style. A number that you "
-        "write under a picture is its weight."
+        "after them. Press Paint, or send more pictures to mix their styles: a number written "
+        "under one is its weight. /cancel starts anew."
     ]
     assert len(said) <= 6
     assert world.telegram.queue == {}
