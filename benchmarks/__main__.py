@@ -26,6 +26,8 @@ EXAMPLES = ROOT / "examples"
 PAIRS = [("photos/chelsea.jpg", "styles/swirls.jpg"), ("photos/coffee.jpg", "styles/waves.jpg")]
 # Each part is a module of this name, with the minutes that it takes on two CPU cores.
 MINUTES = {"nst": 28, "cyclegan": 4, "painters": 40, "serve": 2, "bot": 2}
+# What RESULTS.md has a section about; `python -m benchmarks.judge` measures the last one.
+SECTIONS = [*MINUTES, "judge"]
 # The parts that need PyTorch alone.
 ALGORITHMS = ["nst", "cyclegan", "painters"]
 
@@ -35,7 +37,7 @@ def write_report() -> None:
     text = ["# Results", ""]
     text += ["Made by `python -m benchmarks`. Medians, with the smallest and largest of the runs."]
     text += [""]
-    for name in MINUTES:
+    for name in SECTIONS:
         for device in DEVICES:
             results = found(name, device)
             if results is not None:

@@ -34,8 +34,8 @@ PASTICHE_STEPS = (100, 500)
 NEURAL_STYLE_STEPS = 100
 PEERS = """\
 seed is this project's first version, tutorial is PyTorch's; both are written plainly in eager.py.
-pastiche and neural-style are the packages, unchanged, with their number of steps. judge.py computes
-the losses.
+pastiche and neural-style are the packages, unchanged, with their number of steps.
+gatys_losses.py computes the losses.
 """
 
 # {"stylebot": its runs, "pastiche 100": ...}
@@ -81,7 +81,7 @@ def measure(settings: Settings) -> Results:
             picture = show(settings, number, runs)
         judge_all(content, style, runs)
         if number == 0:
-            measured, reason = neural_style(settings)
+            measured, reason = neural_style(settings, SIZES[settings.device])
             results["neural-style was not measured"] = reason
             if measured:
                 runs[f"neural-style {NEURAL_STYLE_STEPS}"] = measured
@@ -160,11 +160,13 @@ def judge_all(content: str, style: str, runs: Runs) -> None:
         frame |= loss
 
 
-def neural_style(settings: Settings) -> tuple[list[Results], str]:
-    """Run the package, which is only a command. Its start is part of its seconds.
+def neural_style(settings: Settings, size: int) -> tuple[list[Results], str]:
+    """Run the package, which is only a command, on the first pair. size: the longer side.
+
+    Its start is part of its seconds.
 
     It needs torchvision, and VGG-19's weights in a file of its own format. Returns no run and the
-    reason if it cannot be measured here.
+    reason if it cannot be measured here. The picture is neural-style.png in the folder.
     """
     content, style = settings.pairs[0]
     weights = settings.folder / "vgg19-original.pth"
@@ -173,7 +175,7 @@ def neural_style(settings: Settings) -> tuple[list[Results], str]:
     command = [sys.executable, "-m", "neural_style.neural_style"]
     command += ["-content_image", content, "-style_image", style, "-output_image", str(output)]
     command += ["-model_file", str(weights), "-disable_check"]
-    command += ["-image_size", str(SIZES[settings.device]), "-init", "image"]
+    command += ["-image_size", str(size), "-init", "image"]
     command += ["-num_iterations", str(NEURAL_STYLE_STEPS)]
     command += ["-gpu", "c" if settings.device == "cpu" else "0"]
     started = time.perf_counter()

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,9 @@ from torch import Tensor
 from benchmarks.measure import Results
 from containers.common.device import working_precision
 from containers.common.tensors import to_image, to_tensor
+
+if TYPE_CHECKING:
+    from containers.nst.vgg import VGG19
 
 STARTED = time.perf_counter()
 
@@ -103,23 +106,28 @@ def nst(
     device: str,
     folder: str,
     name: str,
-    **more: int,
+    **more: float,
 ) -> Results:
     """Make a whole picture with `rival`. The plots of the loss come from its frames."""
     wake(device)
+    processor_started = time.process_time()
     film, final = RIVALS[rival](content, style, size, device, **more)
     wait_for(device)
     seconds = time.perf_counter() - film.started
+    processor_seconds = time.process_time() - processor_started
     frames = film.save(Path(folder), name, final, seconds)
     return {
         "seconds": seconds,
+        "processor_seconds": processor_seconds,
         "start": film.started - STARTED,
         "memory": memory(device),
         "frames": frames,
     }
 
 
-def stylebot(content: str, style: str, size: int, device: str) -> tuple[Film, Tensor]:
+def stylebot(
+    content: str, style: str, size: int, device: str, strength: float = 0.5
+) -> tuple[Film, Tensor]:
     """Run this project's default."""
     from containers.nst import nst as ours
     from containers.nst.options import Options
@@ -128,13 +136,14 @@ def stylebot(content: str, style: str, size: int, device: str) -> tuple[Film, Te
     network = VGG19().to(device).to_precision(working_precision(torch.device(device)))
     photograph = picture(content)
     painting = picture(style)
+    options = Options(size=size, strength=strength)
     film = Film(device, range(0, 10000, 8))
 
     def callback(step: ours.Step) -> bool:
         film(step.number, step.image)
         return False
 
-    result = ours.stylize(photograph, [painting], Options(size=size), network, callback)
+    result = ours.stylize(photograph, [painting], options, network, callback)
     return film, result.image[None]
 
 
@@ -186,11 +195,54 @@ def pastiche(content: str, style: str, size: int, device: str, steps: int) -> tu
     return film, shown()
 
 
+def published(
+    method: Callable[[Tensor, Tensor, "VGG19", Film, int], Tensor],
+    content: str,
+    style: str,
+    size: int,
+    device: str,
+    steps: int,
+) -> tuple[Film, Tensor]:
+    """Run one of judge/rivals at the same size as stylebot."""
+    from containers.nst.images import fit
+    from containers.nst.vgg import VGG19
+
+    network = VGG19().to(device).to_precision(working_precision(torch.device(device)))
+    _, height, width = picture(content).shape
+    photograph = picture(content, fit(width, height, size, size, enlarge=True))[None].to(device)
+    painting = picture(style)[None].to(device)
+    film = Film(device, range(100, 10000, 100))
+    return film, method(photograph, painting, network, film, steps)
+
+
+def nnst(content: str, style: str, size: int, device: str, steps: int) -> tuple[Film, Tensor]:
+    from benchmarks.judge.rivals.nnst import nnst
+
+    return published(nnst, content, style, size, device, steps)
+
+
+def strotss(content: str, style: str, size: int, device: str, steps: int) -> tuple[Film, Tensor]:
+    from benchmarks.judge.rivals.strotss import strotss
+
+    return published(strotss, content, style, size, device, steps)
+
+
+def wasserstein(
+    content: str, style: str, size: int, device: str, steps: int
+) -> tuple[Film, Tensor]:
+    from benchmarks.judge.rivals.wasserstein import wasserstein
+
+    return published(wasserstein, content, style, size, device, steps)
+
+
 RIVALS: dict[str, Callable[..., tuple[Film, Tensor]]] = {
     "stylebot": stylebot,
     "seed": first_version,
     "tutorial": tutorial,
     "pastiche": pastiche,
+    "nnst": nnst,
+    "strotss": strotss,
+    "wasserstein": wasserstein,
 }
 
 
@@ -324,7 +376,7 @@ def throughput(device: str) -> Results:
 
 
 def judged(content: str, style: str, pictures: list[str]) -> list[dict[str, float]]:
-    from benchmarks.judge import judge
+    from benchmarks.gatys_losses import judge
 
     return judge(Path(content), Path(style), [Path(path) for path in pictures])
 

@@ -1,0 +1,87 @@
+"""The judge of pictures: `python -m benchmarks.judge`, and its section of RESULTS.md."""
+
+import statistics
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.measure import Results, table, two_plots
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TITLE = "The judge"
+EXPLANATION = """\
+The statistics are those of judge/measures.py, which no algorithm of this project optimizes.
+Effectiveness: 0 is as far from the style as the photograph, 1 is the style's own statistics.
+Coherence: 1 is the photograph, 0 is as far from it as the style picture is. Grain is the fine
+contrast, relative to the style's. NNST, STROTSS and Wasserstein-2 (judge/rivals) are written from
+their papers; the number is their steps for each scale.
+"""
+
+
+def report(results: Results) -> str:
+    """Return the section of RESULTS.md."""
+    parts = [EXPLANATION]
+    for pair in results["pairs"]:
+        parts.append(f"### {pair['content']} in the style of {pair['style']}, judged\n")
+        parts.append(pair_table(pair["pictures"]))
+        if pair["sheet"]:
+            parts.append(f"![]({pair['sheet']})\n")
+    parts.append(check_table(results["pairs"]))
+    return "\n".join(parts)
+
+
+def pair_table(pictures: Results) -> str:
+    """Return the table of one pair's pictures, the most effective first."""
+    ranked = sorted(pictures.items(), key=lambda item: -item[1]["effectiveness"])
+    rows = []
+    for title, told in ranked:
+        figures = [f"{told[what]:.3f}" for what in ("effectiveness", "coherence")]
+        seconds = ""
+        if told["processor_seconds"] is not None:
+            seconds = f"{told['processor_seconds']:.0f}"
+        rows.append([title, *figures, f"{told['grain']:.2f}", seconds])
+    return table(["", "effectiveness", "coherence", "grain", "processor seconds"], rows)
+
+
+def check_table(pairs: list[Results]) -> str:
+    """Return how often the judge ranked known pictures where they belong."""
+    rows = []
+    for order in pairs[0]["check"]:
+        kept = sum(pair["check"][order] for pair in pairs)
+        rows.append([order, f"{kept} of {len(pairs)}"])
+    return table(["the judge, checked on known pictures", "pairs"], rows)
+
+
+def plot(results: Results, path: Path) -> None:
+    """Plot effectiveness against coherence: the pair that has the most pictures, and the means.
+
+    The means are those of the rivals that painted every pair.
+    """
+    pairs = results["pairs"]
+    fullest = max(pairs, key=lambda pair: len(pair["pictures"]))
+    everywhere = [
+        title for title in fullest["pictures"] if all(title in pair["pictures"] for pair in pairs)
+    ]
+    with two_plots(path) as axes:
+        for title, told in fullest["pictures"].items():
+            draw_point(axes[0], title, told["coherence"], told["effectiveness"])
+        for title in everywhere:
+            told = [pair["pictures"][title] for pair in pairs]
+            coherence = statistics.mean(one["coherence"] for one in told)
+            effectiveness = statistics.mean(one["effectiveness"] for one in told)
+            draw_point(axes[1], title, coherence, effectiveness)
+        headings = (
+            f"{fullest['content']} in the style of {fullest['style']}",
+            f"means of {len(pairs)} pairs",
+        )
+        for axis, heading in zip(axes, headings, strict=True):
+            axis.set(xlabel="coherence", ylabel="effectiveness", title=heading)
+            axis.grid(alpha=0.3)
+
+
+def draw_point(axis: "Axes", title: str, coherence: float, effectiveness: float) -> None:
+    axis.plot(coherence, effectiveness, "o")
+    axis.annotate(
+        title, (coherence, effectiveness), xytext=(4, 4), textcoords="offset points", fontsize=8
+    )
