@@ -2714,9 +2714,9 @@ def press_button(chat: Chat, button: Button, styles: Styles) -> Decision:
         return press_paint(chat, button.argument)
     if button.verb in ("smaller", "larger"):
         return press_size(chat, button.argument)
-    painting = chat.find_painting(button.argument)
-    if button.verb == "album" and painting:
+    if button.verb == "album" and chat.find_painting(job_of_album(button.argument)):
         return Decision(chat, ("album",))
+    painting = chat.find_painting(button.argument)
     if button.verb == "file" and painting and KEPT_FILE in painting.kept:
         return send_kept_file(chat, painting)
     if button.verb == "film" and painting:
@@ -2729,6 +2729,11 @@ def press_button(chat: Chat, button: Button, styles: Styles) -> Decision:
     if button.verb == "another":
         return ask(chat.with_content(painting.request.content))
     return start_painting(chat, change_request(painting.request, button.verb))
+
+
+def job_of_album(argument: str) -> str:
+    """Return the id of the job in the data of "Before and after": it follows the photo's tag."""
+    return argument.rpartition(":")[2]
 
 
 def send_kept_file(chat: Chat, painting: Painting) -> Decision:
@@ -2924,7 +2929,7 @@ def result_buttons(request: PaintRequest, side: int) -> list[list[str]]:
     if request.model == "nst" and not request.wants_file:
         views.append("film")
     if can_be_album(request):
-        views.append("album")
+        views.append(f"album:{request.content.tag}")  # by which local/telegram knows the photo
     return [["another"], strength, size_buttons(request, side), more, views]
 
 
@@ -2957,7 +2962,10 @@ def status_buttons(job: PaintJob, progress: Progress) -> list[str]:
 
 
 def job_buttons(language: str, job_id: str, rows: list[list[str]], owner: str = "") -> Json:
-    """Return a keyboard of verbs that act on this job. A verb may have a size: "larger:1024"."""
+    """Return a keyboard of verbs that act on this job.
+
+    A verb may have an argument of its own, before the job's id: "larger:1024".
+    """
     buttons = []
     for row in rows:
         buttons.append([(button_label(language, verb), f"{verb}:{job_id}") for verb in row])
@@ -3530,7 +3538,8 @@ class UpdateHandler:
     def send_album(self, number: int, chat: Chat, incoming: Incoming, words: str) -> None:
         """Send the photo and its painting side by side. Telegram has both already."""
         event = incoming.event
-        painting = chat.find_painting(event.argument) if isinstance(event, Button) else None
+        job_id = job_of_album(event.argument) if isinstance(event, Button) else ""
+        painting = chat.find_painting(job_id)
         if painting is None:
             return
         photo = painting.request.content

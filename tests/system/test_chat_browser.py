@@ -278,7 +278,12 @@ class Tab:
         self.click(f"#as-{as_}")
 
     def texts(self, css: str) -> list[str]:
-        return [element.text for element in self.all(css)]
+        """Return what all elements of a selector say at one moment."""
+        script = (
+            "return [...document.querySelectorAll(arguments[0])].map(it => it.innerText.trim())"
+        )
+        texts: list[str] = self.driver.execute_script(script, css)
+        return texts
 
     def accessible(self) -> list[dict[str, Any]]:
         """Return what a screen reader finds: the nodes of Chromium's accessibility tree."""
@@ -561,6 +566,18 @@ def test_a_result_is_compared_with_its_photo_and_the_others_are_a_step_away(
     tab.sees("#viewer-caption", "Your picture")
     assert not tab.driver.find_element(By.ID, "viewer-slider").is_displayed()
     assert not tab.driver.find_element(By.ID, "viewer-next").is_displayed()
+    tab.click("#viewer-close")
+
+    # Its photo is known also where another one of the same shape has come meanwhile.
+    painter.may_finish.clear()
+    tab.click(".keys button", "Monet")
+    tab.sees("article.bot", "Painting your photo")
+    tab.pick(ROOT / "examples/photos/coffee.jpg")
+    tab.waits_for("the next question", lambda: len(tab.all(".keys button[data-data*=monet]")) == 2)
+    painter.may_finish.set()
+    tab.waits_for("the painting", lambda: "Painted: Monet" in tab.texts("article")[-1])
+    tab.click("article:last-child .picture")
+    tab.waits_for("its photo", lambda: tab.has_picture("#viewer-stage") == (451, 300))
     assert tab.complaints() == []
 
 

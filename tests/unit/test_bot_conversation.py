@@ -435,7 +435,7 @@ def test_photo_and_painting_are_an_album_where_both_are_photos(
     content: ImageRef, result: str, has_album: bool
 ) -> None:
     rows = bot.result_buttons(PaintRequest(content, "monet", 1.0, result=result), 800)
-    assert (["album"] in rows) == has_album
+    assert ([f"album:{content.tag}"] in rows) == has_album
 
 
 @pytest.mark.parametrize(
@@ -980,7 +980,7 @@ def test_the_data_of_a_painters_button_is_short_enough(name: str) -> None:
     ("chat", "event", "reply"),
     [
         (AFTERWARDS, Button("album", "7"), ["album"]),
-        (BUSY_AGAIN, Button("album", "7"), ["album"]),
+        (BUSY_AGAIN, Button("album", f"{PHOTO.tag}:7"), ["album"]),
         (AFTERWARDS, Button("album", "6"), ["expired", "ask_content"]),
         (IDLE, Paint("monet", None), ["ask_paint"]),
         (IDLE, Paint("", Rejected("not_an_image")), ["not_an_image", "ask_paint"]),

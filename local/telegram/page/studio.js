@@ -169,6 +169,7 @@ const SETTINGS = { size: 4, strength: 4, preserve_color: 2 };
 
 /** Returns the newest message that shows the settings, if there is one. */
 const settingsMessage = () => newest([...messages.values()].filter(it => keysOf(it).some(key => isSetting(key))));
+const newest = found => found.reduce((best, it) => it.message_id > (best?.message_id ?? 0) ? it : best, null);
 
 const keysOf = ({ reply_markup }) => reply_markup?.inline_keyboard.flat() ?? [];
 const isSetting = (key, name = "") => key.callback_data.startsWith(`set:${name}`);

@@ -13,37 +13,31 @@ function isResult({ from, photo, animation, text, caption, reply_markup, media_g
 
 const results = () => [...messages.values()].filter(isResult).sort((one, other) => one.message_id - other.message_id);
 
-/**
- * Returns the message with the photo that a result was made of, or null. A result may be a reply to it. If not, it is
- * the photo above the last question before the result, where the shape of the two is the same.
- */
-function photoBehind(result) {
-  const replied = messages.get(result.reply_to);
-  if (replied?.photo && replied.from === "user") return replied;
-  const inOrder = [...messages.values()].sort((one, other) => one.message_id - other.message_id);
-  const earlier = inOrder.filter(it => it.message_id < result.message_id);
-  const question = newest(earlier.filter(it => tagOf(it)));
-  const first = question && earlier.find(it => tagOf(it) === tagOf(question)); // it may have been asked again
-  const sent = earlier.filter(it => it.from === "user" && it.photo && it.message_id < first?.message_id);
-  const last = newest(sent);
-  // The question may come after some of an album's pictures, of which the first is the photo.
-  const photo = last?.media_group_id ? sent.find(it => it.media_group_id === last.media_group_id) : last;
-  return photo && hasShapeOf(photo.photo, result.photo ?? result.animation) ? photo : null;
+/** Returns the message with the photo that a result was made of, or null. */
+async function photoBehind(result) {
+  const sent = [...messages.values()].filter(it => it.from === "user" && it.photo), tag = photoTag(result);
+  for (const message of sent) {
+    if (message.message_id === result.reply_to || await tagOf(message.photo) === tag) return message;
+  }
+  return null;
 }
 
-const newest = found => found.reduce((best, it) => it.message_id > (best?.message_id ?? 0) ? it : best, null);
-const hasShapeOf = (one, other) => Math.abs(one.width * other.height / (one.height * other.width) - 1) < 0.03;
+/** Returns the tag of a result's photo, which is in the data of the button "Before and after", or undefined. */
+function photoTag({ reply_markup }) {
+  const key = reply_markup?.inline_keyboard.flat().find(it => it.callback_data.startsWith("album:"));
+  return key?.callback_data.split(":")[1];
+}
 
-/** Returns what the data of a question's keyboard says about its photo. */
-function tagOf({ reply_markup }) {
-  const key = reply_markup?.inline_keyboard.flat().find(it => it.callback_data.startsWith("style:"));
-  return key && (key.callback_data.split(":")[2] ?? "none");
+/** Returns how the bot's buttons name a photo: by the first seven digits of its file_id's SHA-256. */
+async function tagOf({ file_id }) {
+  const hash = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(file_id));
+  return [...new Uint8Array(hash, 0, 4)].map(byte => byte.toString(16).padStart(2, "0")).join("").slice(0, 7);
 }
 
 async function view(message) {
   viewed = message;
   const file = pictureOf(message), description = describe(message, message.text ?? message.caption ?? "");
-  const before = isResult(message) && message.photo ? photoBehind(message) : null;
+  const before = isResult(message) && message.photo ? await photoBehind(message) : null;
   const [url, beforeUrl] = await Promise.all([fileUrl(file), before && fileUrl(before.photo)]);
   if (viewed !== message) return; // meanwhile another one is wanted
   $("viewer-stage").style.setProperty("--ratio", file.width / file.height || 1.5);
