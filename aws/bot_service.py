@@ -7,6 +7,7 @@ service then starts another bot, which finds every chat and job in S3.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import datetime
 
@@ -39,6 +40,11 @@ POLL_SECONDS = 10
 REPORT_SECONDS = 60
 # DeleteTaskDefinitions takes no more.
 DELETED_DEFINITIONS_LIMIT = 10
+
+# What ECS or the bot says while AWS does not know a new role or its policy everywhere
+ROLE_UNKNOWN = re.compile(
+    r"AccessDenied|not authorized|unable to assume|ResourceInitializationError"
+)
 
 # The old bot is stopped before the new one is started: two bots with one token disturb each other.
 DEPLOYMENT = {
@@ -400,19 +406,27 @@ def run_check(account: Account, network: Network) -> None:
     does not disturb a bot that runs. Raises DeployError if something is wrong.
     """
     say("checking the bot's token, bucket and endpoints from inside its task, about a minute")
+    problem = find_problem(account, network)
+    if ROLE_UNKNOWN.search(problem):
+        say("once more: AWS may not have known the bot's new role yet")
+        problem = find_problem(account, network)
+    if problem:
+        raise DeployError(f"The bot would not work: its check failed.\n  {problem}")
+
+
+def find_problem(account: Account, network: Network) -> str:
+    """Run the check and print what it says. Return what is wrong and what to do, or ""."""
     task = start_check(account, network)
     stopped = wait_until_stopped(account, task)
     lines = find_created(account.clock, lambda: read_check(account, stopped)) or []
     container = (stopped.get("containers") or [{}])[0]
     if container.get("exitCode") == 0:
         say("\n".join(f"{account.bot_service}: {line}" for line in lines))
-        return
+        return ""
 
     reason = describe_stop(stopped)
     remedy = find_remedy(" ".join([reason, *lines])) or "Fix that, then run up again."
-    raise DeployError(
-        "\n  ".join(["The bot would not work: its check failed.", reason, *lines, remedy])
-    )
+    return "\n  ".join([reason, *lines, remedy])
 
 
 def start_check(account: Account, network: Network) -> Answer:

@@ -65,11 +65,14 @@ def print_steps(steps: list[Step]) -> None:
             output(f"! {step.name}: {step.finding}\n    {step.command}")
         else:
             output(f"ok {step.name}: {step.finding}")
-    missing = [step for step in steps if step.command]
-    if missing:
-        output(f"{len(missing)} steps are missing. The next: {missing[0].command}")
-    else:
+    # One line may be what several steps need.
+    commands = list(dict.fromkeys(step.command for step in steps if step.command))
+    if not commands:
         output("Nothing is missing: send the bot a photo.")
+    elif len(commands) == 1:
+        output(f"One line is left: {commands[0]}")
+    else:
+        output(f"{len(commands)} lines are left. The next: {commands[0]}")
 
 
 def in_one_line(error: BaseException) -> str:

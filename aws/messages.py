@@ -24,6 +24,15 @@ REMEDIES = {
         "Check the network (proxy, VPN), then run the same command again: it continues where it "
         "stopped."
     ),
+    r"AccountLimitExceeded|builds (in queue )?for the account": (
+        "A new account may run few builds, or none yet: request more under Service Quotas > AWS "
+        "CodeBuild ('Concurrently running builds for Linux/Medium environment'), or build here: "
+        "./build.sh --push."
+    ),
+    r"number of (vCPUs|tasks) you can run": (
+        "A new account may run few tasks, or none yet: request more under Service Quotas > AWS "
+        "Fargate ('Fargate Spot vCPU resource count')."
+    ),
     r"\(LimitExceeded\)": (
         "A quota of that service in this account is used up: delete what is not needed any more, "
         "or request a higher one under Service Quotas > AWS Identity and Access Management (IAM), "

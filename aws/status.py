@@ -67,7 +67,8 @@ def status(account: Account) -> int:
         output("\n  ".join(describe_line(line) for line in lines))
         wrong += sum(line.is_wrong for line in lines)
     if wrong:
-        output(f"{wrong} of these lines say what is wrong: they begin with !")
+        count = "1 line" if wrong == 1 else f"{wrong} lines"
+        output(f"Something is wrong: {count} above, with a ! in front.")
         return 1
     output("Nothing is wrong.")
     return 0
@@ -149,7 +150,10 @@ def find_variant(account: Account, endpoint: Answer) -> Answer:
 
 
 def describe_instances(endpoint: Answer) -> str:
-    """Return, for example, "1 instance", "1 instance, soon 2" or "0 instances, asleep"."""
+    """Return, for example, "1 instance", "1 instance, soon 2" or "0 instances, asleep".
+
+    Of an endpoint with several instance types, also which of them run.
+    """
     variants = endpoint.get("ProductionVariants") or [{}]
     current = variants[0].get("CurrentInstanceCount", 0)
     desired = variants[0].get("DesiredInstanceCount", 0)
@@ -157,6 +161,11 @@ def describe_instances(endpoint: Answer) -> str:
     text = f"{current} instances"
     if current == 1:
         text = "1 instance"
+    pools = variants[0].get("InstancePools", [])
+    running = [pool for pool in pools if pool.get("CurrentInstanceCount", 0) > 0]
+    if running:
+        counts = [f"{pool['CurrentInstanceCount']} {pool['InstanceType']}" for pool in running]
+        text += f" ({', '.join(counts)})"
     if current != desired:
         return f"{text}, soon {desired}"
     if current == 0:

@@ -46,6 +46,8 @@ class Behaviour:
     check_exit_code: int = 0
     # Why the task of the check does not start
     check_failure: str = ""
+    # How many checks are started before AWS knows the bot's new roles everywhere
+    checks_without_role: int = 0
     # How many times a task that stops is described before it has stopped
     descriptions_until_stopped: int = 2
 
@@ -273,6 +275,9 @@ def advance_tasks() -> None:
             is_check = task["group"].startswith("family:")
             behaviour = state.behaviour
             failure = behaviour.check_failure if is_check else behaviour.start_failure
+            if is_check and behaviour.checks_without_role > 0:
+                behaviour.checks_without_role -= 1
+                failure = "ResourceInitializationError: unable to pull secrets or registry auth"
             if problem := find_problem(task, failure):
                 stop_task(task, problem)
             elif is_check:

@@ -414,7 +414,7 @@ def test_the_bots_image_reaches_for_all_its_services_with_nothing_writable(
     images: dict[str, str],
 ) -> None:
     """Without a network each part of --check fails, but not because the image lacks a file."""
-    names = ("TELEGRAM_TOKEN", "BUCKET", "NST_ENDPOINT", "CYCLEGAN_ENDPOINT")
+    names = ("TELEGRAM_TOKEN", "BUCKET", "NST_ENDPOINT", "CYCLEGAN_ENDPOINT", "DEPLOYMENT")
     keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     settings = [f"--env={name}=some-name" for name in (*names, *keys)]
     settings.append("--env=AWS_DEFAULT_REGION=eu-west-1")
@@ -423,7 +423,7 @@ def test_the_bots_image_reaches_for_all_its_services_with_nothing_writable(
     checked = subprocess.run(command, capture_output=True, text=True)
     assert checked.returncode == 1, checked.stderr
     assert "Traceback" not in checked.stderr
-    assert checked.stdout.count("Could not connect to the endpoint URL") == 3
+    assert checked.stdout.count("Could not connect to the endpoint URL") == 4
     assert docker("run", "--rm", *locked, "--entrypoint", "id", images["bot"], "--user") == "1000"
 
 

@@ -56,6 +56,26 @@ def test_a_quota_of_iam_gets_no_advice_about_sagemaker() -> None:
     assert "SageMaker" not in text
 
 
+@pytest.mark.parametrize(
+    ("code", "message", "service"),
+    [
+        (
+            "AccountLimitExceededException",
+            "Cannot have more than 0 builds in queue for the account",
+            "CodeBuild",
+        ),
+        (
+            "ClientException",
+            "You've reached the limit on the number of vCPUs you can run concurrently",
+            "Fargate",
+        ),
+    ],
+)
+def test_the_limits_of_a_new_account_are_told(code: str, message: str, service: str) -> None:
+    error = ClientError({"Error": {"Code": code, "Message": message}}, "StartBuild")
+    assert f"Service Quotas > AWS {service}" in explain_error(error)
+
+
 def test_an_unknown_error_is_named() -> None:
     assert explain_error(KeyError("Tags")) == "KeyError: 'Tags'"
 

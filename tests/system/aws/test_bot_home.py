@@ -264,6 +264,16 @@ def test_a_bot_that_would_not_work_does_not_replace_one_that_does(
 
 
 @pytest.mark.usefixtures("pushed", "token")
+def test_a_role_that_aws_does_not_know_yet_gets_a_second_check(
+    deploy: Deploy, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ecs.state.behaviour.checks_without_role = 1
+    assert deploy("up", "--bot", "fargate") == 0
+    assert "once more: AWS may not have known" in capfd.readouterr().err
+    assert describe_service()["runningCount"] == 1
+
+
+@pytest.mark.usefixtures("pushed", "token")
 def test_a_task_that_does_not_start_is_explained(
     deploy: Deploy, capfd: pytest.CaptureFixture[str]
 ) -> None:

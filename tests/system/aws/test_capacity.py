@@ -32,6 +32,7 @@ def test_a_type_without_capacity_stops_nothing(
     stop_scaling()
     assert deploy("status") == 1
     printed = capfd.readouterr().out
+    assert "stylebot-nst: InService, 1 instance (1 ml.g6.xlarge)\n" in printed
     assert "instances: ml.g4dn.xlarge or ml.g6.xlarge or ml.g5.xlarge" in printed
     assert "$27.05 A DAY (ML.G6.XLARGE)" in printed
 

@@ -8,6 +8,7 @@ from tests.system.aws.helpers import (
     STYLE,
     TOKEN,
     Deploy,
+    describe_config,
     describe_endpoint,
     push_images,
     put_list,
@@ -74,6 +75,7 @@ def install_and_update(deploy: Deploy) -> None:
     push_images()
     notify = ["--notify", "a@example.com", "--budget", "50"]
     assert deploy("up", "--bot", "user", *notify) == 0
+    assert len(describe_config("nst")["ProductionVariants"][0]["InstancePools"]) == 3
     assert deploy("up", "--bot", "role", "--notify", "b@example.com") == 0
     assert deploy("up", "--bot", "fargate") == 0
     fake.push("nst", "def", content="new")

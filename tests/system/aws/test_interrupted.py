@@ -57,6 +57,26 @@ def kill_up_after_changes(url: str, deploy: Deploy, wire: Wire, home: str, every
     assert without_bucket(fake.snapshot()) == empty
 
 
+def test_up_killed_while_aws_refuses_several_instance_types_ends_the_same(
+    url: str, deploy: Deploy, wire: Wire
+) -> None:
+    clear_and_push_images(url, wire, deploy)
+    fake.refusing_pools.add("CreateEndpoint")
+    assert deploy("up") == 0
+    whole = fake.snapshot()
+    refused = wire.changes().index("sagemaker:CreateEndpoint")
+
+    for count in (refused + 1, refused + 3):
+        clear_and_push_images(url, wire, deploy)
+        fake.refusing_pools.add("CreateEndpoint")
+        wire.kill_after = count
+        with pytest.raises(KilledError):
+            deploy("up")
+        wire.kill_after = None
+        assert deploy("up") == 0
+        assert fake.snapshot() == whole, f"killed after {count} changes and run again"
+
+
 @pytest.mark.parametrize("home", ["user", "fargate"])
 def test_down_killed_after_any_change_and_run_again_leaves_nothing(
     home: str, url: str, deploy: Deploy, wire: Wire, monkeypatch: pytest.MonkeyPatch
