@@ -202,6 +202,13 @@ class StorageChoice:
     folder: Path | None = None
     url: str = ""
 
+    @property
+    def place(self) -> str:
+        """The folder; "" where there is none. The port of its S3 changes."""
+        if not self.folder:
+            return ""
+        return str(self.folder.resolve())
+
 
 def choose_storage(arguments: argparse.Namespace) -> StorageChoice:
     """Return what --storage, or its default, says."""
@@ -245,7 +252,7 @@ def create_hosting(
         output=output,
         idle_seconds=60 * arguments.idle_minutes,
         topics=dict(arguments.topic),
-        owner=owner_of(s3.meta.endpoint_url, choice.bucket),
+        owner=owner_of(choice.place or s3.meta.endpoint_url, choice.bucket),
     )
     hosting = Hosting(s3, settings, endpoints)
     asynchronous = {

@@ -78,12 +78,17 @@ def unknown_operation(operation: str) -> ApiError:
 def read_arguments(body: bytes) -> dict[str, Any]:
     """Return the members of the call, less those that are null. Raises ApiError."""
     try:
-        arguments = without_nulls(json.loads(body or b"{}"))
+        arguments = without_nulls(json.loads(body or b"{}", parse_constant=refuse_constant))
     except (ValueError, RecursionError):
         raise serialization_error("The body is no JSON.") from None
     if not isinstance(arguments, dict):
         raise serialization_error("The body is no JSON object.")
     return arguments
+
+
+def refuse_constant(name: str) -> None:
+    """Raise ValueError for NaN and Infinity, which Python reads although JSON does not have them."""
+    raise ValueError(name)
 
 
 def without_nulls(value: object) -> object:
