@@ -20,9 +20,9 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from local.model_servers import has_gpu, model_command
-from local.processes import StackError, say
+from local.processes import ROOT, StackError, say
 from local.sheet import sheet
-from local.stack import ROOT, Options, Stack, run
+from local.stack import Options, Stack, run
 
 OUT = ROOT / "out"
 PHOTO = ROOT / "examples" / "photos" / "chelsea.jpg"

@@ -14,6 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+ROOT = Path(__file__).parents[1]
+# Where Python finds this project, and the package that stands in for SageMaker.
+PYTHON_PATH = f"{ROOT}{os.pathsep}{ROOT / 'packages/sagemaker-local-async/src'}"
 # These ports and those 10000 above them, which SeaweedFS opens too, are below the ephemeral ports.
 PORTS = range(20000, 22700)
 LOG_BYTES = 10 * 2**20

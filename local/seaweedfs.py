@@ -1,8 +1,7 @@
 """SeaweedFS, the S3 of this machine: its command line, its credentials, its clean-up.
 
-Its S3 wants the credentials that `s3_environment` returns. Its other servers, which would give each
-object to everybody who reaches them, talk only to each other: by TLS, with a certificate on both
-sides that is made for this start.
+Its S3 wants the credentials that `s3_environment` returns. The package sagemaker-local-async knows
+how to start it.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import json
 import os
 import re
 import secrets
-import shutil
+import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -19,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import trustme
 from botocore.config import Config
 
-from local.files import socket_path, write_private
-from local.processes import ManagedProcess, StackError, free_port
+from local.files import write_private
+from local.processes import PYTHON_PATH, ManagedProcess, StackError
 
 # SeaweedFS takes 15 s to stop by itself. It loses nothing when it is killed.
 STOP_SECONDS = 1
@@ -51,75 +49,17 @@ def storage_process(
 def storage_command(objects: Path, config: Path, port: int) -> list[str]:
     """Return the command line of SeaweedFS with all of its servers in one process.
 
-    Its keys and sockets are in the folder `storage` beside `config`. Raises StackError where the
-    program is not installed.
+    `config` is s3.json in the folder of the keys. Raises StackError where the program is not
+    installed, or the path of that folder is too long.
     """
-    search_path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    weed = shutil.which("weed", path=search_path)
-    if not weed:
-        raise StackError("SeaweedFS is missing. Install it: ./setup.sh local")
-    private = config.parent / "storage"
-    s3_socket = socket_path(private, "s3.sock")
-    filer_socket = socket_path(private, "filer.sock")
-    make_certificates(private)
-    # Without such a list, each web page may read the answers. SeaweedFS has no setting for those at
-    # / and /status: every page may read them, but they have nothing in them.
-    origin = f"http://127.0.0.1:{port}"
-    return [
-        weed,
-        "-logtostderr=true",
-        f"-config_dir={private}",
-        "server",
-        "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1",
-        f"-dir={objects}",
-        "-s3",
-        f"-s3.port={port}",
-        f"-s3.config={config}",
-        f"-s3.localSocket={s3_socket}",
-        f"-s3.allowedOrigins={origin}",
-        "-s3.iam=false",
-        "-s3.port.iceberg=0",
-        "-s3.port.lance=0",
-        "-master.telemetry=false",
-        "-volume.max=50",
-        "-master.volumeSizeLimitMB=256",
-        "-volume.preStopSeconds=0",
-        # S3 calls the filer by gRPC only.
-        "-filer.disableHttp",
-        f"-filer.localSocket={filer_socket}",
-        f"-filer.allowedOrigins={origin}",
-        f"-master.port={free_port()}",
-        f"-volume.port={free_port()}",
-        f"-filer.port={free_port()}",
-    ]
-
-
-def make_certificates(folder: Path) -> None:
-    """Write new keys, and the file by which SeaweedFS's servers let nobody in without them."""
-    authority = trustme.CA()
-    own = authority.issue_cert("127.0.0.1", common_name="stylebot")
-    chain = b"".join(part.bytes() for part in own.cert_chain_pems)
-    write_private(folder / "ca.pem", authority.cert_pem.bytes())
-    write_private(folder / "cert.pem", chain)
-    write_private(folder / "key.pem", own.private_key_pem.bytes())
-
-    # A string in JSON is one in TOML too.
-    authority_line = f"ca = {json.dumps(str(folder / 'ca.pem'))}"
-    pair = [
-        f"cert = {json.dumps(str(folder / 'cert.pem'))}",
-        f"key = {json.dumps(str(folder / 'key.pem'))}",
-    ]
-    lines = []
-    for name in ("signing", "signing.read", "filer_signing", "filer_signing.read"):
-        lines += [f"[jwt.{name}]", f'key = "{secrets.token_hex(20)}"']
-    lines += ["[grpc]", authority_line]
-    for name in ("master", "volume", "filer", "s3", "client"):
-        lines += [f"[grpc.{name}]", *pair]
-    lines += ["[https.client]", "enabled = true", authority_line, *pair]
-    for name in ("master", "volume", "filer"):
-        lines += [f"[https.{name}]", authority_line, *pair]
-    write_private(folder / "security.toml", "\n".join(lines).encode())
+    command = [sys.executable, "-m", "sagemaker_local.seaweedfs", f"--port={port}"]
+    command += [f"--objects={objects}", f"--keys={config.parent}"]
+    environment = {**os.environ, "PYTHONPATH": PYTHON_PATH}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise StackError(f"The storage cannot be started: {done.stderr.strip()}")
+    printed: list[str] = json.loads(done.stdout)
+    return printed
 
 
 def remove_sockets(command: Iterable[str]) -> None:

@@ -52,6 +52,8 @@ from local.model_servers import (
 )
 from local.painters import Painters, sagemaker_client, write_training_template
 from local.processes import (
+    PYTHON_PATH,
+    ROOT,
     ManagedProcess,
     StackError,
     free_port,
@@ -69,15 +71,12 @@ from local.seaweedfs import (
 from local.telegram.store import BUTTON_PICTURES
 from local.thumbnails import Thumbnails
 
-ROOT = Path(__file__).parents[1]
 DATA = ROOT / ".local"
 BUCKET = "stylebot"
 # Who has the chat's key owns this machine, and may train painters. page/server.js has it too.
 PAGE_USER = 100
 MARK = "STYLEBOT_LOCAL"
 PYTHON = sys.executable
-# Where Python finds this project, and the package that stands in for SageMaker.
-PYTHON_PATH = f"{ROOT}{os.pathsep}{ROOT / 'packages/sagemaker-local-async/src'}"
 # bot.py ends with this exit code where its settings are wrong: another start would not help.
 BOT_SETTINGS_ARE_WRONG = 2
 WATCH_SECONDS = 0.5

@@ -18,8 +18,8 @@ from PIL import Image
 
 from local.model_servers import TRAINER_COMMAND, has_gpu
 from local.painters import NAME
-from local.processes import say
-from local.stack import DATA, MARK, ROOT, base_environment, models_folder
+from local.processes import ROOT, say
+from local.stack import DATA, MARK, base_environment, models_folder
 
 USER_ERROR = 2
 # Where the styles are that come with the program. They hide others of the same name.

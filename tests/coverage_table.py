@@ -21,6 +21,7 @@ PARTS = (
     "containers/nst/",
     "containers/cyclegan/",
     "local/",
+    "packages/sagemaker-local-async/src/",
 )
 # Everything that strangers send goes through these two.
 REQUIRED_PARTS = ("bot.py", "containers/serving/")

@@ -21,8 +21,7 @@ import requests
 from botocore.config import Config
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from local.processes import free_port
-from local.stack import PYTHON_PATH
+from local.processes import PYTHON_PATH, free_port
 from sagemaker_local.app import create_app
 from sagemaker_local.clock import boot_id, seconds_since_boot
 from sagemaker_local.container import (

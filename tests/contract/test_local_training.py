@@ -413,8 +413,8 @@ def test_a_name_that_is_taken_an_unknown_one_and_one_that_has_ended(sagemaker: S
 
 
 def test_other_calls_of_the_control_plane_are_refused(sagemaker: Sagemaker) -> None:
-    code, message = error_of(sagemaker.client.list_endpoints)
-    assert (code, "SageMaker.ListEndpoints" in message) == ("UnknownOperationException", True)
+    code, message = error_of(sagemaker.client.list_notebook_instances)
+    assert (code, "ListNotebookInstances" in message) == ("UnknownOperationException", True)
 
 
 def test_the_list_comes_in_pages_in_the_order_that_is_asked_for(sagemaker: Sagemaker) -> None:

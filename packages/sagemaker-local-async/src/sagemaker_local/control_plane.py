@@ -87,7 +87,7 @@ def read_arguments(body: bytes) -> dict[str, Any]:
 
 
 def refuse_constant(name: str) -> None:
-    """Raise ValueError for NaN and Infinity, which Python reads although JSON does not have them."""
+    """Raise ValueError for NaN and Infinity, which Python reads and JSON does not have."""
     raise ValueError(name)
 
 

@@ -1,11 +1,15 @@
 """SeaweedFS as the S3 of one folder: its command line, its keys, and what a kill leaves behind.
 
+`python -m sagemaker_local.seaweedfs` prints the command line as JSON, for a program that starts and
+watches SeaweedFS itself.
+
 Its S3 wants a signature. Its other servers, which would give each object to everybody who reaches
 them, talk only to each other: by TLS, with a certificate on both sides that is made for this start.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import random
@@ -14,6 +18,7 @@ import secrets
 import shutil
 import socket
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 # These ports and those 10000 above them, which SeaweedFS opens too, are below the ephemeral ports.
@@ -38,32 +43,25 @@ def find_program() -> str:
     return program
 
 
-def storage_command(folder: Path, port: int, log_folder: Path | None = None) -> list[str]:
+def storage_command(objects: Path, keys: Path, port: int) -> list[str]:
     """Return the command line of SeaweedFS with all of its servers in one process.
 
-    folder: has the objects in s3/, the keys in s3.json, and in storage/ what this start makes.
-    log_folder: where it writes its log; None: to standard error.
-    Raises StorageError.
+    objects: the folder of the objects. keys: a folder with the keys in s3.json, which gets a folder
+    storage/ with what this start makes. Raises StorageError.
     """
-    private = folder / "storage"
+    program = find_program()
+    private = keys / "storage"
     private.mkdir(mode=0o700, exist_ok=True)
     s3_socket = private / "s3.sock"
     filer_socket = private / "filer.sock"
     check_socket_path(filer_socket)
-    remove_sockets(private)
     ports = [free_port() for _ in range(3)]
-    (private / "ports").write_text(" ".join(str(number) for number in (port, *ports)))
     make_certificates(private)
-    objects = folder / "s3"
-    objects.mkdir(exist_ok=True)
-    log_options = ["-logtostderr=true"]
-    if log_folder:
-        log_options = ["-logtostderr=false", f"-logdir={log_folder}"]
     # Without such a list, each web page may read the answers.
     origin = f"http://127.0.0.1:{port}"
     return [
-        find_program(),
-        *log_options,
+        program,
+        "-logtostderr=true",
         f"-config_dir={private}",
         "server",
         "-ip=127.0.0.1",
@@ -71,7 +69,7 @@ def storage_command(folder: Path, port: int, log_folder: Path | None = None) -> 
         f"-dir={objects}",
         "-s3",
         f"-s3.port={port}",
-        f"-s3.config={folder / 's3.json'}",
+        f"-s3.config={keys / 's3.json'}",
         f"-s3.localSocket={s3_socket}",
         f"-s3.allowedOrigins={origin}",
         "-s3.iam=false",
@@ -117,14 +115,12 @@ def is_free(port: int) -> bool:
     return True
 
 
-def remove_sockets(private: Path) -> None:
-    """Remove the sockets that a killed SeaweedFS of this folder has left in /tmp."""
-    ports = private / "ports"
-    if not ports.exists():
-        return
-    for number in re.findall(r"\d{1,5}", ports.read_text()):
-        for socket_file in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
-            socket_file.unlink(missing_ok=True)
+def remove_sockets(command: Iterable[str]) -> None:
+    """Remove the sockets that a killed SeaweedFS with this command line has left in /tmp."""
+    for port in re.findall(r"\.port=(\d+)", " ".join(command)):
+        for number in (int(port), int(port) + 10000):
+            for socket_file in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
+                socket_file.unlink(missing_ok=True)
 
 
 def make_certificates(private: Path) -> None:
@@ -172,7 +168,7 @@ def write_private(path: Path, content: bytes) -> None:
 def read_keys(folder: Path) -> tuple[str, str]:
     """Return the access key and the secret key, which are made at the first call.
 
-    They are kept in s3.json, SeaweedFS's configuration, and for boto3 in credentials.
+    They are kept in s3.json, which is SeaweedFS's configuration.
     """
     config = folder / "s3.json"
     if not config.exists():
@@ -181,11 +177,28 @@ def read_keys(folder: Path) -> tuple[str, str]:
         identity = {"name": "sagemaker-local", "credentials": [keys], "actions": actions}
         write_private(config, json.dumps({"identities": [identity]}).encode())
     keys = json.loads(config.read_text())["identities"][0]["credentials"][0]
-    lines = [
-        "[default]",
-        f"aws_access_key_id = {keys['accessKey']}",
-        f"aws_secret_access_key = {keys['secretKey']}",
-        "",
-    ]
-    write_private(folder / "credentials", "\n".join(lines).encode())
     return keys["accessKey"], keys["secretKey"]
+
+
+def main() -> int:
+    """Make what SeaweedFS needs, and print its command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sagemaker_local.seaweedfs",
+        description="Print the command line of SeaweedFS, as a list in JSON.",
+    )
+    parser.add_argument("--objects", type=Path, required=True, help="the folder of the objects")
+    parser.add_argument("--keys", type=Path, required=True, help="the folder of the keys")
+    parser.add_argument("--port", type=int, required=True, help="of S3, on 127.0.0.1")
+    arguments = parser.parse_args()
+    try:
+        read_keys(arguments.keys)
+        command = storage_command(arguments.objects, arguments.keys, arguments.port)
+    except StorageError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(json.dumps(command))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

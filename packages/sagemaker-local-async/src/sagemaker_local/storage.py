@@ -1,11 +1,7 @@
-"""The storage behind --storage: a folder with SeaweedFS in front of it, or an S3 that is there.
-
-`python -m sagemaker_local.storage --folder PATH --port N` runs SeaweedFS alone, in this process.
-"""
+"""The storage behind --storage PATH: a folder with SeaweedFS in front of it."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import ctypes
 import fcntl
@@ -22,7 +18,13 @@ from typing import IO
 from botocore.exceptions import BotoCoreError, ClientError
 
 from sagemaker_local.s3 import S3Client, create_s3_client
-from sagemaker_local.seaweedfs import StorageError, read_keys, storage_command
+from sagemaker_local.seaweedfs import (
+    StorageError,
+    read_keys,
+    remove_sockets,
+    storage_command,
+    write_private,
+)
 
 START_SECONDS = 60
 POLL_SECONDS = 0.1
@@ -56,7 +58,7 @@ def make_folder(folder: Path) -> Path:
     """Make a folder that only its owner can use. Return it. Raises StorageError."""
     folder = folder.resolve()
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (folder / "s3").mkdir(mode=0o700, parents=True, exist_ok=True)
         (folder / "lock").touch(mode=0o600)
     except OSError as error:
         raise StorageError(f"{folder} cannot be used: {error.strerror}") from None
@@ -80,7 +82,8 @@ def running_storage(folder: Path, port: int) -> Iterator[FolderStorage]:
     folder = make_folder(folder)
     with take_lock(folder):
         access_key, secret_key = read_keys(folder)
-        command = storage_command(folder, port)
+        write_credentials(folder / "credentials", access_key, secret_key)
+        command = storage_command(folder / "s3", folder, port)
         with open(folder / "storage.log", "ab") as log:
             process = subprocess.Popen(
                 command,
@@ -105,6 +108,18 @@ def running_storage(folder: Path, port: int) -> Iterator[FolderStorage]:
             # It takes 15 s to stop by itself, and loses nothing when it is killed.
             process.kill()
             process.wait()
+            remove_sockets(command)
+
+
+def write_credentials(path: Path, access_key: str, secret_key: str) -> None:
+    """Write the keys as boto3 reads them from AWS_SHARED_CREDENTIALS_FILE."""
+    lines = [
+        "[default]",
+        f"aws_access_key_id = {access_key}",
+        f"aws_secret_access_key = {secret_key}",
+        "",
+    ]
+    write_private(path, "\n".join(lines).encode())
 
 
 def die_with_parent() -> None:
@@ -130,25 +145,3 @@ def find_problem(s3: S3Client) -> str:
     except (BotoCoreError, ClientError) as error:
         return str(error)
     return ""
-
-
-def main() -> int:
-    """Become SeaweedFS, in front of a folder."""
-    parser = argparse.ArgumentParser(prog="python -m sagemaker_local.storage", description=__doc__)
-    parser.add_argument("--folder", type=Path, required=True, help="where the objects are")
-    parser.add_argument("--port", type=int, required=True, help="of S3, on 127.0.0.1")
-    parser.add_argument("--log", type=Path, help="the folder of its log (standard error)")
-    arguments = parser.parse_args()
-    try:
-        folder = make_folder(arguments.folder)
-        read_keys(folder)
-        command = storage_command(folder, arguments.port, arguments.log)
-    except StorageError as error:
-        print(error, file=sys.stderr)
-        return 2
-    os.umask(0o077)
-    os.execv(command[0], command)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
