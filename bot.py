@@ -2977,6 +2977,16 @@ def button_label(language: str, verb: str) -> str:
     return translate(language, f"button_{name}", size=size)
 
 
+def answer_buttons(chat: Chat, language: str, owner: str) -> Json:
+    """Return the keyboard under an answer; None where it has none."""
+    if chat.about:
+        return job_buttons(language, chat.about, [["retry", "another"]], owner)
+    if "ask_more_styles" in chat.reply and chat.content:
+        label = translate(language, "button_paint")
+        return keyboard([[(label, f"paint:{chat.content.tag}")]], owner)
+    return None
+
+
 def style_keyboard(styles: Mapping[str, str], photo: ImageRef, owner: str = "") -> Json:
     """Return the painters of this photograph, two in a row."""
     buttons = [(label, f"style:{name}:{photo.tag}") for name, label in styles.items()]
@@ -3359,31 +3369,8 @@ class UpdateHandler:
         if lost:  # their records were put aside: a job is stored before its chat owns it
             before = replace(before.without_jobs(lost), pressed="")
         decision = self.decide(update, before, incoming)
-        is_new = decision.request and not decision.kept_of
-        if is_new and self.limit_is_reached(incoming.user, before):
-            decision = Decision(before, ("daily_limit",))
-        if incoming.guest_query:
-            decision = self.decide_for_guest(before, decision, incoming)
-        if decision.lesson:
-            problem = self.lessons.find_problem(decision.lesson, str(update.id))
-            if problem:
-                decision = Decision(before, (problem,))
-        if decision.change and not self.runner.change(decision.change):
-            decision = ask(before, "style_too_late")
-        after = decision.chat
-        if decision.request:
-            job = self.create_job(update, incoming, decision)
-            jobs = (*after.jobs, Painting(job.id, job.request))
-            after = replace(after, jobs=jobs, was_put_aside=False)
-            if incoming.album:
-                job.album_until = time.monotonic() + ALBUM_SECONDS
-                after = replace(after, album=incoming.album, album_job=job.id)
-        if decision.lesson:
-            self.lessons.create(update, incoming, decision.lesson)
-        if decision.stop_lesson:
-            self.lessons.stop(decision.stop_lesson, update.chat)
-        if decision.take_job:
-            self.runner.take(decision.take_job)
+        decision = self.check_decision(update, before, decision, incoming)
+        after = self.carry_out(update, decision, incoming)
         reply = decision.reply
         if lost:
             reply = ("failed", *reply)
@@ -3398,6 +3385,42 @@ class UpdateHandler:
         if given_up:
             self.runner.wake(update.chat)
         return after
+
+    def check_decision(
+        self, update: Update, before: Chat, decision: Decision, incoming: Incoming
+    ) -> Decision:
+        """Return the decision, or another one where something outside the chat forbids it."""
+        is_new = decision.request and not decision.kept_of
+        if is_new and self.limit_is_reached(incoming.user, before):
+            decision = Decision(before, ("daily_limit",))
+        if incoming.guest_query:
+            decision = self.decide_for_guest(before, decision, incoming)
+        if decision.lesson:
+            problem = self.lessons.find_problem(decision.lesson, str(update.id))
+            if problem:
+                return Decision(before, (problem,))
+        if decision.change and not self.runner.change(decision.change):
+            return ask(before, "style_too_late")
+        return decision
+
+    def carry_out(self, update: Update, decision: Decision, incoming: Incoming) -> Chat:
+        """Begin, change or end what the decision names. Returns the chat, with its new job."""
+        if decision.lesson:
+            self.lessons.create(update, incoming, decision.lesson)
+        if decision.stop_lesson:
+            self.lessons.stop(decision.stop_lesson, update.chat)
+        if decision.take_job:
+            self.runner.take(decision.take_job)
+        if not decision.request:
+            return decision.chat
+
+        job = self.create_job(update, incoming, decision)
+        jobs = (*decision.chat.jobs, Painting(job.id, job.request))
+        chat = replace(decision.chat, jobs=jobs, was_put_aside=False)
+        if not incoming.album:
+            return chat
+        job.album_until = time.monotonic() + ALBUM_SECONDS
+        return replace(chat, album=incoming.album, album_job=job.id)
 
     def find_pressed(self, before: Chat, after: Chat, incoming: Incoming) -> str:
         """Return the data of the button that was pressed last, if it did something."""
@@ -3470,6 +3493,22 @@ class UpdateHandler:
     def answer(
         self, number: int, chat: Chat, incoming: Incoming, health: Callable[[], str]
     ) -> None:
+        """Answer the last update of the chat, as its state says."""
+        words = self.answer_words(chat, incoming, health)
+        if incoming.guest_query:
+            buttons = self.guest_buttons(chat, incoming)
+            self.messenger.answer_guest(incoming.guest_query, words, buttons)
+        elif "album" in chat.reply:
+            self.send_album(number, chat, incoming, words)
+        elif "settings" in chat.reply:
+            self.show_settings(number, chat, incoming, words)
+        elif "ask_style" in chat.reply and chat.content:
+            self.ask_style(number, incoming, words, chat.content)
+        else:
+            owner = owner_suffix(number, incoming.user)
+            self.reply(number, incoming, words, answer_buttons(chat, incoming.language, owner))
+
+    def answer_words(self, chat: Chat, incoming: Incoming, health: Callable[[], str]) -> str:
         event = incoming.event
         refused = event.picture if isinstance(event, (Paint, Teach)) else event
         rejected = refused if isinstance(refused, Rejected) else Rejected("")
@@ -3479,7 +3518,7 @@ class UpdateHandler:
         if incoming.guest_query:
             keys = tuple(GUEST_TEXTS.get(key, key) for key in keys)
         labels = self.catalog.styles().labels.values()
-        words = translate(
+        return translate(
             incoming.language,
             *keys,
             **rejected.describe(incoming.language),
@@ -3493,28 +3532,6 @@ class UpdateHandler:
             bot=self.me.username,
             painters=textwrap.shorten(", ".join(labels), PAINTERS_MAX_LENGTH, placeholder=" ..."),
         )
-        if incoming.guest_query:
-            buttons = self.guest_buttons(chat, incoming)
-            self.messenger.answer_guest(incoming.guest_query, words, buttons)
-            return
-        if "album" in chat.reply:
-            self.send_album(number, chat, incoming, words)
-            return
-        if "settings" in chat.reply:
-            self.show_settings(number, chat, incoming, words)
-            return
-        if "ask_style" in chat.reply and chat.content:
-            self.ask_style(number, incoming, words, chat.content)
-            return
-        owner = owner_suffix(number, incoming.user)
-        buttons = None
-        if "ask_more_styles" in chat.reply and chat.content:
-            label = translate(incoming.language, "button_paint")
-            buttons = keyboard([[(label, f"paint:{chat.content.tag}")]], owner)
-        if chat.about:
-            rows = [["retry", "another"]]
-            buttons = job_buttons(incoming.language, chat.about, rows, owner)
-        self.reply(number, incoming, words, buttons)
 
     def reply(self, number: int, incoming: Incoming, words: str, buttons: Json = None) -> None:
         """Send words, in a group as an answer to the message."""
