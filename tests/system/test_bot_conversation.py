@@ -53,6 +53,14 @@ def paint(user: User, painter: str = "Monet", photo: bytes = b"a photo") -> Mess
     return user.sees(painter, kind="photo")
 
 
+def ask_for_a_style(user: User) -> None:
+    """Ask for a painting of "my garden" in the style of "my style"."""
+    user.photo(b"my garden")
+    user.sees("Choose a painter")
+    user.photo(b"my style")
+    user.press(user.sees("as the style: 1.", "Press Paint"), "Paint")
+
+
 def names_of_objects(world: World) -> set[str]:
     """Return the names of the objects of all jobs."""
     return {key.rpartition("/")[2] for key in world.storage.list_keys("jobs/")}
@@ -115,10 +123,7 @@ def test_a_whole_conversation(world: World, language: str, words: dict[str, str]
 def test_a_picture_of_ones_own_as_the_style(world: World) -> None:
     world.start()
     anna = world.user()
-    anna.photo(b"my garden")
-    anna.sees("Choose a painter")
-    anna.photo(b"my style")
-    anna.press(anna.sees("as the style: 1."), "Paint")
+    ask_for_a_style(anna)
     painting = anna.sees("your picture's style, 12 s", kind="photo")
     made = made_of(painting)
     assert (made["endpoint"], made["content"], made["style"]) == ("nst", "my garden", "my style")
@@ -339,10 +344,7 @@ def test_a_picture_can_be_taken_as_it_is(world: World) -> None:
     world.endpoint.steps = 600
     world.start(QUICK)
     anna = world.user()
-    anna.photo(b"my garden")
-    anna.sees("Choose")
-    anna.photo(b"my style")
-    anna.press(anna.sees("Press Paint"), "Paint")
+    ask_for_a_style(anna)
     status = anna.sees("Painting")
     eventually(lambda: "Take it now" in status.buttons, "it can be taken")
     anna.press(status, "Take it now")
@@ -353,10 +355,7 @@ def test_a_picture_can_be_taken_as_it_is(world: World) -> None:
 def test_the_buttons_under_a_result(world: World) -> None:
     world.start()
     anna = world.user()
-    anna.photo(b"my garden")
-    anna.sees("Choose")
-    anna.photo(b"my style")
-    anna.press(anna.sees("Press Paint"), "Paint")
+    ask_for_a_style(anna)
     painting = anna.sees(kind="photo")
     assert set(painting.buttons) == {
         "Another style",
