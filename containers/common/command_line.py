@@ -15,6 +15,8 @@ from containers.common.errors import StylizeError
 from containers.common.parameters import Parameter, ParameterValues, parse_parameters
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from containers.serving.model import Model, Progress
 
 PROGRESS_BAR = "{percentage:3.0f}%|{bar}| {elapsed} so far, {remaining} left"
@@ -91,6 +93,7 @@ def stylize_file(
     styles: Sequence[str],
     arguments: argparse.Namespace,
     parameters: Sequence[Parameter],
+    masks: Sequence[str] = (),
 ) -> int:
     """Stylize one file and write another, with a progress bar on a terminal. Return the exit code.
 
@@ -101,7 +104,8 @@ def stylize_file(
     from tqdm import tqdm
 
     from containers.serving import images
-    from containers.serving.limits import LONGEST_SIDE
+    from containers.serving.limits import input_side
+    from containers.serving.model import Inputs
 
     output = Path(arguments.output)
     content_type = images.EXTENSIONS.get(output.suffix.lower())
@@ -110,10 +114,12 @@ def stylize_file(
 
     try:
         options = given_parameters(arguments, parameters)
-        content = images.decode(Path(photo).read_bytes(), LONGEST_SIDE, photo)
-        style_images = [
-            images.decode(Path(style).read_bytes(), LONGEST_SIDE, style) for style in styles
-        ]
+        longest = input_side(options.get("size"))
+
+        def read(path: str) -> "Image.Image":
+            return images.decode(Path(path).read_bytes(), longest, path)
+
+        inputs = Inputs(read(photo), list(map(read, styles)), list(map(read, masks)))
         # disable=None hides the bar unless standard error is a terminal
         with tqdm(total=100, unit="%", disable=None, bar_format=PROGRESS_BAR) as bar:
             model = load()
@@ -123,7 +129,7 @@ def stylize_file(
                     bar.update(round(100 * progress.done) - bar.n)
                     return interrupted.is_set()
 
-                picture = model.stylize(content, style_images, options, report)
+                picture = model.stylize(inputs, options, report)
         output.write_bytes(images.encode(picture.image, content_type))
     except OSError as error:
         if error.filename:

@@ -19,7 +19,7 @@ from containers.common.log import write_log
 from containers.common.parameters import ParameterValues
 from containers.common.tensors import to_image, to_tensor
 from containers.serving.app import create_app
-from containers.serving.model import Facts, Picture, Progress, Report, Service, StyleLabel
+from containers.serving.model import Facts, Inputs, Picture, Progress, Report, Service, StyleLabel
 
 from .bucket import BucketStyles
 from .generator import CheckpointError, Generator, stylize
@@ -117,8 +117,7 @@ class CycleGanModel:
 
     def stylize(
         self,
-        content: Image.Image,
-        styles: list[Image.Image],
+        inputs: Inputs,
         options: ParameterValues,
         report: Report,
     ) -> Picture:
@@ -126,13 +125,13 @@ class CycleGanModel:
         generator = self.generator(name)
         size = options.get("size")
         box = (size, size) if size else DEFAULT_BOX
-        content.thumbnail(box, Image.Resampling.LANCZOS)
+        inputs.content.thumbnail(box, Image.Resampling.LANCZOS)
 
         def on_progress(done: float) -> None:
             report(Progress(round(100 * done), 100, done))
 
         with gpu_errors():
-            image = to_tensor(content, generator.device)[None]
+            image = to_tensor(inputs.content, generator.device)[None]
             strength = options.get("strength", 1.0)
             try:
                 stylized = stylize(generator, image, strength, on_progress)[0]

@@ -45,6 +45,15 @@ def stylize(arguments: Sequence[str]) -> int:
         default="original",
         help="whose training of VGG-19",
     )
+    parser.add_argument(
+        "--mask",
+        metavar="MASK",
+        dest="masks",
+        action="append",
+        default=[],
+        help="a gray picture in the photo's shape, white where the style is used; once for each "
+        "STYLE, in the same order",
+    )
     add_parameters(parser, PARAMETERS)
     given = parser.parse_args(arguments)
 
@@ -54,7 +63,7 @@ def stylize(arguments: Sequence[str]) -> int:
 
         return StyleTransfer(given.weights)
 
-    return stylize_file(load, given.photo, given.styles, given, PARAMETERS)
+    return stylize_file(load, given.photo, given.styles, given, PARAMETERS, given.masks)
 
 
 if __name__ == "__main__":

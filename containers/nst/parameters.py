@@ -15,7 +15,7 @@ PARAMETERS = (
         int,
         "longer side of the result in pixels",
         16,
-        2048,
+        4096,
         default="fits 800x600; on a CPU what takes two minutes",
     ),
     Parameter(

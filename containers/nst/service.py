@@ -8,6 +8,7 @@ from functools import cache, partial
 import torch
 from flask import Flask
 from PIL import Image
+from torch import Tensor
 
 from containers.common.device import (
     best_device,
@@ -21,11 +22,12 @@ from containers.common.log import write_log
 from containers.common.parameters import ParameterValues
 from containers.common.tensors import to_image, to_tensor
 from containers.serving.app import create_app
-from containers.serving.model import Facts, Picture, Progress, Report, Service
+from containers.serving.model import Facts, Inputs, Picture, Progress, Report, Service
 
 from . import nst
 from .options import MAX_STEPS, MAX_STYLES, Options, check
 from .parameters import BATCH_COLUMNS, PARAMETERS
+from .regions import check_masks
 from .vgg import VGG19
 
 # An invocation of SageMaker ends after an hour at most; the rest is for reading and writing.
@@ -58,8 +60,7 @@ class StyleTransfer:
 
     def stylize(
         self,
-        content: Image.Image,
-        styles: list[Image.Image],
+        inputs: Inputs,
         options: ParameterValues,
         report: Report,
     ) -> Picture:
@@ -77,12 +78,13 @@ class StyleTransfer:
         try:
             with gpu_errors():
                 result = nst.stylize(
-                    to_tensor(content),
-                    map(to_tensor, styles),
+                    to_tensor(inputs.content),
+                    map(to_tensor, inputs.styles),
                     Options(**options),
                     self.network,
                     callback,
                     max_seconds=self.max_seconds,
+                    masks=list(map(to_mask, inputs.masks)),
                 )
         except FloatingPointError:
             raise DivergedError(
@@ -104,9 +106,21 @@ def load() -> StyleTransfer:
     return StyleTransfer(os.environ.get("NST_WEIGHTS", "original"), MAX_SECONDS)
 
 
-def check_options(options: ParameterValues, style_count: int) -> None:
+def to_mask(image: Image.Image) -> Tensor:
+    """Return a gray picture, which is decoded as RGB, as a mask (1, 1, H, W) in 0..1."""
+    return to_tensor(image).mean(0)[None, None]
+
+
+def check_options(options: ParameterValues, style_count: int, mask_count: int) -> None:
     try:
-        check(Options(**options), style_count)
+        check(Options(**options), style_count, mask_count)
+    except ValueError as error:
+        raise InvalidParameterError(str(error)) from None
+
+
+def check_inputs(inputs: Inputs) -> None:
+    try:
+        check_masks(list(map(to_mask, inputs.masks)), inputs.content.size)
     except ValueError as error:
         raise InvalidParameterError(str(error)) from None
 
@@ -120,6 +134,7 @@ def service() -> Service:
         batch_columns=BATCH_COLUMNS,
         load=load,
         check_options=check_options,
+        check_inputs=check_inputs,
         limits={"max_styles": MAX_STYLES, "max_steps": MAX_STEPS, "max_seconds": MAX_SECONDS},
     )
 

@@ -129,6 +129,9 @@ def image_examples(server: str) -> list[str]:
         "  curl -F content=@photo.jpg -F style=@a.jpg -F style=@b.jpg "
         "-F style_weights=2,1 -F size=640 \\",
         f"       -H 'Accept: image/png' {server}/invocations -o result.png",
+        "  curl -F content=@photo.jpg -F style=@a.jpg -F style=@b.jpg "
+        "-F mask=@left.png -F mask=@right.png \\",
+        f"       {server}/invocations -o result.jpg",
     ]
 
 

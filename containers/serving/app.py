@@ -21,9 +21,9 @@ from .errors import ApiError, ClientGoneError, as_api_error, bad_request
 from .film import Film
 from .front import GONE
 from .limits import BATCH_TYPES, MAX_BATCH_MEGABYTES, MAX_BODY_MEGABYTES
-from .model import Service
+from .model import Inputs, Service
 from .parsing import CatalogJob, Job, parse_batch, parse_job
-from .server import Inputs, RequestLog, Server, read_all, seconds_since
+from .server import RequestLog, Server, read_all, seconds_since
 
 TEXT = "text/plain"
 JSON = "application/json"
@@ -167,7 +167,7 @@ def batch_line(server: Server, row: Job | ApiError, log: RequestLog, gone: threa
         if isinstance(row, ApiError):
             raise row
         with watch(row.control_url, gone) as control:
-            inputs = read_all(row, log, control.gone)
+            inputs = read_all(server.service, row, log, control.gone)
             body = answer(server, row, inputs, "", log, control).get_json()
     except ClientGoneError:
         raise

@@ -36,8 +36,11 @@ MAX_MEGAPIXELS = 40
 # Of an image, on its shorter side, in pixels.
 MIN_SIDE = 16
 
-# Of a result, on its longer side, in pixels. Inputs are shrunk to it while they are decoded.
-LONGEST_SIDE = 2048
+# Of a result, on its longer side, in pixels.
+LONGEST_SIDE = 4096
+
+# Inputs are shrunk to this longer side while they are decoded, unless a larger result is asked for.
+INPUT_SIDE = 2048
 
 # --- the server ---
 
@@ -63,6 +66,11 @@ BODY_SECONDS = 300
 # That a body has to bring, that the client has to take of the answer, and that the server of an
 # image has to send, on average.
 MIN_BYTES_PER_SECOND = 16 << 10
+
+
+def input_side(size: int | None) -> int:
+    """Return to how many pixels on the longer side inputs are shrunk. size: of the result."""
+    return max(INPUT_SIDE, size or 0)
 
 
 def body_limit(mimetype: str) -> int:

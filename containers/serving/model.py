@@ -10,6 +10,19 @@ from containers.common.parameters import Parameter, ParameterValues
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """The images of a job, decoded.
+
+    styles: none for a model with styles of its own. masks: one for each of the styles, which says
+        where on the content it is used; none: they are used everywhere.
+    """
+
+    content: Image.Image
+    styles: list[Image.Image] = field(default_factory=list)
+    masks: list[Image.Image] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Progress:
     """How far a job is.
 
@@ -59,12 +72,11 @@ class Model(Protocol):
 
     def stylize(
         self,
-        content: Image.Image,
-        styles: list[Image.Image],
+        inputs: Inputs,
         options: ParameterValues,
         report: Report,
     ) -> Picture:
-        """Return `content` in the style.
+        """Return the content in the style.
 
         Raises StylizeError if that is impossible, FatalError after a fault that will stay.
         """
@@ -96,21 +108,27 @@ class CatalogModel(Model, Protocol):
         """Return the photograph that a catalog shows in each style. The caller may change it."""
 
 
-def accept_options(options: ParameterValues, style_count: int) -> None:
+def accept_options(options: ParameterValues, style_count: int, mask_count: int) -> None:
     """Accept any valid parameters."""
+
+
+def accept_inputs(inputs: Inputs) -> None:
+    """Accept any images."""
 
 
 @dataclass(frozen=True)
 class Service:
     """The description of one container.
 
-    styled_by_image: whether a request brings images of the style, or names one of the model's
-        styles.
+    styled_by_image: whether a request brings images of the style, and masks, or names one of the
+        model's styles.
     batch_columns: the parameters of a CSV row, after content, style and result.
     load: makes the model. If it raises an error, /ping tells it.
     has_catalog: whether the model is a CatalogModel.
-    check_options: called with the parameters and the number of images of the style, before anything
-        is read. Raises InvalidParameterError for what the model does not do.
+    check_options: called with the parameters and the number of images of the style and of masks,
+        before anything is read. Raises InvalidParameterError for what the model does not do.
+    check_inputs: called with the images, before they wait for the model. Raises
+        InvalidParameterError for what does not fit together.
     limits: of the model; GET / tells them.
     """
 
@@ -121,5 +139,6 @@ class Service:
     batch_columns: tuple[str, ...]
     load: Callable[[], Model]
     has_catalog: bool = False
-    check_options: Callable[[ParameterValues, int], None] = accept_options
+    check_options: Callable[[ParameterValues, int, int], None] = accept_options
+    check_inputs: Callable[[Inputs], None] = accept_inputs
     limits: Mapping[str, int] = field(default_factory=dict)

@@ -274,6 +274,10 @@ def request_schema(service: Service) -> Schema:
             "anyOf": [reference("Source"), several],
             "description": "The picture whose style to use, or a list of several",
         }
+        properties["mask_url"] = {
+            "anyOf": [*properties["style_url"]["anyOf"], NULL, EMPTY],
+            "description": "For each style, a gray picture that is white where it is used",
+        }
     for parameter in service.parameters:
         properties[parameter.name] = in_json(parameter)
     if not service.styled_by_image:
@@ -308,6 +312,11 @@ def form_schema(service: Service) -> Schema:
             "minItems": 1,
             "items": FILE,
             "description": "The picture whose style to use; may be repeated",
+        }
+        properties["mask"] = {
+            "type": "array",
+            "items": FILE,
+            "description": "For each style, a gray picture that is white where it is used",
         }
     for parameter in service.parameters:
         properties[parameter.name] = in_text(parameter)

@@ -45,11 +45,12 @@ Fields = dict[str, object]
 class Job:
     """One picture to make.
 
-    content, styles: the bytes of a file, or a URL, which is checked but not yet read.
+    content, styles, masks: the bytes of a file, or a URL, which is checked but not yet read.
     """
 
     content: bytes | str
     styles: list[bytes | str] = field(default_factory=list)
+    masks: list[bytes | str] = field(default_factory=list)
     options: ParameterValues = field(default_factory=dict)
     result_url: str | None = None
     lossless_url: str | None = None
@@ -238,15 +239,18 @@ def job_from_fields(service: Service, given: Fields) -> Job:
     progress = fields.pop("progress_url", None)
     control = fields.pop("control_url", None)
     styles: list[object] = []
+    masks: list[object] = []
     if service.styled_by_image:
         styles = as_list(fields.pop("style_url", None))
+        masks = as_list(fields.pop("mask_url", None))
 
     if not content:
         raise bad_request("content_url is missing: the address of the photograph.")
     return Job(
         content=check_url(content, "content_url"),
         styles=[check_url(style, "style_url") for style in styles],
-        options=parse_options(service, fields, len(styles)),
+        masks=[check_url(mask, "mask_url") for mask in masks],
+        options=parse_options(service, fields, len(styles), len(masks)),
         result_url=check_url(result, "result_url") if result else None,
         lossless_url=check_url(lossless, "lossless_url") if lossless else None,
         film_url=check_url(film, "film_url") if film else None,
@@ -261,11 +265,13 @@ def job_from_form(service: Service, request: Request) -> Job:
     files = {name: [item.read() for item in request.files.getlist(name)] for name in request.files}
     contents = files.pop("content", [])
     styles: list[bytes] = []
+    masks: list[bytes] = []
     if service.styled_by_image:
         styles = files.pop("style", [])
+        masks = files.pop("mask", [])
 
     if files:
-        names = "content and style" if service.styled_by_image else "content"
+        names = "content, style and mask" if service.styled_by_image else "content"
         raise bad_request(f"There is no file field {sorted(files)[0]!r:.60}; send {names}.")
     if len(contents) != 1:
         raise bad_request(
@@ -274,8 +280,8 @@ def job_from_form(service: Service, request: Request) -> Job:
         )
     fields = single_values(request.form)
     check_lengths(fields)
-    options = parse_options(service, fields, len(styles))
-    return Job(contents[0], list(styles), options)
+    options = parse_options(service, fields, len(styles), len(masks))
+    return Job(contents[0], list(styles), list(masks), options)
 
 
 def read_form(request: Request) -> None:
@@ -304,11 +310,11 @@ def job_from_image(service: Service, request: Request) -> Job:
         attributes = f"style={attributes}"
     fields: Fields = {**dict(parse_qsl(attributes)), **single_values(request.args)}
     check_lengths(fields)
-    return Job(request.get_data(), options=parse_options(service, fields, 0))
+    return Job(request.get_data(), options=parse_options(service, fields))
 
 
 def parse_options(
-    service: Service, given: Mapping[str, object], style_count: int
+    service: Service, given: Mapping[str, object], style_count: int = 0, mask_count: int = 0
 ) -> ParameterValues:
     fields = dict(given)
     if service.styled_by_image and style_count == 0:
@@ -320,7 +326,7 @@ def parse_options(
         style = fields.pop("style")
         fields.setdefault("style_name", style)
     options = parse_parameters(service.parameters, fields)
-    service.check_options(options, style_count)
+    service.check_options(options, style_count, mask_count)
     return options
 
 

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from PIL import Image
 
@@ -21,8 +21,8 @@ from .control import Control
 from .errors import ApiError, as_api_error
 from .film import Film
 from .job_queue import JobQueue
-from .limits import LONGEST_SIDE, MAX_BATCHES, MAX_FETCHING, MAX_QUEUE, SOURCES_SECONDS
-from .model import CatalogModel, Facts, Model, Picture, Progress, Service, StyleLabel
+from .limits import MAX_BATCHES, MAX_FETCHING, MAX_QUEUE, SOURCES_SECONDS, input_side
+from .model import CatalogModel, Facts, Inputs, Model, Picture, Progress, Service, StyleLabel
 from .parsing import Job
 from .progress import ProgressWriter
 
@@ -65,13 +65,6 @@ class RequestLog:
         }
         known = {name: value for name, value in fields.items() if value not in (None, [])}
         return {"inference_id": self.inference_id, **known}
-
-
-class Inputs(NamedTuple):
-    """The images of a job, decoded."""
-
-    content: Image.Image
-    styles: list[Image.Image]
 
 
 class Server:
@@ -131,10 +124,10 @@ class Server:
         Raises ApiError, queue_full too if many requests read from other servers already, and
         ClientGoneError.
         """
-        if not any(is_http(source) for source in (job.content, *job.styles)):
-            return read_all(job, log, gone)
+        if not any(is_http(source) for source in (job.content, *job.styles, *job.masks)):
+            return read_all(self.service, job, log, gone)
         with one_of(self.fetching, f"{MAX_FETCHING} requests are reading their images", 5):
-            return read_all(job, log, gone)
+            return read_all(self.service, job, log, gone)
 
     @contextmanager
     def batch_admission(self) -> Iterator[None]:
@@ -156,7 +149,6 @@ class Server:
         job ends as soon as it can.
         Raises StylizeError, FatalError and ClientGoneError.
         """
-        content, styles = inputs
         style_name = job.options.get("style_name")
         if style_name and isinstance(self.model, CatalogModel):
             self.model.prepare(style_name)
@@ -171,7 +163,7 @@ class Server:
         def stylize() -> tuple[Picture, float]:
             assert self.model is not None
             started = time.monotonic()
-            picture = self.model.stylize(content, styles, job.options, report)
+            picture = self.model.stylize(inputs, job.options, report)
             return picture, seconds_since(started)
 
         try:
@@ -219,7 +211,7 @@ class Server:
             return self.queue.stopping.is_set() or gone.is_set()
 
         def stylize() -> Picture:
-            return model.stylize(model.sample_photograph(), [], options, report)
+            return model.stylize(Inputs(model.sample_photograph()), options, report)
 
         return Sample(style.name, style.label, self.run_in_turn(stylize, gone).image)
 
@@ -260,30 +252,42 @@ def is_http(source: bytes | str) -> bool:
     return isinstance(source, str) and not source.startswith("s3://")
 
 
-def read_all(job: Job, log: RequestLog, gone: threading.Event) -> Inputs:
-    """Read and decode the job's images. Fills `log`. Raises ApiError and ClientGoneError."""
+def read_all(service: Service, job: Job, log: RequestLog, gone: threading.Event) -> Inputs:
+    """Read and decode the job's images, and check them. Fills `log`.
+
+    Raises ApiError, InvalidParameterError and ClientGoneError.
+    """
     deadline = time.monotonic() + SOURCES_SECONDS
-    content = read_image(job.content, "content", gone, deadline)
+    longest = input_side(job.options.get("size"))
+
+    def read(source: bytes | str, role: str) -> Image.Image:
+        return read_image(source, role, longest, gone, deadline)
+
+    content = read(job.content, "content")
     log.content_sizes.append(content.size)
     styles = []
     for source in job.styles:
-        style = read_image(source, "style", gone, deadline)
+        style = read(source, "style")
         log.style_sizes.append(style.size)
         styles.append(style)
-    return Inputs(content, styles)
+    masks = [read(source, "mask") for source in job.masks]
+    inputs = Inputs(content, styles, masks)
+    service.check_inputs(inputs)
+    return inputs
 
 
 def read_image(
-    source: bytes | str, role: str, gone: threading.Event, deadline: float
+    source: bytes | str, role: str, longest: int, gone: threading.Event, deadline: float
 ) -> Image.Image:
-    """Decode an image from a file's bytes or from a URL. role: "content" or "style".
+    """Decode an image from a file's bytes or from a URL. role: "content", "style" or "mask".
 
+    longest: the limit of the longer side in pixels; a larger image is shrunk.
     gone: set when nobody waits for the image any more.
     deadline: until when a URL must have been read, by time.monotonic().
     """
     if isinstance(source, str):
         source = storage.read(source, f"{role}_url", deadline - time.monotonic())
-    return decoder.decode(source, LONGEST_SIDE, f"{role} image", gone)
+    return decoder.decode(source, longest, f"{role} image", gone)
 
 
 def seconds_since(started: float) -> float:

@@ -101,7 +101,7 @@ def test_the_index_describes_the_server_to_programs(server: Running) -> None:
         "max_file_megabytes": 64,
         "max_megapixels": 40,
         "min_side": 16,
-        "longest_side": 2048,
+        "longest_side": 4096,
         "queue_length": 8,
     }
 

@@ -12,7 +12,7 @@ from containers.common.errors import FatalError, UnknownStyleError
 from containers.common.parameters import Parameter, ParameterValues
 from containers.serving import front, limits, worker
 from containers.serving.app import create_app
-from containers.serving.model import Picture, Progress, Report, Service, StyleLabel
+from containers.serving.model import Inputs, Picture, Progress, Report, Service, StyleLabel
 from containers.serving.storage import list_s3
 
 SUMMARY = "a negative of a photograph"
@@ -39,8 +39,7 @@ class Inverter:
 
     def stylize(
         self,
-        content: Image.Image,
-        styles: list[Image.Image],
+        inputs: Inputs,
         options: ParameterValues,
         report: Report,
     ) -> Picture:
@@ -54,7 +53,7 @@ class Inverter:
 
         if name == "hold":
             hold(report)
-        negative = ImageOps.invert(content)
+        negative = ImageOps.invert(inputs.content)
         steps = options.get("steps", int(os.environ.get("FAKE_STEPS", "0")))
         taken = 0
         for step in range(1, steps + 1):

@@ -17,14 +17,14 @@ from PIL import Image
 from werkzeug.datastructures import MultiDict
 from werkzeug.test import TestResponse, create_environ, run_wsgi_app
 
-from containers.common.errors import DivergedError, ErrorCode, FatalError
+from containers.common.errors import DivergedError, ErrorCode, FatalError, InvalidParameterError
 from containers.common.parameters import Parameter, ParameterValues
 from containers.serving import storage
 from containers.serving.app import create_app, header_value, result_type
 from containers.serving.errors import ApiError
 from containers.serving.film import MAX_FRAMES, Film
 from containers.serving.limits import SOURCES_SECONDS
-from containers.serving.model import Picture, Progress, Report, Service
+from containers.serving.model import Inputs, Picture, Progress, Report, Service
 from tests.fakes.servers import wait_until
 
 PARAMETERS = (
@@ -53,17 +53,16 @@ class Recorder:
 
     def stylize(
         self,
-        content: Image.Image,
-        styles: list[Image.Image],
+        inputs: Inputs,
         options: ParameterValues,
         report: Report,
     ) -> Picture:
         if self.error:
             raise self.error
-        report(Progress(1, 1, 1.0, picture=lambda: content))
-        self.styles_seen.append(len(styles))
+        report(Progress(1, 1, 1.0, picture=lambda: inputs.content))
+        self.styles_seen.append(len(inputs.styles))
         self.options_seen.append(options)
-        return Picture(content, {"steps": 1}, ["ä note"])
+        return Picture(inputs.content, {"steps": 1}, ["ä note"])
 
 
 def loaded(application: Flask) -> FlaskClient:
@@ -118,6 +117,42 @@ def test_two_styles_arrive_with_their_weights(
     assert answer.status_code == 200
     assert model.styles_seen == [2]
     assert model.options_seen == [{"style_weights": [2.0, 1.0], "size": 32}]
+
+
+def test_masks_arrive_with_their_styles_and_are_checked_before_the_model_works(
+    model: Recorder, objects: dict[str, bytes]
+) -> None:
+    counts: list[tuple[int, int]] = []
+
+    def check_options(options: ParameterValues, style_count: int, mask_count: int) -> None:
+        counts.append((style_count, mask_count))
+
+    def check_inputs(inputs: Inputs) -> None:
+        if [mask.size for mask in inputs.masks] != [inputs.content.size]:
+            raise InvalidParameterError("The mask has another shape.")
+
+    service = Service(
+        "nst",
+        "s",
+        True,
+        PARAMETERS,
+        ("size",),
+        lambda: model,
+        check_options=check_options,
+        check_inputs=check_inputs,
+    )
+    client = loaded(create_app(service))
+    body = {"content_url": "s3://bucket/photo", "style_url": "s3://bucket/style"}
+    refused = client.post("/invocations", json={**body, "mask_url": ["s3://bucket/style"]})
+    assert code(refused) == (400, "bad_request")
+    assert model.styles_seen == []
+    assert client.post("/invocations", json={**body, "mask_url": "s3://bucket/photo"}).status == (
+        "200 OK"
+    )
+    form = {name: (io.BytesIO(png()), f"{name}.png") for name in ("content", "style", "mask")}
+    assert client.post("/invocations", data=form).status_code == 200
+    assert model.styles_seen == [1, 1]
+    assert counts == [(1, 1)] * 3
 
 
 def test_all_sources_of_a_request_have_one_limit_of_time(

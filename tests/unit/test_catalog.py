@@ -21,7 +21,7 @@ from containers.serving import catalog, storage
 from containers.serving.app import create_app
 from containers.serving.catalog import Sample, draw_sheet
 from containers.serving.errors import ApiError
-from containers.serving.model import Picture, Report, Service, StyleLabel
+from containers.serving.model import Inputs, Picture, Report, Service, StyleLabel
 from tests.fakes.servers import wait_until
 
 URL = "s3://bucket/models/catalog.json"
@@ -55,12 +55,11 @@ class Painters:
 
     def stylize(
         self,
-        content: Image.Image,
-        styles: list[Image.Image],
+        inputs: Inputs,
         options: ParameterValues,
         report: Report,
     ) -> Picture:
-        return Picture(Image.new("RGB", content.size, COLORS[options["style_name"]]))
+        return Picture(Image.new("RGB", inputs.content.size, COLORS[options["style_name"]]))
 
 
 @pytest.fixture

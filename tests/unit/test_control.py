@@ -18,7 +18,7 @@ from containers.common.parameters import ParameterValues
 from containers.serving import control, storage
 from containers.serving.app import create_app
 from containers.serving.errors import ApiError
-from containers.serving.model import Picture, Progress, Report, Service
+from containers.serving.model import Inputs, Picture, Progress, Report, Service
 from tests.fakes.servers import wait_until
 
 CONTROL = "s3://bucket/control"
@@ -37,8 +37,7 @@ class Patient:
 
     def stylize(
         self,
-        content: Image.Image,
-        styles: list[Image.Image],
+        inputs: Inputs,
         options: ParameterValues,
         report: Report,
     ) -> Picture:
@@ -49,7 +48,7 @@ class Patient:
             if report(Progress(step, STEPS, step / STEPS)):
                 break
             time.sleep(0.02)
-        return Picture(content, {"steps": self.steps_taken[-1]})
+        return Picture(inputs.content, {"steps": self.steps_taken[-1]})
 
 
 class Place:

@@ -11,7 +11,7 @@ from torch import Tensor
 from containers.common.tensors import to_tensor
 from containers.serving import images
 from containers.serving.errors import ApiError
-from containers.serving.limits import LONGEST_SIDE
+from containers.serving.limits import INPUT_SIDE
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
 # A photograph is kept with this longer side; crops at 1:1 show details of this size.
@@ -32,7 +32,7 @@ def find_pictures(folder: Path) -> list[Path]:
     return found
 
 
-def read_picture(path: Path, longest: int = LONGEST_SIDE) -> Image.Image:
+def read_picture(path: Path, longest: int = INPUT_SIDE) -> Image.Image:
     """Return the picture of a file, upright and in RGB, at most `longest` pixels long.
 
     Raises ApiError if it is no picture, and OSError if the file cannot be read.
