@@ -88,7 +88,7 @@ def test_the_fields_are_those_of_the_contract(name: str, document: dict[str, Any
     fields = set(document["components"]["schemas"]["Request"]["properties"])
     expected = URL_FIELDS | {parameter.name for parameter in PARAMETERS[name]}
     if name == "cyclegan":
-        expected = (expected - {"style_url"}) | {"style"}
+        expected = (expected - {"style_url", "mask_url"}) | {"style"}
     assert fields == expected
 
 

@@ -33,7 +33,7 @@ from containers.nst.parameters import PARAMETERS as NST
         ({"style_weights": "2,1"}, {"style_weights": [2.0, 1.0]}),
         ({"style_weights": [0.5, 1]}, {"style_weights": [0.5, 1.0]}),
         ({"size": 16}, {"size": 16}),
-        ({"size": 2048}, {"size": 2048}),
+        ({"size": 4096}, {"size": 4096}),
     ],
 )
 def test_values_are_taken_as_meant(given_: dict[str, object], expected: dict[str, object]) -> None:
@@ -46,7 +46,7 @@ def test_values_are_taken_as_meant(given_: dict[str, object], expected: dict[str
     ("name", "value"),
     [
         ("size", 15),
-        ("size", 2049),
+        ("size", 4097),
         ("size", "large"),
         ("size", 100.5),
         ("size", True),
@@ -141,7 +141,7 @@ def test_a_number_is_written_short_and_exactly(number: float, text: str) -> None
 
 def test_a_range_is_written_for_the_tables() -> None:
     ranges = {parameter.name: parameter.range() for parameter in NST}
-    assert ranges["size"] == "16..2048"
+    assert ranges["size"] == "16..4096"
     assert ranges["patience"] == "0..1000 or null"
     assert ranges["algorithm"] == "multiscale or gatys2015"
     assert ranges["preserve_color"] == "true or false"
