@@ -484,6 +484,9 @@ def test_the_studio_sends_what_a_person_would_send(
     tab = browser.open("ru")
     tab.click("#start")
     tab.sees("article.bot", "Пришлите фотографию")
+    # The chat waits for the style of another photo: that is not what the studio's pictures are.
+    tab.pick(ROOT / "examples/photos/coffee.jpg")
+    tab.sees("article.bot", "Выберите художника")
     tab.click("#studio-open", "Новая картина")
     tab.waits_for("the studio", lambda: tab.focused().get_attribute("id") == "paint")
     # Tab leads to one of the painters, and the arrows from there to the others.
@@ -516,7 +519,7 @@ def test_the_studio_sends_what_a_person_would_send(
     assert len(request["style_url"]) == 2
     assert request["style_weights"] == [1.0, 2.0]
     assert (request["size"], request["strength"], request["preserve_color"]) == (640, 0.3, True)
-    assert len(tab.all("article.user .picture")) == 3
+    assert len(tab.all("article.user .picture")) == 4
 
     tab.click("article.bot .picture")
     tab.waits_for("the album's photo", lambda: tab.has_picture("#viewer-stage") == (451, 300))

@@ -2,8 +2,9 @@
 
 // ---------------------------------------------------------------- the studio: a photo, a style, one button
 //
-// It sends what a person would send: the photo, and then either a press of the painter's button under the bot's
-// question, or the style's pictures in one album with the photo. Size, strength and colours are the bot's /settings.
+// It sends what a person would send: the photo with /paint and the painter's name under it, or with /paint alone and the
+// style's pictures in the same album. The command begins anew, also where the chat waits for the style of another photo.
+// Size, strength and colours are the bot's /settings.
 
 /**
  * What the next painting is made of. A sample is { id, version, label, picture, file }: `picture` returns a promise of
@@ -228,33 +229,12 @@ async function paintDraft() {
   closeStudio();
   try {
     await applySettings();
-    const sent = send("photo", await photo.file(), album);
+    const command = painter ? `/paint ${painter.id.split(":")[1]}` : "/paint";
+    if (!await send("photo", await photo.file(), album, command)) return; // why is said below it
     for (const [n, picture] of pictures.entries()) send("photo", await picture.file(), album, captions[n]);
-    if (painter) await chooseUnderQuestion(await sent, painter.id);
   } catch {
     setStatus("offline", "bad"); // an example could not be read; what failed to be sent says so itself
   }
-}
-
-/** Presses a painter's button under the question that the bot asks about the photo. */
-async function chooseUnderQuestion(photo, data) {
-  if (!photo) return; // it was not sent
-  const question = await questionAbout(photo);
-  const button = question && findKey(question.message_id, data);
-  if (button) press(button, question.message_id, button.dataset.data);
-}
-
-/** Returns the bot's question about a photo; null where the user goes on meanwhile, or it does not come. */
-async function questionAbout(photo) {
-  const isLater = message => message.message_id > photo.message_id;
-  const isAnswer = ({ reply_to }) => !reply_to || reply_to === photo.message_id;
-  const asksForStyle = message => keysOf(message).some(key => key.callback_data.startsWith("style:"));
-  const found = await waitUntil(() => {
-    const later = [...messages.values()].filter(isLater);
-    const hasGoneOn = later.some(message => message.from === "user");
-    return hasGoneOn ? {} : later.find(message => isAnswer(message) && asksForStyle(message));
-  }, 60);
-  return found?.message_id ? found : null;
 }
 
 /** Waits for the next change of the chat, at most so many milliseconds. */

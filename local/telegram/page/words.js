@@ -35,7 +35,7 @@ const WORDS = {
   empty_more: ["This chat and all that is sent in it stay on this machine.",
                "Этот чат и всё, что в нём отправлено, остаётся на этом компьютере."],
   online: ["on this machine", "на этом компьютере"], typing: ["at work", "работает"],
-  offline: ["No connection. Trying again …", "Нет связи. Пробую ещё раз …"], again: ["Try again", "Ещё раз"],
+  offline: ["No connection …", "Нет связи …"], again: ["Try again", "Ещё раз"],
   remove: ["Remove", "Убрать"], gone: ["This file is gone.", "Этого файла больше нет."],
   wrong_key: ["Open the address that the program shows when it starts.", "Откройте адрес, который программа показывает при запуске."],
   401: ["Open the address that the program shows when it starts.", "Откройте адрес, который программа показывает при запуске."],
