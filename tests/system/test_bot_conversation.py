@@ -652,6 +652,21 @@ def test_in_a_group(world: World) -> None:
     anna.sees_nothing()
 
 
+def test_pictures_that_answer_in_a_group_are_the_styles(world: World) -> None:
+    world.start()
+    anna = world.user(group=-100500)
+    shown = anna.sent(anna.photo(b"ours"))
+    anna.write("/paint", reply_to_message=shown)
+    question = anna.sees("answer this message with one or more pictures")
+    anna.photo(b"waves", reply_to_message=anna.said_by_bot(question))
+    answer = anna.sees("as the style: 1.", "answer this message with another picture")
+    anna.photo(b"swirls", caption="2", reply_to_message=anna.said_by_bot(answer))
+    anna.press(anna.sees("as the style: 2."), "Paint")
+    painting = anna.sees("weights 1 : 2", kind="photo")
+    assert made_of(painting)["style"] == "waves, swirls"
+    assert painting.reply_to == shown["message_id"]
+
+
 def test_members_of_a_group_do_not_disturb_each_other(world: World) -> None:
     world.endpoint.mode = "asleep"
     world.start()

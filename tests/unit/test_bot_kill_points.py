@@ -644,6 +644,30 @@ def test_killed_while_photos_wait_in_line(make_world: Callable[[Fate], World]) -
         assert (chat.content, chat.jobs) == (None, ())
 
 
+def test_a_group_that_shared_one_state_gets_its_picture(
+    make_world: Callable[[Fate], World],
+) -> None:
+    """Its job began before each member had a state."""
+
+    def live(fate: Fate) -> World:
+        world = make_world(fate)
+        request = bot.PaintRequest(bot.ImageRef("garden", is_document=False), "monet", 1.0)
+        before = bot.Store(world.s3, BUCKET)
+        before.save_job(bot.PaintJob("8", -5, 1, None, "en", request, "Monet"))
+        before.put_json("chats/-5.json", bot.Chat(jobs=(bot.Painting("8", request),)))
+        world.live_through([])
+        return world
+
+    effects = live(Fate()).fate.effects
+    assert effects
+    for point, effect in enumerate(effects):
+        world = live(Fate(frozenset({point})))
+        assert set(world.phone.pictures()) == {b"painted garden"}, f"killed after {effect}"
+        assert world.keys("jobs/") == [], f"killed after {effect}"
+        member = bot.Store(world.s3, BUCKET).load_chat(-5, 1).chat
+        assert (member.jobs, member.history[-1].job_id) == ((), "8"), f"killed after {effect}"
+
+
 def test_killed_while_an_album_brings_several_styles(
     make_world: Callable[[Fate], World],
 ) -> None:
