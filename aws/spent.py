@@ -141,12 +141,11 @@ def price_hours(hours: Hours, types: list[str]) -> Dollars | None:
     """
     dollars = Dollars()
     for kind, count in hours.items():
-        prices = []
-        for possible in types if kind == UNKNOWN else [kind]:
-            if possible not in PRICES:
-                return None
-            prices.append(PRICES[possible])
-        if not prices:
+        possible = [kind]
+        if kind == UNKNOWN:
+            possible = types
+        prices = [PRICES[name] for name in possible if name in PRICES]
+        if not prices or len(prices) < len(possible):
             return None
         dollars = dollars.plus(Dollars(count * min(prices), count * max(prices)))
     return dollars

@@ -1,10 +1,13 @@
-"""The deployer's policy, compared with every call that deploy.py makes."""
+"""Every call that deploy.py makes, compared with the deployer's policy and with AWS' limits."""
+
+from collections.abc import Iterator
 
 import boto3
 import pytest
 
 from tests.fakes import aws as fake
 from tests.fakes import codebuild, training_jobs
+from tests.fakes.model_limits import refuse_beyond_limits
 from tests.fakes.policies import allowed_actions
 from tests.system.aws.helpers import (
     BUCKET,
@@ -44,6 +47,15 @@ BUDGETS_ACTIONS = {
 NEEDS_NO_PERMISSION = "sts:GetCallerIdentity"
 
 
+@pytest.fixture
+def limits(session: boto3.Session) -> Iterator[None]:
+    """Let a call fail that is beyond the limits of AWS."""
+    session.events.register("before-parameter-build", refuse_beyond_limits)
+    yield
+    session.events.unregister("before-parameter-build", refuse_beyond_limits)
+
+
+@pytest.mark.usefixtures("limits")
 def test_the_deployers_policy_allows_every_call_that_is_made(
     url: str, deploy: Deploy, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,6 +80,7 @@ def test_the_deployers_policy_allows_every_call_that_is_made(
     fake.quotas["ml.g6.xlarge for endpoint usage"] = 0
     arguments = ["--instance-type", "ml.g6.xlarge", "--request-quota"]
     assert deploy("up", *arguments) == 0
+    fake.quotas.clear()
     fake.push("nst", "def")
     assert deploy("up", "--instance-type", "ml.g5.xlarge", "--min-instances", "1") == 0
     assert deploy("history") == 0
