@@ -127,7 +127,7 @@ def test_the_bucket_is_private_encrypted_and_forgets(deploy: Deploy) -> None:
     assert rule["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
     rules = s3.get_bucket_lifecycle_configuration(Bucket=BUCKET)["Rules"]
     days = {rule["Filter"]["Prefix"]: rule["Expiration"]["Days"] for rule in rules}
-    passing = {"jobs/": 1, "async/": 1, "updates/": 1}
+    passing = {"jobs/": 1, "async/": 1, "updates/": 1, "builds/": 1}
     assert days == passing | {"chats/": 30, "training/": 30, "quarantine/": 30}
     [statement] = json.loads(s3.get_bucket_policy(Bucket=BUCKET)["Policy"])["Statement"]
     assert statement["Effect"] == "Deny"
