@@ -32,7 +32,8 @@ def test_status_prints_instances_backlog_image_and_errors(
     assert deploy("status") == 0
     nst, cyclegan = capfd.readouterr().out.split("stylebot-cyclegan:")
     types = "ml.g4dn.xlarge or ml.g6.xlarge or ml.g5.xlarge"
-    assert f"stylebot-nst: InService, 1 instance\n  instances: {types}, 0 to 2\n" in nst
+    assert "stylebot-nst: InService, 1 instance (1 ml.g4dn.xlarge)\n" in nst
+    assert f"\n  instances: {types}, 0 to 2\n" in nst
     assert "backlog: 7 pictures" in nst
     assert re.search(r"image: abc, pushed today, sha256:\w+", nst)
     assert "image_unreadable" in nst
