@@ -128,8 +128,12 @@ class SagemakerLocal:
 
 
 def clean_environment() -> dict[str, str]:
-    """Return the environment without the user's own settings of AWS."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    """Return the environment without the user's own settings of AWS, and with this package."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    # Where it is not installed, the other process has to find it too.
+    folders = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(folder for folder in folders if folder)
+    return environment
 
 
 @pytest.fixture(scope="session")
