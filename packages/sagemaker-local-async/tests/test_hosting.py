@@ -134,6 +134,14 @@ def test_what_is_not_supported_is_refused_by_its_name(
     )
     assert said == "VpcConfig is not supported by sagemaker-local."
 
+    for image, environment, words in (
+        ("--privileged", {}, "--privileged is no image."),
+        ("image", {"A": "1\n2"}, "Environment with a line break is not supported"),
+    ):
+        container_of_it = {"Image": image, "Environment": environment}
+        said = message_of(sagemaker.create_model, ModelName="v", PrimaryContainer=container_of_it)
+        assert said.startswith(words)
+
     sagemaker.create_model(ModelName="plain", PrimaryContainer=container)
     variant = {
         "VariantName": "only",

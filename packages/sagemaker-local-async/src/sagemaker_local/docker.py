@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 OWNER_LABEL = "sagemaker-local.owner"
 
 
-def run_docker(
-    arguments: Sequence[str], environment: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run `docker` with these arguments. Where there is no such program, the result says so.
-
-    environment: variables to add to those of this process.
-    """
+def run_docker(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run `docker` with these arguments. Where there is no such program, the result says so."""
     command = ["docker", *arguments]
     try:
         return subprocess.run(
             command,
-            env={**os.environ, **(environment or {})},
             capture_output=True,
             text=True,
             errors="replace",

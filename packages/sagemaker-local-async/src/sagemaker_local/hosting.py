@@ -555,6 +555,11 @@ def check_model(arguments: Arguments) -> None:
     container = arguments.get("PrimaryContainer") or containers[0]
     if not container.get("Image"):
         raise validation_error("The container needs an Image.")
+    # Docker would take it for an option.
+    if container["Image"].startswith("-"):
+        raise validation_error(f"{container['Image']} is no image.")
+    if any("\n" in value for value in container.get("Environment", {}).values()):
+        raise not_supported("Environment with a line break")
     if container.get("Mode", "SingleModel") != "SingleModel":
         raise not_supported(f"Mode {container['Mode']}")
     check_model_data(container)

@@ -81,20 +81,25 @@ class DockerInstance(Instance):
         # The user of the container is not known.
         self.folder.chmod(0o755)
         fetch_model(self.model, self.s3, self.folder)
-        done = run_docker(self.command(self.folder), self.environment())
+        # A file: on a command line everybody could read the values, and in Docker's own environment
+        # a variable such as DOCKER_HOST would change what Docker does.
+        with tempfile.NamedTemporaryFile("w", prefix="sagemaker-local-") as variables:
+            for name, value in self.environment().items():
+                variables.write(f"{name}={value}\n")
+            variables.flush()
+            done = run_docker(self.command(self.folder, variables.name))
         if done.returncode != 0:
             raise InstanceError(f"Docker did not start the image: {done.stderr.strip()[-500:]}")
         self.container = Container(self.find_url())
 
-    def command(self, folder: Path) -> list[str]:
+    def command(self, folder: Path, variables: str) -> list[str]:
+        """Return the command that runs the image; `variables` is a file."""
         command = ["run", "--detach", "--name", self.name, "--label", f"{OWNER_LABEL}={self.owner}"]
         command += ["--publish", f"127.0.0.1::{CONTAINER_PORT}"]
         command += ["--volume", f"{folder}:{MODEL_FOLDER}:ro"]
         if has_gpu():
             command += ["--gpus", "all"]
-        # Docker takes the values from its own environment: no secret is on the command line.
-        for variable in self.environment():
-            command += ["--env", variable]
+        command += ["--env-file", variables]
         return [*command, self.model["Image"], "serve"]
 
     def environment(self) -> dict[str, str]:
