@@ -217,6 +217,18 @@ CONTROL_PLANE = (
 RUNTIME = ("InvokeEndpoint", "InvokeEndpointAsync")
 
 
+def create_existing(control: Untyped, image: str) -> None:
+    """Create the model, the endpoint configuration and the endpoint that requests name.
+
+    control: a client of boto3.
+    """
+    control.create_model(**model_request(image))
+    control.create_endpoint_config(**config_request())
+    control.create_endpoint(**endpoint_request())
+    waiter = control.get_waiter("endpoint_in_service")
+    waiter.wait(EndpointName="endpoint", WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+
+
 # ------------------------------------------------------------ the comparison
 
 

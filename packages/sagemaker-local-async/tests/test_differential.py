@@ -18,10 +18,8 @@ from differential import (
     RUNTIME,
     Caller,
     base_request,
-    config_request,
-    endpoint_request,
+    create_existing,
     is_refused_by_name,
-    model_request,
     problems,
     silent_members,
 )
@@ -57,11 +55,7 @@ def door(
 @pytest.fixture(scope="module")
 def existing(door: FrontDoor, model_server: ModelServer) -> None:
     """Create a model, an endpoint configuration and an endpoint."""
-    door.control.create_model(**model_request(model_server.url))
-    door.control.create_endpoint_config(**config_request())
-    door.control.create_endpoint(**endpoint_request())
-    waiter = door.control.get_waiter("endpoint_in_service")
-    waiter.wait(EndpointName="endpoint", WaiterConfig={"Delay": 1, "MaxAttempts": 30})
+    create_existing(door.control, model_server.url)
 
 
 # ------------------------------------------------------------ the tests
@@ -74,15 +68,6 @@ def test_what_the_model_allows_is_taken_and_the_rest_is_refused(
     count, wrong = problems(door.url, operation, model_server.url, CASES)
     assert not wrong, "\n".join(wrong)
     assert count == CASES
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("operation", [*CONTROL_PLANE, *RUNTIME])
-def test_the_same_with_every_case(
-    door: FrontDoor, model_server: ModelServer, existing: None, operation: str
-) -> None:
-    _, wrong = problems(door.url, operation, model_server.url)
-    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("operation", CREATED)

@@ -1,4 +1,4 @@
-"""The SageMaker Python SDK, version 2, drives an asynchronous endpoint from deploy to delete.
+"""packages/sagemaker-local-async at length: all requests, 200 rounds of kills, SageMaker's own SDK.
 
 The SDK needs 300 MB of packages, so it has an environment of its own, which the test makes; with
 SAGEMAKER_SDK_PYTHON it uses the Python of that name, which must find the package sagemaker.
@@ -13,10 +13,39 @@ from pathlib import Path
 
 import pytest
 
+from differential import CONTROL_PLANE, RUNTIME, create_existing, problems
 from front_door import REGION, running
+from kill_rounds import run
 from model_server import running_model_server
+from tests.fakes.servers import ROOT
 
-SCRIPT = Path(__file__).with_name("sdk_session.py")
+SCRIPT = ROOT / "packages" / "sagemaker-local-async" / "tests" / "sdk_session.py"
+
+
+@pytest.mark.long
+def test_every_answer_agrees_with_botocores_model(tmp_path: Path) -> None:
+    with running_model_server() as model_server:
+        arguments = (
+            f"--endpoint=queued={model_server.url}",
+            f"--realtime=live={model_server.url}",
+            f"--topic=good={model_server.url}",
+            f"--topic=bad={model_server.url}",
+        )
+        with running(tmp_path, *arguments) as door:
+            door.wait_until_serving("queued")
+            door.wait_until_serving("live")
+            create_existing(door.control, model_server.url)
+            for operation in (*CONTROL_PLANE, *RUNTIME):
+                _, wrong = problems(door.url, operation, model_server.url)
+                assert not wrong, "\n".join([operation, *wrong])
+
+
+@pytest.mark.long
+def test_no_request_of_ten_thousand_is_lost_in_two_hundred_rounds(tmp_path: Path) -> None:
+    report = run(tmp_path, rounds=200, requests=10_000)
+    print(report)
+    assert report.problems == []
+    assert report.outputs + report.failures + report.given_up == report.accepted >= 10_000
 
 
 def python_with_sdk(folder: Path) -> str:
