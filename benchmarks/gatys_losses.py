@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageOps
 
+from containers.common.device import best_device
 from containers.common.tensors import to_tensor
 from containers.nst.losses import gram
 from containers.nst.vgg import ORIGINAL_UNIT, VGG19
@@ -22,10 +23,11 @@ CONTENT_LAYER = "relu4_2"
 @torch.no_grad()
 def judge(content: Path, style: Path, pictures: list[Path]) -> list[dict[str, float]]:
     """Return {"style", "content"}, the losses, for each picture."""
-    network = VGG19()
+    network = VGG19().to(best_device())
 
     def features(image: Image.Image) -> dict[str, torch.Tensor]:
-        found = network(to_tensor(image)[None], {CONTENT_LAYER, *STYLE_LAYERS}, replicate=False)
+        pixels = to_tensor(image, network.device)[None]
+        found = network(pixels, {CONTENT_LAYER, *STYLE_LAYERS}, replicate=False)
         return {layer: value * ORIGINAL_UNIT for layer, value in found.items()}
 
     def mean_square(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -11,6 +11,7 @@ from .parameters import PARAMETERS
 
 if TYPE_CHECKING:
     from .service import StyleTransfer
+    from .sizes import Estimate
 
 DESCRIPTION = """\
 Neural style transfer: a photograph in the style of any picture.
@@ -61,7 +62,10 @@ def stylize(arguments: Sequence[str]) -> int:
         # Imported here, as PyTorch takes seconds
         from .service import StyleTransfer
 
-        return StyleTransfer(given.weights)
+        return StyleTransfer(given.weights, announce=print_estimate)
+
+    def print_estimate(found: "Estimate") -> None:
+        print(found, file=sys.stderr)
 
     return stylize_file(load, given.photo, given.styles, given, PARAMETERS, given.masks)
 

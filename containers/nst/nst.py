@@ -28,9 +28,17 @@ from .images import (
 )
 from .losses import gatys2015_objective, multiscale_objective
 from .optimizers import LBFGS, EarlyStopping, Optimizer, optimize
-from .options import GATYS_2015, MULTISCALE, Options, check, check_steps, schedule
+from .options import DEFAULT_BOX, GATYS_2015, MULTISCALE, Options, check, check_steps, schedule
 from .regions import check_masks, coverage, prepare_masks
-from .sizes import Size, choose_size, choose_tile_side, smaller_tile_side, time_limit
+from .sizes import (
+    Estimate,
+    Size,
+    choose_size,
+    choose_tile_side,
+    estimate,
+    smaller_tile_side,
+    time_limit,
+)
 from .tiles import split
 from .vgg import VGG19
 
@@ -101,6 +109,7 @@ def stylize(
     clock: Callable[[], float] = time.monotonic,
     max_seconds: float = math.inf,
     masks: Sequence[Tensor] = (),
+    announce: Callable[[Estimate], None] | None = None,
 ) -> Result:
     """Return `content` in the style of `styles`.
 
@@ -112,6 +121,7 @@ def stylize(
         tells it.
     masks: one for each style, (1, 1, H, W) in the photograph's shape, see regions.py; none: the
         styles are blended everywhere.
+    announce: called before the work on a picture of more than 800x600 that `size` asks for.
 
     If the memory is too small for the features of the whole picture, it is made in tiles; if a
     GPU's is too small for that, it is made smaller, and a note says so. If half precision gives no
@@ -133,6 +143,8 @@ def stylize(
     small_styles = [shrink_style(style[None], size) for style in styles]
     check(options, len(small_styles), len(masks))
     tile_side = choose_tile_side(size, options, network.device)
+    if announce is not None and options.size is not None and is_large(size):
+        announce(estimate(size, tile_side, options, network))
     while True:
         try:
             result = stylize_at(
@@ -167,6 +179,11 @@ def stylize(
             "this server takes no longer for a picture."
         )
     return result
+
+
+def is_large(size: Size) -> bool:
+    """Return whether a picture has more pixels than the default."""
+    return math.prod(size) > math.prod(DEFAULT_BOX)
 
 
 def stylize_at(work: Work, options: Options, network: VGG19, callback: Callback) -> Result:

@@ -134,8 +134,8 @@ def schedule(size: tuple[int, int], options: Options) -> list[Scale]:
     return [Scale(share, options.evaluations()) for share in shares]
 
 
-def total_work(options: Options) -> float:
-    """Return the cost of a picture of the default size, in evaluations at full size."""
+def total_work(options: Options, size: tuple[int, int] = DEFAULT_BOX) -> float:
+    """Return the cost of a picture of this size, in evaluations at full size."""
     if options.algorithm == GATYS_2015:
         return options.evaluations()
-    return sum(scale.work() for scale in schedule(DEFAULT_BOX, options))
+    return sum(scale.work() for scale in schedule(size, options))

@@ -28,6 +28,7 @@ from . import nst
 from .options import MAX_STEPS, MAX_STYLES, Options, check
 from .parameters import BATCH_COLUMNS, PARAMETERS
 from .regions import check_masks
+from .sizes import Estimate
 from .vgg import VGG19
 
 # An invocation of SageMaker ends after an hour at most; the rest is for reading and writing.
@@ -37,11 +38,18 @@ MAX_SECONDS = 3300
 class StyleTransfer:
     """VGG-19 on the best device.
 
-    weights: see VGG19. max_seconds: for one picture.
+    weights: see VGG19. max_seconds: for one picture. announce: told what a large picture will
+        take, before the work on it.
     """
 
-    def __init__(self, weights: str = "original", max_seconds: float = math.inf) -> None:
+    def __init__(
+        self,
+        weights: str = "original",
+        max_seconds: float = math.inf,
+        announce: Callable[[Estimate], None] | None = None,
+    ) -> None:
         self.max_seconds = max_seconds
+        self.announce = announce
         device = best_device()
         self.network = VGG19(weights).to(device).to_precision(working_precision(device))
         self.warm_up()
@@ -85,6 +93,7 @@ class StyleTransfer:
                     callback,
                     max_seconds=self.max_seconds,
                     masks=list(map(to_mask, inputs.masks)),
+                    announce=self.announce,
                 )
         except FloatingPointError:
             raise DivergedError(
@@ -103,7 +112,12 @@ class StyleTransfer:
 
 def load() -> StyleTransfer:
     write_log("device", **device_report(best_device()))
-    return StyleTransfer(os.environ.get("NST_WEIGHTS", "original"), MAX_SECONDS)
+    return StyleTransfer(os.environ.get("NST_WEIGHTS", "original"), MAX_SECONDS, log_estimate)
+
+
+def log_estimate(found: Estimate) -> None:
+    megabytes = round(found.memory / 1e6)
+    write_log("estimate", size=found.size, seconds=round(found.seconds), memory_mb=megabytes)
 
 
 def to_mask(image: Image.Image) -> Tensor:

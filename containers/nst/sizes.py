@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,6 +22,8 @@ BYTES_PER_PIXEL = 3300.0
 TILED_BYTES_PER_PIXEL = 220.0
 # In pixels, without the halo. A larger one computes less twice.
 TILE_SIDES = (1024, 512, 256)
+# The work of an evaluation in tiles, in evaluations in one piece: a third of one is the features.
+TILED_WORK = 4 / 3
 # The share of the available time and memory that is planned for.
 PLANNED_SHARE = 0.8
 # Files with a control group's memory limit and usage, in versions 2 and 1.
@@ -152,6 +155,35 @@ def seconds_per_pixel(
             raise FloatingPointError("The network gives no finite gradient.")
         seconds = clock() - started
     return seconds / side**2
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a picture will take. size: (width, height). memory: in bytes."""
+
+    size: Size
+    seconds: float
+    memory: float
+
+    def __str__(self) -> str:
+        width, height = self.size
+        return (
+            f"{width}x{height} will take about {self.seconds / 60:.0f} minutes "
+            f"and {self.memory / 1e9:.1f} GB of memory."
+        )
+
+
+def estimate(size: Size, tile_side: int | None, options: Options, network: VGG19) -> Estimate:
+    """Measure an evaluation, and return what a picture of this size will take."""
+    width, height = size
+    pixels = width * height
+    seconds = seconds_per_pixel(network) * pixels * total_work(options, size)
+    memory = BYTES_PER_PIXEL * pixels
+    if tile_side is not None:
+        # Each tile is computed with its halo, and its features a second time for the Gram matrices
+        seconds *= TILED_WORK * ((tile_side + 2 * HALO) / tile_side) ** 2
+        memory = TILED_BYTES_PER_PIXEL * pixels + tile_memory(tile_side)
+    return Estimate(size, min(seconds, time_limit(options, network.device)), memory)
 
 
 def available_gpu_memory() -> float:

@@ -4,6 +4,10 @@ Its tensors have a shape and a data type, and no values. As on a GPU, an operati
 on different devices. A step that waits for the device to tell a value is an error.
 """
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -14,6 +18,8 @@ from containers.nst.losses import Objective, gatys2015_objective, multiscale_obj
 from containers.nst.optimizers import LBFGS, Descent, EarlyStopping, is_read
 from containers.nst.options import Options
 
+ROOT = Path(__file__).parents[2]
+OTHER_PACKAGES = ["flask", "boto3", "botocore", "requests", "tqdm", "msgspec", "pillow_heif"]
 SIZE = (96, 64)
 META = torch.device("meta")
 
@@ -132,6 +138,22 @@ def test_a_step_asks_the_gpu_for_nothing(
         assert evaluated.shape == content.shape
     with pytest.raises(RuntimeError, match="meta"):
         descent.read()
+
+
+def test_the_benchmarks_of_a_gpu_need_pytorch_and_pillow_alone() -> None:
+    """As on a rented GPU, where little else is installed."""
+    program = f"""
+import sys
+for name in {OTHER_PACKAGES}:
+    sys.modules[name] = None
+import benchmarks.__main__, benchmarks.worker
+from benchmarks import cyclegan, nst
+from benchmarks.__main__ import ALGORITHMS
+from containers.cyclegan.weights import DIRECTORY
+assert ALGORITHMS == ["nst", "cyclegan"]
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_loss_is_read_every_ten_steps_on_a_gpu_and_always_on_a_cpu() -> None:

@@ -150,6 +150,48 @@ def test_tiles_cover_every_feature_once(height: int, width: int, side: int) -> N
         assert shares == pytest.approx(1)
 
 
+def test_the_time_and_memory_of_a_large_picture_are_told_before_the_work(
+    network: vgg.VGG19, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sizes, "seconds_per_pixel", lambda network: 1e-6)
+    monkeypatch.setattr(sizes, "available_memory", lambda: 1e12)
+    told: list[str] = []
+    photo = torch.rand(3, 16, 1100)
+
+    def stop(step: nst.Step) -> bool:
+        told.append("step")
+        return True
+
+    def ask(size: int) -> None:
+        nst.stylize(
+            photo,
+            [photo],
+            Options(size=size, max_epochs=1),
+            network,
+            stop,
+            announce=lambda found: told.append(str(found)),
+        )
+
+    monkeypatch.setattr(nst, "DEFAULT_BOX", (100, 100))
+    ask(1100)
+    assert told == ["1100x16 will take about 0 minutes and 0.1 GB of memory.", "step"]
+    told.clear()
+    ask(400)
+    assert told == ["step"]
+
+
+def test_tiles_take_more_time_and_less_memory(
+    network: vgg.VGG19, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sizes, "seconds_per_pixel", lambda network: 1e-6)
+    whole = sizes.estimate((4096, 3072), None, Options(size=4096), network)
+    tiled = sizes.estimate((4096, 3072), 256, Options(size=4096), network)
+    assert whole.seconds == pytest.approx(4096 * 3072 * 1e-6 * 80, rel=0.01)
+    assert whole.memory > 40e9
+    assert whole.seconds * 3 < tiled.seconds < whole.seconds * 4
+    assert tiled.memory < 4e9
+
+
 def test_4096_pixels_fit_into_four_gigabytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sizes, "available_memory", lambda: 4.3e9)
     size = (4096, 3072)
