@@ -1,6 +1,7 @@
 """The judge of pictures: `python -m benchmarks.judge`, and its section of RESULTS.md."""
 
 import statistics
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TITLE = "The judge"
+# The start of the titles of our own pictures.
+OURS = "stylebot"
 EXPLANATION = """\
 The statistics are those of judge/measures.py, which no algorithm of this project optimizes.
 Effectiveness: 0 is as far from the style as the photograph, 1 is the style's own statistics.
 Coherence: 1 is the photograph, 0 is as far from it as the style picture is. Grain is the fine
-contrast, relative to the style's. NNST, STROTSS and Wasserstein-2 (judge/rivals) are written from
+contrast, relative to the style's. A rival whose coherence is outside of what our three strengths
+have is not comparable. NNST, STROTSS and Wasserstein-2 (judge/rivals) are written from
 their papers; the number is their steps for each scale.
 """
 
@@ -34,14 +38,33 @@ def report(results: Results) -> str:
 def pair_table(pictures: Results) -> str:
     """Return the table of one pair's pictures, the most effective first."""
     ranked = sorted(pictures.items(), key=lambda item: -item[1]["effectiveness"])
+    ours = [told for title, told in pictures.items() if title.startswith(OURS)]
     rows = []
     for title, told in ranked:
         figures = [f"{told[what]:.3f}" for what in ("effectiveness", "coherence")]
+        lead = ""
+        if not title.startswith(OURS):
+            lead = lead_over(ours, told)
         seconds = ""
         if told["processor_seconds"] is not None:
             seconds = f"{told['processor_seconds']:.0f}"
-        rows.append([title, *figures, f"{told['grain']:.2f}", seconds])
-    return table(["", "effectiveness", "coherence", "grain", "processor seconds"], rows)
+        rows.append([title, *figures, lead, f"{told['grain']:.2f}", seconds])
+    head = ["", "effectiveness", "coherence", f"ahead of {OURS} at equal coherence", "grain"]
+    return table([*head, "processor seconds"], rows)
+
+
+def lead_over(ours: list[Results], told: Results) -> str:
+    """Return how much more effective a picture is than ours would be at its coherence.
+
+    Ours are several strengths, taken as one line of effectiveness over coherence.
+    """
+    points = sorted((one["coherence"], one["effectiveness"]) for one in ours)
+    for (low, effectiveness_low), (high, effectiveness_high) in pairwise(points):
+        if low <= told["coherence"] <= high:
+            share = (told["coherence"] - low) / max(high - low, 1e-9)
+            expected = effectiveness_low + share * (effectiveness_high - effectiveness_low)
+            return f"{told['effectiveness'] - expected:+.3f}"
+    return "not comparable"
 
 
 def check_table(pairs: list[Results]) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from benchmarks import nst
+from benchmarks.judge import OURS
 from benchmarks.judge.check import check, known_pictures
 from benchmarks.judge.measures import Judge, Verdict
 from benchmarks.measure import (
@@ -46,7 +47,6 @@ PAIRS = [
 ]
 # The first frame of the last scale is the picture of the scale before, enlarged.
 FEW_STEPS = 8
-DEFAULT = "stylebot"
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ def rivals_with(share_of_steps: float) -> list[Rival]:
 
     Our own picture comes first, at three strengths: others are compared at equal coherence.
     """
-    rivals = [Rival(DEFAULT, "stylebot")]
+    rivals = [Rival(OURS, "stylebot")]
     for strength in (0.35, 0.65):
-        title = f"{DEFAULT}, strength {strength}"
+        title = f"{OURS}, strength {strength}"
         rivals.append(Rival(title, "stylebot", {"strength": strength}))
     for worker, most in STEPS.items():
         steps = max(1, round(most * share_of_steps))
@@ -132,13 +132,13 @@ def judge_pair(
         told = paint(pair, rival, size, folder)
         if told is not None:
             painted[rival.title] = told
-    if DEFAULT not in painted:
+    if OURS not in painted:
         return None
 
     content, style = pair
     photograph = picture(content)
     painting = picture(style)
-    stylized = picture(painted[DEFAULT]["path"])
+    stylized = picture(painted[OURS]["path"])
     judge = Judge(photograph, painting, (stylized.shape[2], stylized.shape[1]), network)
     verdicts = {}
     for title, told in painted.items():
@@ -147,7 +147,7 @@ def judge_pair(
         seconds = told["processor_seconds"]
         verdicts[title] = {**dataclasses.asdict(verdict), "processor_seconds": seconds}
 
-    few_steps = picture(frame_after(painted[DEFAULT]["frames"], FEW_STEPS))
+    few_steps = picture(frame_after(painted[OURS]["frames"], FEW_STEPS))
     known = known_pictures(photograph, painting, stylized, few_steps)
     return {
         "content": Path(content).name,

@@ -1,6 +1,5 @@
 """The check of the judge: pictures that are known to be better or worse must be ranked so."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -91,16 +90,19 @@ def shuffle(image: Tensor) -> Tensor:
 
 def check(judge: Judge, pictures: dict[str, Tensor]) -> dict[str, bool]:
     """Return for each order whether the judge keeps to it."""
-    verdicts = {name: judge(picture) for name, picture in pictures.items()}
+    verdicts = {name: figures(judge(picture)) for name, picture in pictures.items()}
+    kept = {}
+    for order in ORDERS:
+        better = verdicts[order.better][order.what]
+        worse = verdicts[order.worse][order.what]
+        kept[str(order)] = better > worse
+    return kept
+
+
+def figures(verdict: Verdict) -> dict[str, float]:
+    """Return what the orders compare, by name."""
     return {
-        str(order): VALUES[order.what](verdicts[order.better])
-        > VALUES[order.what](verdicts[order.worse])
-        for order in ORDERS
+        "effectiveness": verdict.effectiveness,
+        "coherence": verdict.coherence,
+        "grain": verdict.grain,
     }
-
-
-VALUES: dict[str, Callable[[Verdict], float]] = {
-    "effectiveness": lambda verdict: verdict.effectiveness,
-    "coherence": lambda verdict: verdict.coherence,
-    "grain": lambda verdict: verdict.grain,
-}

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.judge import lead_over
 from benchmarks.judge.check import blur, shuffle
 from benchmarks.judge.measures import (
     Judge,
@@ -135,6 +136,20 @@ def test_patches_are_compared_in_one_direction() -> None:
 def test_colors_are_those_of_cielab(rgb: tuple[float, ...], lab: tuple[float, ...]) -> None:
     found = to_lab(torch.tensor(rgb, dtype=torch.float32).view(1, 3, 1, 1)).flatten()
     assert found.tolist() == pytest.approx(lab, abs=0.2)
+
+
+# ---- the report ----
+
+
+def test_a_rival_is_compared_at_equal_coherence() -> None:
+    ours = [
+        {"coherence": 0.2, "effectiveness": 0.6},
+        {"coherence": 0.4, "effectiveness": 0.4},
+        {"coherence": 0.1, "effectiveness": 0.7},
+    ]
+    assert lead_over(ours, {"coherence": 0.3, "effectiveness": 0.6}) == "+0.100"
+    assert lead_over(ours, {"coherence": 0.4, "effectiveness": 0.3}) == "-0.100"
+    assert lead_over(ours, {"coherence": 0.5, "effectiveness": 0.3}) == "not comparable"
 
 
 # ---- the rivals ----
