@@ -1,6 +1,5 @@
 """The judge of pictures: `python -m benchmarks.judge`, and its section of RESULTS.md."""
 
-import statistics
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,8 @@ if TYPE_CHECKING:
 TITLE = "The judge"
 # The start of the titles of our own pictures.
 OURS = "stylebot"
+# The steps of each scale, as the papers have them.
+STEPS = {"nnst": 200, "strotss": 250, "wasserstein": 500}
 EXPLANATION = """\
 The statistics are those of judge/measures.py, which no algorithm of this project optimizes.
 Effectiveness: 0 is as far from the style as the photograph, 1 is the style's own statistics.
@@ -25,7 +26,8 @@ their papers; the number is their steps for each scale.
 
 def report(results: Results) -> str:
     """Return the section of RESULTS.md."""
-    parts = [EXPLANATION]
+    steps = ", ".join(f"{name} {count}" for name, count in STEPS.items())
+    parts = [EXPLANATION, f"The papers' steps: {steps}. Longer side here: {results['size']}.\n"]
     for pair in results["pairs"]:
         parts.append(f"### {pair['content']} in the style of {pair['style']}, judged\n")
         parts.append(pair_table(pair["pictures"]))
@@ -77,29 +79,15 @@ def check_table(pairs: list[Results]) -> str:
 
 
 def plot(results: Results, path: Path) -> None:
-    """Plot effectiveness against coherence: the pair that has the most pictures, and the means.
-
-    The means are those of the rivals that painted every pair.
-    """
-    pairs = results["pairs"]
-    fullest = max(pairs, key=lambda pair: len(pair["pictures"]))
-    everywhere = [
-        title for title in fullest["pictures"] if all(title in pair["pictures"] for pair in pairs)
-    ]
+    """Plot effectiveness against coherence for the two pairs that have the most pictures."""
+    fullest = sorted(results["pairs"], key=lambda pair: -len(pair["pictures"]))[:2]
     with two_plots(path) as axes:
-        for title, told in fullest["pictures"].items():
-            draw_point(axes[0], title, told["coherence"], told["effectiveness"])
-        for title in everywhere:
-            told = [pair["pictures"][title] for pair in pairs]
-            coherence = statistics.mean(one["coherence"] for one in told)
-            effectiveness = statistics.mean(one["effectiveness"] for one in told)
-            draw_point(axes[1], title, coherence, effectiveness)
-        headings = (
-            f"{fullest['content']} in the style of {fullest['style']}",
-            f"means of {len(pairs)} pairs",
-        )
-        for axis, heading in zip(axes, headings, strict=True):
+        for axis, pair in zip(axes, fullest, strict=False):
+            for title, told in pair["pictures"].items():
+                draw_point(axis, title, told["coherence"], told["effectiveness"])
+            heading = f"{pair['content']} in the style of {pair['style']}"
             axis.set(xlabel="coherence", ylabel="effectiveness", title=heading)
+            axis.margins(0.25)
             axis.grid(alpha=0.3)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from benchmarks import nst
-from benchmarks.judge import OURS
+from benchmarks.judge import OURS, STEPS
 from benchmarks.judge.check import check, known_pictures
 from benchmarks.judge.measures import Judge, Verdict
 from benchmarks.measure import (
@@ -61,8 +61,6 @@ class Rival:
     arguments: dict[str, float] = field(default_factory=dict)
 
 
-# The steps of each scale, as the papers have them.
-STEPS = {"nnst": 200, "strotss": 250, "wasserstein": 500}
 NEURAL_STYLE = "neural-style"
 
 
