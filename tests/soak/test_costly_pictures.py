@@ -14,6 +14,7 @@ from tests.fakes.picture_flood import (
     wait_until_at_rest,
     worker_of,
 )
+from tests.fakes.picture_search import corpus
 from tests.fakes.servers import gunicorn
 
 ROUNDS = 2
@@ -31,7 +32,7 @@ def test_costly_and_damaged_pictures(tmp_path: Path) -> None:
     bombs = [("PNG", png(SIDE, SIDE))] * 9
     floods = {
         "PNGs of 155 kB": bombs * 3,
-        "costly pictures": [*costly, photo] * ROUNDS,
+        "costly pictures": [*costly, *corpus().items(), photo] * ROUNDS,
         "damaged pictures": list(damaged(DAMAGED, seed=2)),
     }
     with gunicorn("tests.fakes.model:app()", tmp_path) as server:
