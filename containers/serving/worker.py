@@ -230,6 +230,9 @@ class Worker(gasgi.ASGIWorker):  # type: ignore[misc]  # it has no types
                 self.check_door()
                 checked = self.loop.time()
         self.close_door()
+        # Clients learn at once that nobody accepts them any more
+        for listener in self.sockets:
+            listener.close()
         await self._shutdown()
 
     async def sweep(self) -> None:

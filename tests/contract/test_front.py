@@ -17,6 +17,7 @@ import pytest
 import requests
 
 from tests.contract.test_serving import error, jpeg, picture
+from tests.fakes.hostile import flooding, hostile_servers
 from tests.fakes.picture_flood import processes_of, worker_of
 from tests.fakes.servers import LOCAL, RecordingStore, Running, gunicorn, wait_until
 
@@ -471,6 +472,31 @@ def test_a_client_that_ends_its_side_within_a_body_is_let_go(server: Running) ->
 
 
 # --- the end ---
+
+
+def test_a_server_that_finishes_its_last_request_refuses_others(tmp_path: Path) -> None:
+    with (
+        gunicorn("tests.fakes.model:app()", tmp_path, environment=LOCAL) as running,
+        hostile_servers() as start,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        source = start(flooding(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", pause=0.2))
+        last = pool.submit(running.post, json={"content_url": source.url})
+        wait_until(lambda: source.peers, 30, "the source is not read")
+        running.terminate()
+
+        def is_refused() -> bool:
+            try:
+                connect(running).close()
+            except ConnectionRefusedError:
+                return True
+            return False
+
+        wait_until(is_refused, 10, "others are still accepted")
+        assert not last.done()
+        source.close()
+        # Its source broke off
+        assert last.result(30).status_code in (400, 422)
 
 
 def test_idle_connections_do_not_hold_up_the_end(tmp_path: Path) -> None:
