@@ -260,7 +260,7 @@ def test_the_photos_of_one_user_hold_up_nobody_else(world: World) -> None:
     assert list(answer.buttons) == ["Paint"]
     crowd.press(answer, "Paint")
     painting = crowd.sees(kind="photo", seconds=60)
-    assert "your picture's style" in painting.text
+    assert "the styles of your 2 pictures" in painting.text
     is_clean(world)
     eventually(lambda: not world.storage.list_keys("updates/"), "nothing waits in S3")
 
