@@ -45,7 +45,8 @@ from .vgg import VGG19
 CONTENT_WEIGHT = 0.0098
 # Of the last scale; the coarser ones have none.
 TOTAL_VARIATION_WEIGHT = 0.2
-# Of L-BFGS, for a picture in tiles: at 4096 pixels each step that it remembers takes 300 MB.
+# Of L-BFGS, for a picture in tiles: at 4096 pixels each step that it remembers takes 300 MB. With 3
+# instead of 10 the loss is 2 % higher after 40 evaluations a scale.
 SHORT_HISTORY = 3
 # After an out of memory, the longer side is multiplied by this, down to MIN_RETRY_SIDE.
 RETRY_SHARE = 0.75
@@ -284,8 +285,10 @@ def multiscale(work: Work, options: Options, network: VGG19, callback: Callback)
             masks=work.masks,
             tile_side=work.tile_side,
         )
+        # Not kept beside the larger one, which matters where memory is scarce
+        image = enlarge(image, scaled_content)
         optimum = optimize(
-            enlarge(image, scaled_content),
+            image,
             objective,
             partial(LBFGS, history=history(scaled_content, work.tile_side)),
             scale.evaluations,

@@ -129,7 +129,7 @@ class Descent:
         self.make_optimizer = make_optimizer
         self.image = image.clone().contiguous().requires_grad_(True)
         self.optimizer = make_optimizer([self.image])
-        self.best = image.clone()
+        self.best = image
         # Both are on the device, without dimensions
         self.loss = torch.full((), math.inf, device=image.device)
         self.best_loss = self.loss

@@ -70,6 +70,7 @@ def test_cyclegan_stylizes_a_file(tmp_path: Path, cyclegan_weights: Path) -> Non
         (["nst", PHOTO, STYLE, "-o", "{out}.gif"], ".jpg, .png or .webp"),
         (["nst", PHOTO, STYLE, "-o", "{out}.jpg", "--size", "9000"], "from 16 to 4096"),
         (["nst", PHOTO, STYLE, "-o", "{out}.jpg", "--style-weights", "1,2"], "style_weights"),
+        (["nst", PHOTO, STYLE, "-o", "{out}.jpg", "--mask", STYLE], "the photograph's shape"),
         (["cyclegan", PHOTO, "--style", "nobody", "-o", "{out}.jpg"], "vintage"),
         (
             ["cyclegan", PHOTO, "--style", "monet", "-o", "{out}.jpg", "--models", "{out}"],
