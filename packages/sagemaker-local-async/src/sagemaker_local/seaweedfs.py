@@ -18,7 +18,7 @@ import secrets
 import shutil
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 # These ports and those 10000 above them, which SeaweedFS opens too, are below the ephemeral ports.
@@ -55,7 +55,10 @@ def storage_command(objects: Path, keys: Path, port: int) -> list[str]:
     s3_socket = private / "s3.sock"
     filer_socket = private / "filer.sock"
     check_socket_path(filer_socket)
-    ports = [free_port() for _ in range(3)]
+    # Nothing listens at any of them yet, so each has to be told from the others.
+    ports = [port]
+    while len(ports) < 4:
+        ports.append(free_port(ports))
     make_certificates(private)
     # Without such a list, each web page may read the answers.
     origin = f"http://127.0.0.1:{port}"
@@ -83,9 +86,9 @@ def storage_command(objects: Path, keys: Path, port: int) -> list[str]:
         "-filer.disableHttp",
         f"-filer.localSocket={filer_socket}",
         f"-filer.allowedOrigins={origin}",
-        f"-master.port={ports[0]}",
-        f"-volume.port={ports[1]}",
-        f"-filer.port={ports[2]}",
+        f"-master.port={ports[1]}",
+        f"-volume.port={ports[2]}",
+        f"-filer.port={ports[3]}",
     ]
 
 
@@ -98,11 +101,11 @@ def check_socket_path(path: Path) -> None:
         )
 
 
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that is free, as is the port 10000 above it."""
+def free_port(taken: Collection[int] = ()) -> int:
+    """Return a port of 127.0.0.1 that is free, as is the port 10000 above it; none of `taken`."""
     while True:
         port = random.choice(PORTS)
-        if is_free(port) and is_free(port + 10000):
+        if port not in taken and is_free(port) and is_free(port + 10000):
             return port
 
 
