@@ -125,7 +125,9 @@ WORKER_THREADS = 16
 PICTURES_IN_MEMORY = 4
 HISTORY_LENGTH = 10  # results of a chat whose buttons still work
 MAX_STYLES = 8  # pictures whose styles go into one painting
-ALBUM_SECONDS = 2.0  # without another picture of an album, until the painting begins
+# Without another picture of a style, until the painting begins: in an album, and one by one
+ALBUM_SECONDS = 2.0
+STYLE_SECONDS = 20.0
 JOBS_AT_ONCE = 5  # of a chat: each model works on one of them, the others wait
 PHOTOS_KNOWN = 10  # photographs of a chat whose keyboards still work
 BATCH_LENGTH = 100  # of getUpdates, which gives no more updates while these are not confirmed
@@ -459,14 +461,16 @@ TEXTS = {
     ),
     "got_styles": Text("Pictures as the style: {styles}.", "Образцов: {styles}."),
     "ask_more_styles": Text(
-        "Press Paint, or send more pictures to mix their styles: a number written under one is "
-        "its weight. /cancel starts anew.",
-        "Нажмите «Рисовать» или пришлите ещё образцы, и стили смешаются: число под картинкой — "
-        "её вес. /cancel — начать заново.",
+        "Press Paint, or send another picture to mix in its style; a number that you write under "
+        "it is its weight. Otherwise I begin in {seconds} s.",
+        "Нажмите «Рисовать» или пришлите ещё образец, и стили смешаются; число, написанное под "
+        "ним, — его вес. Иначе начну через {seconds} с.",
     ),
     "ask_more_styles_group": Text(
-        "Press Paint, or answer this message with another picture to mix in its style.",
-        "Нажмите «Рисовать» или ответьте на это сообщение ещё одним образцом, и стили смешаются.",
+        "Press Paint, or answer this message with another picture to mix in its style. "
+        "Otherwise I begin in {seconds} s.",
+        "Нажмите «Рисовать» или ответьте на это сообщение ещё одним образцом, и стили смешаются. "
+        "Иначе начну через {seconds} с.",
     ),
     "busy": Text(
         "I am still painting: send me another photo, or stop me with /cancel.",
@@ -856,15 +860,14 @@ class Chat(Struct, frozen=True):
     """
 
     content: ImageRef | None = None
-    styles: tuple[ImageRef, ...] = ()  # pictures that came one by one, for `content`
     jobs: tuple[Painting, ...] = ()  # that are pending, in their order
     history: tuple[Painting, ...] = ()  # finished, failed and cancelled; the newest last
     photos: tuple[ImageRef, ...] = ()  # whose keyboards work; the newest last
     seen: tuple[int, ...] = ()  # the updates handled last. Their ids may restart, so no "<"
     reply: tuple[str, ...] = ()  # keys of the texts that answer the last update of `seen`
     about: str = ""  # the job whose buttons stand under that answer
-    album: str = ""  # the album whose pictures are the styles of a job
-    album_job: str = ""  # that job
+    styles_job: str = ""  # the newest job of pictures as styles, which may take more of them
+    album: str = ""  # the album that they came in
     pressed: str = ""  # the data of the button that was pressed last, until its job ends
     lesson_name: str | None = msgspec.field(name="lesson", default=None)  # the next picture's
     settings: Settings = Settings()
@@ -897,12 +900,12 @@ class Chat(Struct, frozen=True):
         """Let the chat wait for a style of this photograph."""
         others = [known for known in self.photos if known != photo]
         photos = (*others, photo)[-PHOTOS_KNOWN:]
-        styles = self.styles if photo == self.content else ()
-        return replace(self, content=photo, styles=styles, photos=photos)
+        return replace(self, content=photo, photos=photos)
 
-    def without_content(self) -> Chat:
-        """Let the chat wait for another photograph."""
-        return replace(self, content=None, styles=())
+    def count_styles(self) -> int:
+        """Return how many pictures are the styles of `styles_job`."""
+        painting = self.find_painting(self.styles_job)
+        return len(painting.request.style_pictures) if painting else 0
 
     def with_history(
         self, job_id: str, request: PaintRequest, kept: Iterable[KeptName] = ()
@@ -988,6 +991,7 @@ class JobRecord(Struct):
     age: Seconds = 0.0  # since the request until this was stored
     kept_of: str = ""  # the job whose kept file this one sends, or else paints anew
     kept_name: KeptName = KEPT_FILE  # of that file
+    open_until: Seconds = 0.0  # the age until which more styles may come; it begins then
     version: int = 2
 
 
@@ -1005,7 +1009,6 @@ class PaintJob(JobRecord):
     last_look: float = msgspec.field(default_factory=monotonic)
     has_progress: bool = False  # the model has written progress.json
     has_answer: bool = False  # the model's answer is in S3
-    album_until: float = 0.0  # of time.monotonic(): until then more styles may come
     is_queued: bool = False  # another one of its chat comes first
     is_released: bool = False  # its chat does not own it any more
     seconds_left: float | None = None  # as the model told last
@@ -1015,6 +1018,10 @@ class PaintJob(JobRecord):
     preview: bytes = b""  # that was shown last
     is_photo: bool = False  # the status message is one, since a preview was shown
     refusal: str = ""  # what Telegram said when it last refused the picture
+
+    def wait_for_styles(self, album: str) -> None:
+        """Let more styles come for a while. album: that the last one came in, or ""."""
+        self.open_until = age_of(self) + (ALBUM_SECONDS if album else STYLE_SECONDS)
 
     @property
     def owner(self) -> str:
@@ -2167,6 +2174,7 @@ class Decision:
     kept_of: str = ""  # the job whose kept file is sent instead of `request`, if it is there
     kept_name: KeptName = KEPT_FILE  # of that file
     take_job: str = ""  # the id of a job that shall end with its best picture so far
+    begin_job: str = ""  # the id of a job that shall wait for no more styles
 
 
 def chat_of(raw: TelegramUpdate) -> int:
@@ -2564,8 +2572,6 @@ def ask(chat: Chat, reason: str = "") -> Decision:
     wanted = "ask_content"
     if chat.lesson_name:
         wanted = "ask_lesson"
-    elif chat.content and chat.styles:
-        wanted = "ask_more_styles"
     elif chat.content:
         wanted = "ask_style"
     elif chat.jobs:
@@ -2583,9 +2589,9 @@ def run_command(chat: Chat, command: Command, is_admin: bool) -> Decision:
     if command.name == "settings":
         return Decision(chat, ("settings",))
     if command.name == "start":
-        return ask(replace(chat.without_content(), lesson_name=None), "hello")
+        return ask(replace(chat, content=None, lesson_name=None), "hello")
     if command.name == "cancel":
-        idle = replace(chat.without_content(), lesson_name=None)
+        idle = replace(chat, content=None, lesson_name=None)
         if chat.jobs:
             return cancel_jobs(idle, chat.jobs)
         return ask(idle, "nothing_to_cancel" if idle == chat else "cancelled")
@@ -2611,54 +2617,44 @@ def start_lesson(chat: Chat, name: str, picture: ImageRef) -> Decision:
 def take_picture(chat: Chat, image: ImageRef, album: str = "") -> Decision:
     """Take a picture as the photo, or as a style if there is a photo already.
 
-    More pictures of the album that a style came from are styles of the same painting.
+    More pictures that follow a style are styles of the same painting, until it begins.
     """
     if album and album == chat.album:
-        return add_style(chat, image)
+        return add_style(chat, image, album)
     if chat.content:
-        return collect_style(chat, chat.content, image, album)
+        return start_with_style(chat, default_request(chat, chat.content, image), album)
+    if chat.owns(chat.styles_job):
+        return add_style(chat, image, album)
     if len(chat.jobs) >= JOBS_AT_ONCE:
         return Decision(chat, ("queue_is_full",))
     return ask(chat.with_content(image), "got_content")
 
 
-def collect_style(chat: Chat, photo: ImageRef, image: ImageRef, album: str) -> Decision:
-    """Take a picture as a style. An album starts the painting; others wait for more, or for Paint.
-
-    A picture that is there already is not taken twice.
-    """
-    if image not in chat.styles:
-        if len(chat.styles) >= MAX_STYLES:
-            return ask(chat, "too_many_styles")
-        chat = replace(chat, styles=(*chat.styles, image))
-    if album:
-        return paint_styles(chat, photo)
-    return ask(chat, "got_styles")
+def start_with_style(chat: Chat, request: PaintRequest, album: str) -> Decision:
+    """Start a painting that may get more styles. An album tells by itself that more will come."""
+    decision = start_painting(chat, request)
+    if decision.request and not album:
+        return dataclasses.replace(decision, reply=("got_styles", "ask_more_styles"))
+    return decision
 
 
-def paint_styles(chat: Chat, photo: ImageRef) -> Decision:
-    """Paint the photograph in the styles that have come for it, of which there is one at least."""
-    first, *others = chat.styles
-    request = default_request(chat, photo, first)
-    return start_painting(chat, replace(request, more_styles=tuple(others)))
-
-
-def add_style(chat: Chat, image: ImageRef) -> Decision:
-    """Add another style to the job that the album has begun."""
+def add_style(chat: Chat, image: ImageRef, album: str) -> Decision:
+    """Add another style to the newest job of pictures as styles."""
     request = None
     for painting in chat.jobs:
-        if painting.job_id == chat.album_job:
+        if painting.job_id == chat.styles_job:
             request = painting.request
     if request is None:
         return ask(chat, "style_too_late")
+    reply = () if album else ("got_styles", "ask_more_styles")
     if image in request.style_pictures:
-        return Decision(chat)
+        return Decision(chat, reply)
     if len(request.style_pictures) >= MAX_STYLES:
         return Decision(chat, ("too_many_styles",))
     more = replace(request, more_styles=(*request.more_styles, image))
-    change = Painting(chat.album_job, more)
+    change = Painting(chat.styles_job, more)
     jobs = [change if painting.job_id == change.job_id else painting for painting in chat.jobs]
-    return Decision(replace(chat, jobs=tuple(jobs)), change=change)
+    return Decision(replace(chat, jobs=tuple(jobs), album=album), reply, change=change)
 
 
 def take_words(chat: Chat, words: Words, styles: Styles) -> Decision:
@@ -2684,18 +2680,18 @@ def find_style(words: str, styles: Styles) -> str | None:
 def paint(chat: Chat, command: Paint, styles: Styles) -> Decision:
     """Paint the picture of the command, or else the one that waits for a style."""
     picture = command.picture or chat.content
+    if picture is None and not command.painter and chat.owns(chat.styles_job):
+        return Decision(chat, begin_job=chat.styles_job)
     if picture is None:
         return Decision(chat, ("ask_paint",))
     if isinstance(picture, Rejected):
         return Decision(chat, (picture.reason, "ask_paint"))
-    waiting = chat.with_content(picture)
-    if not command.painter and waiting.styles:
-        return paint_styles(waiting, picture)
     if not command.painter:
-        return ask(waiting)
+        return ask(chat.with_content(picture))
     name = find_style(command.painter, styles)
     if name is None:
-        return Decision(waiting, (ErrorCode.UNKNOWN_STYLE.value, "painters", "ask_style"))
+        reply = (ErrorCode.UNKNOWN_STYLE.value, "painters", "ask_style")
+        return Decision(chat.with_content(picture), reply)
     return start_painting(chat, default_request(chat, picture, name))
 
 
@@ -2793,18 +2789,11 @@ def press_style(chat: Chat, argument: str, styles: Styles) -> Decision:
     return start_painting(chat, default_request(chat, photo, style))
 
 
-def press_paint(chat: Chat, tag: str) -> Decision:
-    """Paint the photograph that the button names in the styles that came for it.
-
-    Once that was done, the button paints the same again.
-    """
-    if chat.content and chat.content.tag == tag and chat.styles:
-        return paint_styles(chat, chat.content)
-    for painting in reversed((*chat.history, *chat.jobs)):
-        request = painting.request
-        if request.content.tag == tag and request.style_pictures:
-            return start_painting(chat, request)
-    return ask(chat, ErrorCode.EXPIRED.value)
+def press_paint(chat: Chat, job_id: str) -> Decision:
+    """Let a job wait for no more styles. It may have begun by itself meanwhile."""
+    if chat.owns(job_id):
+        return Decision(chat, begin_job=job_id)
+    return ask(chat, "has_ended")
 
 
 def press_size(chat: Chat, argument: str) -> Decision:
@@ -2856,7 +2845,7 @@ def start_painting(chat: Chat, request: PaintRequest) -> Decision:
     if len(chat.jobs) >= JOBS_AT_ONCE:
         return Decision(chat, ("queue_is_full",))
     if chat.content == request.content:
-        chat = chat.without_content()
+        chat = replace(chat, content=None)
     return Decision(chat, request=request)
 
 
@@ -2981,9 +2970,8 @@ def answer_buttons(chat: Chat, language: str, owner: str) -> Json:
     """Return the keyboard under an answer; None where it has none."""
     if chat.about:
         return job_buttons(language, chat.about, [["retry", "another"]], owner)
-    if "ask_more_styles" in chat.reply and chat.content:
-        label = translate(language, "button_paint")
-        return keyboard([[(label, f"paint:{chat.content.tag}")]], owner)
+    if "ask_more_styles" in chat.reply:
+        return job_buttons(language, chat.styles_job, [["paint", "cancel"]], owner)
     return None
 
 
@@ -3399,8 +3387,8 @@ class UpdateHandler:
             problem = self.lessons.find_problem(decision.lesson, str(update.id))
             if problem:
                 return Decision(before, (problem,))
-        if decision.change and not self.runner.change(decision.change):
-            return ask(before, "style_too_late")
+        if decision.change and not self.runner.change(decision.change, incoming.album):
+            return self.decide(update, replace(before, styles_job=""), incoming)
         return decision
 
     def carry_out(self, update: Update, decision: Decision, incoming: Incoming) -> Chat:
@@ -3411,16 +3399,17 @@ class UpdateHandler:
             self.lessons.stop(decision.stop_lesson, update.chat)
         if decision.take_job:
             self.runner.take(decision.take_job)
+        if decision.begin_job:
+            self.runner.begin(decision.begin_job)
         if not decision.request:
             return decision.chat
 
         job = self.create_job(update, incoming, decision)
         jobs = (*decision.chat.jobs, Painting(job.id, job.request))
         chat = replace(decision.chat, jobs=jobs, was_put_aside=False)
-        if not incoming.album:
+        if not isinstance(incoming.event, ImageRef):
             return chat
-        job.album_until = time.monotonic() + ALBUM_SECONDS
-        return replace(chat, album=incoming.album, album_job=job.id)
+        return replace(chat, album=incoming.album, styles_job=job.id)
 
     def find_pressed(self, before: Chat, after: Chat, incoming: Incoming) -> str:
         """Return the data of the button that was pressed last, if it did something."""
@@ -3470,6 +3459,8 @@ class UpdateHandler:
             kept_name=decision.kept_name,
             guest_query=incoming.guest_query,
         )
+        if isinstance(incoming.event, ImageRef):
+            job.wait_for_styles(incoming.album)
         self.store.save_job(job)
         # Its first step waits until this update is done: a chat is served by one thread at a time.
         self.runner.add(job)
@@ -3527,7 +3518,8 @@ class UpdateHandler:
             user=incoming.user,
             count=chat.left_out,
             most=JOBS_AT_ONCE,
-            styles=len(chat.styles),
+            styles=chat.count_styles(),
+            seconds=round(STYLE_SECONDS),
             health=health() if "stats" in chat.reply else "",
             bot=self.me.username,
             painters=textwrap.shorten(", ".join(labels), PAINTERS_MAX_LENGTH, placeholder=" ..."),
@@ -3727,24 +3719,37 @@ class JobRunner:
         """
         if now < job.retry.not_before:
             return False
-        if job.step is Step.SUBMIT and now < job.album_until:
+        if job.step is Step.SUBMIT and age_of(job) < job.open_until:
             return False
         if job.has_answer or (job.step is Step.SUBMIT and not job.is_queued):
             return True
         return now >= job.last_look + (QUEUE_PACE * pace if job.is_queued else pace)
 
-    def change(self, wanted: Painting) -> bool:
-        """Let a job paint something else. False where the model has its request already."""
+    def change(self, wanted: Painting, album: str) -> bool:
+        """Let a job paint in more styles. False where it takes no more.
+
+        album: that the style came in. One of the same album is taken until the job is submitted.
+        """
         job = self.find(wanted.job_id)
         if job is None:
             return False
-        if job.step is not Step.SUBMIT:
-            return job.request == wanted.request
+        if job.request == wanted.request:  # the update comes again
+            return True
+        is_open = album or age_of(job) < job.open_until
+        if job.step is not Step.SUBMIT or not is_open:
+            return False
         job.request = wanted.request
         job.style_label = describe_request(wanted.request, OFFICIAL_STYLES, job.language)
-        job.album_until = time.monotonic() + ALBUM_SECONDS
+        job.wait_for_styles(album)
         self.store.save_job(job)
         return True
+
+    def begin(self, job_id: str) -> None:
+        """Let a job wait for no more styles."""
+        job = self.find(job_id)
+        if job and job.step is Step.SUBMIT:
+            job.open_until = 0.0
+            self.store.save_job(job)
 
     def wake(self, chat: int) -> None:
         """Let all jobs of a chat take a step, as one of them is done."""

@@ -421,10 +421,12 @@ class User:
         return ""
 
     def press_paint(self) -> bool:
+        """Press Paint, or wait until the painting begins by itself."""
         data = self.find_paint()
         if not data:
             return False
-        self.press(data)
+        if self.world.dice.random() < 0.7:
+            self.press(data)
         self.enter("waiting")
         return True
 

@@ -808,7 +808,6 @@ def test_chats_hold_no_text_and_no_url(world: World) -> None:
     members = {
         "version",
         "content",
-        "styles",
         "jobs",
         "photos",
         "history",
@@ -817,6 +816,6 @@ def test_chats_hold_no_text_and_no_url(world: World) -> None:
         "lesson",
     }
     members |= {"lesson", "put_aside", "left_out", "about", "pressed", "settings"}
-    members |= {"album", "album_job"}
+    members |= {"album", "styles_job"}
     [chat] = [key for key in world.storage.list_keys() if not key.startswith("chats/results/")]
     assert set(json.loads(world.storage.read(chat))) == members

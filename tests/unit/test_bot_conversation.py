@@ -59,7 +59,7 @@ STYLES = bot.Styles({"monet": "Monet", "vangogh": "Van Gogh"})
 
 IDLE = Chat()
 WITH_PHOTO = Chat(content=PHOTO, photos=(PHOTO,))
-WITH_STYLES = replace(WITH_PHOTO, styles=(OTHER, NIGHT))
+OPEN = Chat(jobs=(Painting("9", BY_PICTURE),), photos=(PHOTO,), styles_job="9")
 JOBS = (Painting("9", BY_VANGOGH),)
 BUSY = Chat(jobs=JOBS)
 FULL = Chat(
@@ -74,11 +74,6 @@ BUSY_AGAIN = Chat(jobs=JOBS, history=HISTORY)
 def under(photo: ImageRef, style: str) -> Button:
     """Return the painter's button under the question about a photograph."""
     return Button("style", f"{style}:{photo.tag}")
-
-
-def under_styles(photo: ImageRef) -> Button:
-    """Return the button Paint under what is said about the styles of a photograph."""
-    return Button("paint", photo.tag)
 
 
 def decide(chat: Chat, event: bot.Event, user: int = 5, config: Config = CONFIG) -> bot.Decision:
@@ -106,13 +101,10 @@ def decide(chat: Chat, event: bot.Event, user: int = 5, config: Config = CONFIG)
         (IDLE, Button("softer", "7"), ["expired", "ask_content"]),
         (IDLE, Button("cancel", "9"), ["has_ended", "ask_content"]),
         (IDLE, Button("", ""), ["expired", "ask_content"]),
-        (IDLE, under_styles(PHOTO), ["expired", "ask_content"]),
-        (WITH_PHOTO, under_styles(PHOTO), ["expired", "ask_style"]),
-        (WITH_STYLES, under_styles(OTHER), ["expired", "ask_more_styles"]),
-        (WITH_STYLES, OTHER, ["got_styles", "ask_more_styles"]),  # the same picture again
-        (WITH_STYLES, Words("Rembrandt"), ["unknown_style", "ask_more_styles"]),
-        (WITH_STYLES, Rejected("not_a_picture"), ["not_a_picture", "ask_more_styles"]),
-        (replace(FULL, content=PHOTO, styles=(OTHER,)), under_styles(PHOTO), ["queue_is_full"]),
+        (IDLE, Button("paint", "9"), ["has_ended", "ask_content"]),
+        (BUSY_AGAIN, Button("paint", "8"), ["has_ended", "busy"]),
+        (OPEN, OTHER, ["got_styles", "ask_more_styles"]),  # the same picture again
+        (replace(FULL, content=PHOTO), NIGHT, ["queue_is_full"]),
         (WITH_PHOTO, Command("dance"), ["unknown_command", "ask_style"]),
         (WITH_PHOTO, Words("Rembrandt"), ["unknown_style", "ask_style"]),
         (WITH_PHOTO, Rejected("not_a_picture"), ["not_a_picture", "ask_style"]),
@@ -212,7 +204,7 @@ def test_the_pictures_of_an_album_are_styles_of_one_painting() -> None:
     styles = [ImageRef(str(number), is_document=False) for number in range(9)]
     begun = send(WITH_PHOTO, styles[0])
     assert begun.request == PaintRequest(PHOTO, styles[0], 0.5)
-    chat = replace(begun.chat, jobs=(Painting("9", begun.request),), album="7", album_job="9")
+    chat = replace(begun.chat, jobs=(Painting("9", begun.request),), album="7", styles_job="9")
     for count in range(2, 9):
         decision = send(chat, styles[count - 1])
         assert decision.change
@@ -224,7 +216,6 @@ def test_the_pictures_of_an_album_are_styles_of_one_painting() -> None:
     assert send(chat, styles[8]) == bot.Decision(chat, ("too_many_styles",))
     words = "the styles of your 8 pictures"
     assert bot.describe_request(chat.jobs[0].request, STYLES, "en") == words
-    assert decide(chat, OTHER).reply == ("got_content", "ask_style")  # of no album: a new photo
     cancelled = decide(chat, Command("cancel")).chat
     assert send(cancelled, styles[8]).reply == ("style_too_late", "ask_content")
 
@@ -256,33 +247,46 @@ def test_a_caption_tells_the_weights_of_the_styles_where_they_differ() -> None:
     assert bot.describe_request(request, STYLES, "en") == words
 
 
-def test_pictures_that_come_one_by_one_are_styles_until_paint() -> None:
+def test_pictures_that_come_one_by_one_are_styles_of_one_painting() -> None:
     styles = [ImageRef(str(number), is_document=False) for number in range(8)]
-    chat = WITH_PHOTO
-    for count in range(1, 9):
+    begun = decide(WITH_PHOTO, styles[0])
+    assert begun.request == PaintRequest(PHOTO, styles[0], 0.5)
+    assert begun.reply == ("got_styles", "ask_more_styles")
+    chat = replace(begun.chat, jobs=(Painting("9", begun.request),), styles_job="9")
+    for count in range(2, 9):
         decision = decide(chat, styles[count - 1])
+        assert decision.change
+        assert decision.change.request.style_pictures == tuple(styles[:count])
         assert decision.reply == ("got_styles", "ask_more_styles")
-        assert decision.request is None
         chat = decision.chat
-        assert chat.styles == tuple(styles[:count])
-    assert decide(chat, OTHER) == bot.Decision(chat, ("too_many_styles", "ask_more_styles"))
-    request = decide(chat, under_styles(PHOTO)).request
-    assert request
-    assert request.style_pictures == tuple(styles)
+        assert chat.count_styles() == count
+    assert decide(chat, OTHER) == bot.Decision(chat, ("too_many_styles",))
 
 
-def test_an_album_is_painted_with_the_styles_that_came_before_it() -> None:
-    chat = replace(WITH_PHOTO, styles=(OTHER,))
+def test_an_album_is_painted_with_the_style_that_came_before_it() -> None:
     incoming = Incoming(5, None, "en", NIGHT, album="7")
-    assert bot.transition(chat, incoming, CONFIG, STYLES).request == BY_STYLES
+    decision = bot.transition(OPEN, incoming, CONFIG, STYLES)
+    assert decision.change == Painting("9", BY_STYLES)
+    assert decision.chat.album == "7"
+    assert decision.reply == ()
 
 
-@pytest.mark.parametrize(
-    "event", [Command("start"), Command("cancel"), Button("another", "8"), Paint("", NIGHT)]
-)
-def test_another_photo_does_not_get_the_styles_of_the_one_before(event: bot.Event) -> None:
-    chat = replace(WITH_STYLES, content=GARDEN, history=AFTERWARDS.history)
-    assert decide(chat, event).chat.styles == ()
+@pytest.mark.parametrize("event", [Button("paint", "9"), Paint("", None)])
+def test_who_presses_paint_waits_for_no_more_styles(event: bot.Event) -> None:
+    assert decide(OPEN, event) == bot.Decision(OPEN, begin_job="9")
+
+
+@pytest.mark.parametrize("ended", ["cancel", "another photo"])
+def test_a_picture_is_no_style_of_what_has_ended_or_of_another_photo(ended: str) -> None:
+    chat = decide(OPEN, Command("cancel")).chat
+    if ended == "another photo":
+        chat = OPEN.with_content(GARDEN)
+    decision = decide(chat, NIGHT)
+    assert decision.change is None
+    if ended == "another photo":
+        assert decision.request == PaintRequest(GARDEN, NIGHT, 0.5)
+        return
+    assert decision.chat.content == NIGHT
 
 
 def test_each_job_is_cancelled_by_itself() -> None:
@@ -390,11 +394,7 @@ def test_only_a_picture_that_takes_long_and_has_begun_can_be_taken() -> None:
         (WITH_PHOTO, Words("monet"), BY_MONET),
         (WITH_PHOTO, Words("MONET"), BY_MONET),
         (WITH_PHOTO, Words("van gogh"), BY_VANGOGH),
-        (WITH_STYLES, under_styles(PHOTO), BY_STYLES),
-        (WITH_STYLES, Paint("", None), BY_STYLES),
-        (WITH_STYLES, under(PHOTO, "monet"), BY_MONET),
-        (WITH_STYLES, Words("monet"), BY_MONET),
-        (AFTERWARDS, under_styles(PHOTO), BY_PICTURE),  # its styles once more
+        (OPEN, under(PHOTO, "monet"), BY_MONET),
         (AFTERWARDS, Button("larger", "1024:8"), replace(BY_PICTURE, size=1024)),
         (AFTERWARDS, Button("smaller", "640:7"), replace(BY_MONET, size=640)),
         (AFTERWARDS, under(PHOTO, "vangogh"), BY_VANGOGH),
@@ -413,7 +413,7 @@ def test_an_event_that_asks_for_a_painting(
     decision = decide(chat, event)
     assert decision.request == request_
     assert decision.reply == ()
-    assert decision.chat == replace(chat, content=None, styles=())
+    assert decision.chat == replace(chat, content=None)
 
 
 @pytest.mark.parametrize("verb", ["stronger", "softer"])
@@ -486,7 +486,7 @@ def test_a_setting_that_there_is_not_changes_nothing(argument: str) -> None:
 
 def test_every_new_picture_is_painted_as_the_settings_say() -> None:
     chat = Chat(content=PHOTO, settings=FOR_FILES)
-    by_picture = decide(replace(chat, styles=(OTHER,)), under_styles(PHOTO)).request
+    by_picture = decide(chat, OTHER).request
     assert by_picture == PaintRequest(
         PHOTO, OTHER, 0.3, preserve_color=True, result="result.png", size=1024
     )
@@ -542,7 +542,7 @@ ids = st.sampled_from(["6", "7", "8", "9"])
 chats = st.builds(
     Chat,
     content=st.none() | images,
-    styles=st.lists(images, max_size=2).map(tuple),
+    styles_job=ids,
     jobs=st.lists(st.builds(Painting, ids, requests_), max_size=3).map(tuple),
     photos=st.lists(images, max_size=3).map(tuple),
     history=st.lists(st.builds(Painting, ids, requests_), max_size=10).map(tuple),
@@ -566,8 +566,10 @@ events = st.one_of(
 @given(chats, events)
 def test_every_event_is_answered_in_words_or_by_a_painting(chat: Chat, event: bot.Event) -> None:
     decision = decide(chat, event)
-    outcomes = [bool(decision.reply), bool(decision.request), bool(decision.take_job)]
-    assert sum(outcomes) == 1
+    effects = [decision.request, decision.take_job, decision.begin_job]
+    effects = [effect for effect in effects if effect]
+    assert len(effects) <= 1
+    assert effects or decision.reply
     for language in ("en", "ru"):
         words = bot.translate(
             language,
@@ -576,12 +578,13 @@ def test_every_event_is_answered_in_words_or_by_a_painting(chat: Chat, event: bo
             limit=1,
             most=5,
             styles=1,
+            seconds=20,
             user=2,
             health="H",
             style="s",
             **Rejected("").describe(language),
         )
-        assert words or decision.request or decision.take_job
+        assert words or effects
 
 
 @given(chats, events)

@@ -89,8 +89,7 @@ def test_who_floods_gets_one_sentence_and_can_go_on(world: World) -> None:
     told = [words for words in said if "left out" in words]
     assert told == [
         f"That was a lot at once: I took the first ones, and left out the {PHOTOS - 3} "
-        "after them. Press Paint, or send more pictures to mix their styles: a number written "
-        "under one is its weight. /cancel starts anew."
+        "after them. I am still painting: send me another photo, or stop me with /cancel."
     ]
     assert len(said) <= 6
     assert world.telegram.queue == {}
@@ -101,6 +100,23 @@ def test_who_floods_gets_one_sentence_and_can_go_on(world: World) -> None:
     world.telegram.press(FLOODER, 30.0, monet(FLOODER))
     world.run(45)
     assert "Painted" in world.telegram.said(FLOODER)[-1]
+
+
+@pytest.mark.parametrize("is_pressed", [True, False])
+def test_a_painting_in_the_style_of_a_picture_begins_at_paint_or_by_itself(
+    world: World, is_pressed: bool
+) -> None:
+    world.telegram.photo(100, 0.0)
+    world.telegram.photo(100, 1.0)
+    world.run(5.0)
+    assert "Otherwise I begin in 20 s" in world.telegram.said(100)[-1]
+    if is_pressed:
+        [job] = [key.split("/")[1] for key in world.s3.objects if key.endswith("/job.json")]
+        world.telegram.press(100, 5.0, f"paint:{job}")
+    world.run(15.0)
+    assert ("Painted" in world.telegram.said(100)[-1]) == is_pressed
+    world.run(40.0)
+    assert "Painted" in world.telegram.said(100)[-1]
 
 
 def test_an_album_counts_as_one_message(world: World) -> None:

@@ -289,11 +289,12 @@ class World:
 
     def live(self, running: bot.Bot, unconfirmed: list[bot.Update]) -> None:
         """One life: first what was going on, then each update and all that comes of it."""
-        settle(running)
+        settle(running, more_styles_come=True)
         while unconfirmed:
             running.handler.handle(unconfirmed[0], str)
-            settle(running)
+            settle(running, more_styles_come=True)
             del unconfirmed[0]
+        settle(running)
 
 
 def handle_all(
@@ -308,13 +309,18 @@ def handle_all(
         del unconfirmed[0]
 
 
-def settle(running: bot.Bot) -> None:
-    """Let every job take its steps until none is pending."""
+def settle(running: bot.Bot, more_styles_come: bool = False) -> None:
+    """Let every job take its steps until none is pending.
+
+    more_styles_come: those that still take styles do nothing yet.
+    """
     for _ in range(20):
         running.models.scan_answers()
         running.runner.scan_jobs()
         running.lessons.scan()
         jobs = running.runner.pending()
+        if more_styles_come:
+            jobs = [job for job in jobs if bot.age_of(job) >= job.open_until]
         lessons = running.lessons.pending()
         if not jobs and not lessons:
             return
@@ -370,24 +376,29 @@ def press_monet(number: int, photo: str = "garden") -> bot.Update:
     return press(number, f"style:monet:{bot.ImageRef(photo, is_document=False).tag}")
 
 
-def press_paint(number: int, photo: str = "garden") -> bot.Update:
-    """Press Paint under what is said about the styles of a photograph."""
-    return press(number, f"paint:{bot.ImageRef(photo, is_document=False).tag}")
+def press_paint(number: int, job: int) -> bot.Update:
+    """Press Paint under what is said about the styles of a job."""
+    return press(number, f"paint:{job}")
 
 
 def styled() -> list[bot.Update]:
-    """Return the updates that ask for job 3, a painting in the style of a picture."""
-    return [photo(1, "garden"), photo(2, "style"), press_paint(3)]
+    """Return the updates that ask for job 2, a painting in the style of a picture."""
+    return [photo(1, "garden"), photo(2, "style"), press_paint(3, job=2)]
 
 
 SCENARIOS: dict[str, Callable[[], list[bot.Update]]] = {
     "a painter": lambda: [photo(1, "garden"), press_monet(2)],
     "a picture's style": styled,
-    "several styles": lambda: [photo(1, "garden"), photo(2, "a"), photo(3, "b"), press_paint(4)],
+    "several styles": lambda: [
+        photo(1, "garden"),
+        photo(2, "a"),
+        photo(3, "b"),
+        press_paint(4, job=2),
+    ],
     "a file": lambda: [document(1, "garden"), press_monet(2)],
-    "a change": lambda: [*styled(), press(4, "softer:3")],
-    "a film": lambda: [*styled(), press(4, "film:3")],
-    "as a file": lambda: [*styled(), press(4, "file:3")],
+    "a change": lambda: [*styled(), press(4, "softer:2")],
+    "a film": lambda: [*styled(), press(4, "film:2")],
+    "as a file": lambda: [*styled(), press(4, "file:2")],
 }
 PICTURES = {
     "a painter": 1,
@@ -484,7 +495,7 @@ def test_a_file_is_kept_for_as_long_as_its_buttons(
 
     def live(fate: Fate) -> World:
         world = make_world(fate)
-        world.live_through([*styled(), press(4, "softer:3"), press(5, "softer:4")])
+        world.live_through([*styled(), press(4, "softer:2"), press(5, "softer:4")])
         return world
 
     monkeypatch.setattr(bot, "HISTORY_LENGTH", 2)
@@ -668,8 +679,9 @@ def test_a_group_that_shared_one_state_gets_its_picture(
         assert (member.jobs, member.history[-1].job_id) == ((), "8"), f"killed after {effect}"
 
 
-def test_killed_while_an_album_brings_several_styles(
-    make_world: Callable[[Fate], World],
+@pytest.mark.parametrize("album", ["7", ""])
+def test_killed_while_several_styles_come_in_an_album_or_one_by_one(
+    make_world: Callable[[Fate], World], album: str
 ) -> None:
     """The first picture is painted once, in the styles of all the others."""
 
@@ -678,7 +690,7 @@ def test_killed_while_an_album_brings_several_styles(
         unconfirmed = []
         for number, name in enumerate(["garden", "one", "two", "three"]):
             picture = [bot.TelegramFile(name)]
-            unconfirmed.append(update(number + 1, photo=picture, media_group_id="7"))
+            unconfirmed.append(update(number + 1, photo=picture, media_group_id=album))
         running = world.start_bot()
         while True:
             try:
@@ -842,7 +854,7 @@ def test_killed_while_the_best_picture_so_far_is_taken(
     def live(fate: Fate) -> World:
         world = make_world(fate)
         world.endpoint.is_slow = True
-        unconfirmed = [*styled(), press(4, "take:3")]
+        unconfirmed = [*styled(), press(4, "take:2")]
         while unconfirmed:
             try:
                 running = world.start_bot()
@@ -854,7 +866,7 @@ def test_killed_while_the_best_picture_so_far_is_taken(
         return world
 
     effects = live(Fate()).fate.effects
-    assert "put jobs/3/control.json" in effects
+    assert "put jobs/2/control.json" in effects
     for point, effect in enumerate(effects):
         world = live(Fate(frozenset({point})))
         assert world.endpoint.taken == world.endpoint.calls, f"killed after {effect}"

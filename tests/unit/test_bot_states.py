@@ -291,11 +291,9 @@ class Machine(RuleBasedStateMachine):
         accepted = self.world.telegram.accepted.items()
         jobs = [job for job, owned in accepted if owned == conversation(chat, owner)]
         argument = jobs[-1 - back] if back < len(jobs) else "0"
-        photo = bot.ImageRef(f"photo of {chat}", is_document=False)
         if verb == "style":
+            photo = bot.ImageRef(f"photo of {chat}", is_document=False)
             argument = f"monet:{photo.tag}"
-        if verb == "paint":
-            argument = photo.tag
         at = message(chat) | {"chat": {"id": chat}, "message_id": owner}
         if chat == GROUP:
             argument += f"@{owner}"
