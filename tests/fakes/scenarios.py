@@ -362,10 +362,10 @@ class User:
         elif self.state == "asked":
             if self.press_style():
                 return
-            if self.find_paint():  # the photo before it waits for a style
-                self.write("/cancel")
-                self.send_photo()
-            elif waited > 120:
+            patience = 120
+            if self.find_paint():  # it was taken as a style of the photo before it
+                patience = 30
+            if waited > patience:
                 self.send_photo()
         elif self.state == "styles sent":
             if not self.press_paint() and waited > 120:
