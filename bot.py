@@ -462,9 +462,9 @@ TEXTS = {
     "got_styles": Text("Pictures as the style: {styles}.", "Образцов: {styles}."),
     "ask_more_styles": Text(
         "Press Paint, or send another picture to mix in its style; a number that you write under "
-        "it is its weight. Otherwise I begin in {seconds} s.",
+        "it is its weight. Otherwise I begin in {seconds} s. /cancel starts anew.",
         "Нажмите «Рисовать» или пришлите ещё образец, и стили смешаются; число, написанное под "
-        "ним, — его вес. Иначе начну через {seconds} с.",
+        "ним, — его вес. Иначе начну через {seconds} с. /cancel — начать заново.",
     ),
     "ask_more_styles_group": Text(
         "Press Paint, or answer this message with another picture to mix in its style. "
@@ -2971,7 +2971,7 @@ def answer_buttons(chat: Chat, language: str, owner: str) -> Json:
     if chat.about:
         return job_buttons(language, chat.about, [["retry", "another"]], owner)
     if "ask_more_styles" in chat.reply:
-        return job_buttons(language, chat.styles_job, [["paint", "cancel"]], owner)
+        return job_buttons(language, chat.styles_job, [["paint"]], owner)
     return None
 
 
