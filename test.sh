@@ -52,10 +52,18 @@ if [ -z "$coverage" ]; then
   exec "${pytest[@]}" "${arguments[@]}"
 fi
 
-"${pytest[@]}" --cov --cov-report= "${arguments[@]}"
+# With --all the coverage is measured where strangers' bytes are read: by the tests of the bot and of the servers. In the
+# others, whole systems of processes, it would take six minutes more.
+measured=()
+if [ -n "$all" ]; then
+  measured=(tests/unit tests/contract tests/system/test_bot_*.py)
+fi
+"${pytest[@]}" --cov --cov-report= "${measured[@]}" "${arguments[@]}"
 python -m tests.coverage_table ${all:+--require 90}
 
-# By themselves and without the coverage, which would slow down the bot that they kill again and again.
+# The soak tests by themselves, as they kill the bot again and again.
 if [ -n "$all" ]; then
+  others=(tests/images tests/system/aws tests/system/test_[!b]*.py packages/sagemaker-local-async/tests)
+  "${pytest[@]}" "${others[@]}" "${arguments[@]}"
   python -m pytest --numprocesses 2 --dist loadscope "${soak[@]}" tests/soak
 fi

@@ -202,7 +202,7 @@ def test_the_last_good_image_stays_in_ecr(deploy: Deploy) -> None:
 def test_a_release_killed_after_any_change_ends_the_same_when_it_is_run_again(
     is_bad: bool, url: str, deploy: Deploy, wire: Wire
 ) -> None:
-    kill_release_after_changes(url, deploy, wire, is_bad, every=4)
+    kill_release_after_changes(url, deploy, wire, is_bad, every=6)
 
 
 def kill_release_after_changes(
