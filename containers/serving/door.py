@@ -64,25 +64,30 @@ class Door:
     def run(self) -> None:
         """Accept connections until the worker closes the channel."""
         while True:
-            for descriptor, event in self.poll.poll(WAIT_SECONDS / 2):
+            events = dict(self.poll.poll(WAIT_SECONDS / 2))
+            # First, so that no GET /ping gets an answer of before
+            channel_event = events.pop(self.channel.fileno(), 0)
+            if channel_event & ~select.EPOLLOUT and not self.read_answer():
+                return
+            for descriptor in events:
                 if descriptor in self.listeners:
                     self.accept(self.listeners[descriptor])
                 elif descriptor in self.waiting:
                     connection, _ = self.waiting[descriptor]
                     self.look_at(connection)
-                elif event & ~select.EPOLLOUT and not self.read_answer():
-                    return
             self.stop_waiting()
             self.hand_over()
 
     def read_answer(self) -> bool:
-        """Read the worker's answer to GET /ping. Return whether the worker is still there."""
-        with contextlib.suppress(BlockingIOError):
-            answer = self.channel.recv(MAX_ANSWER_BYTES)
+        """Read the newest answer to GET /ping. Return whether the worker is still there."""
+        while True:
+            try:
+                answer = self.channel.recv(MAX_ANSWER_BYTES)
+            except BlockingIOError:
+                return True
             if not answer:
                 return False
             self.answer = answer
-        return True
 
     def accept(self, listener: socket.socket) -> None:
         for _ in range(ACCEPTS_A_TURN):

@@ -265,6 +265,8 @@ class Worker(gasgi.ASGIWorker):  # type: ignore[misc]  # it has no types
         ours.setblocking(False)
         self.door_channel = ours
         self.told = b""
+        # Before the door has a request, so that /ping never goes back from 200 to 503
+        self.tell_health()
         self.loop.add_reader(ours, self.take_connections)
 
     def tell_health(self) -> None:
