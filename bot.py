@@ -2450,6 +2450,11 @@ def find_picture(message: Message) -> ImageRef | Rejected | None:
     return None
 
 
+def picture_of(event: Event) -> Event | None:
+    """Return the picture that comes with a command, or else the event, which may be a picture."""
+    return event.picture if isinstance(event, (Paint, Teach)) else event
+
+
 def find_document(raw: TelegramUpdate, picture: ImageRef) -> TelegramFile:
     """Return the file of a picture: that of the message, or of the one that it replies to."""
     message = raw.message or raw.guest_message
@@ -3326,7 +3331,7 @@ class UpdateHandler:
         that cannot be read now is taken; its job tries again.
         """
         event = incoming.event
-        picture = event.picture if isinstance(event, (Paint, Teach)) else event
+        picture = picture_of(event)
         if not isinstance(picture, ImageRef) or not picture.is_document:
             return incoming
         document = find_document(update.raw, picture)
@@ -3407,9 +3412,9 @@ class UpdateHandler:
         job = self.create_job(update, incoming, decision)
         jobs = (*decision.chat.jobs, Painting(job.id, job.request))
         chat = replace(decision.chat, jobs=jobs, was_put_aside=False)
-        if not isinstance(incoming.event, ImageRef):
-            return chat
-        return replace(chat, album=incoming.album, styles_job=job.id)
+        if job.open_until:
+            chat = replace(chat, album=incoming.album, styles_job=job.id)
+        return chat
 
     def find_pressed(self, before: Chat, after: Chat, incoming: Incoming) -> str:
         """Return the data of the button that was pressed last, if it did something."""
@@ -3500,8 +3505,7 @@ class UpdateHandler:
             self.reply(number, incoming, words, answer_buttons(chat, incoming.language, owner))
 
     def answer_words(self, chat: Chat, incoming: Incoming, health: Callable[[], str]) -> str:
-        event = incoming.event
-        refused = event.picture if isinstance(event, (Paint, Teach)) else event
+        refused = picture_of(incoming.event)
         rejected = refused if isinstance(refused, Rejected) else Rejected("")
         keys = chat.reply
         if incoming.is_group:
