@@ -47,19 +47,21 @@ class Milliseconds:
         return f"{self.median:.1f} ({self.tenth:.1f})"
 
 
-def direct_call(model_url: str, body: bytes) -> Callable[[requests.Session], None]:
+def post_call(url: str, body: bytes) -> Callable[[requests.Session], None]:
+    """Return a call that ends with the answer."""
+
     def call(session: requests.Session) -> None:
-        session.post(f"{model_url}/invocations", body, timeout=60).raise_for_status()
-
-    return call
-
-
-def realtime_call(door: FrontDoor, body: bytes) -> Callable[[requests.Session], None]:
-    def call(session: requests.Session) -> None:
-        url = f"{door.url}/endpoints/live/invocations"
         session.post(url, body, timeout=60).raise_for_status()
 
     return call
+
+
+def direct_call(model_url: str, body: bytes) -> Callable[[requests.Session], None]:
+    return post_call(f"{model_url}/invocations", body)
+
+
+def realtime_call(door: FrontDoor, body: bytes) -> Callable[[requests.Session], None]:
+    return post_call(f"{door.url}/endpoints/live/invocations", body)
 
 
 def async_call(door: FrontDoor, body: bytes) -> Callable[[requests.Session], None]:
@@ -78,12 +80,7 @@ def async_call(door: FrontDoor, body: bytes) -> Callable[[requests.Session], Non
 
 def accept_call(door: FrontDoor, body: bytes) -> Callable[[requests.Session], None]:
     """Return a call that ends when the request is accepted."""
-
-    def call(session: requests.Session) -> None:
-        url = f"{door.url}/endpoints/queued/async-invocations"
-        session.post(url, body, timeout=60).raise_for_status()
-
-    return call
+    return post_call(f"{door.url}/endpoints/queued/async-invocations", body)
 
 
 def measure_times(

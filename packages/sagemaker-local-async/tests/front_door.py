@@ -170,6 +170,16 @@ class FrontDoor:
 
 
 @contextmanager
+def running_with_both(folder: Path, model_url: str, *arguments: str) -> Iterator[FrontDoor]:
+    """Run the program with the endpoints "queued", an asynchronous one, and "live"."""
+    endpoints = (f"--endpoint=queued={model_url}", f"--realtime=live={model_url}")
+    with running(folder, *endpoints, *arguments) as door:
+        door.wait_until_serving("queued")
+        door.wait_until_serving("live")
+        yield door
+
+
+@contextmanager
 def running(folder: Path, *arguments: str) -> Iterator[FrontDoor]:
     door = FrontDoor(folder, *arguments)
     door.start()

@@ -23,32 +23,19 @@ from differential import (
     problems,
     silent_members,
 )
-from front_door import FrontDoor, error_of, running
-from model_server import ModelServer, running_model_server
+from front_door import FrontDoor, error_of, running_with_both
+from model_server import ModelServer
 
 # Of each operation.
 CASES = 60
 
 
 @pytest.fixture(scope="module")
-def model_server() -> Iterator[ModelServer]:
-    with running_model_server() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def door(
     model_server: ModelServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[FrontDoor]:
-    arguments = (
-        f"--endpoint=queued={model_server.url}",
-        f"--realtime=live={model_server.url}",
-        f"--topic=good={model_server.url}",
-        f"--topic=bad={model_server.url}",
-    )
-    with running(tmp_path_factory.mktemp("door"), *arguments) as found:
-        found.wait_until_serving("queued")
-        found.wait_until_serving("live")
+    topics = (f"--topic=good={model_server.url}", f"--topic=bad={model_server.url}")
+    with running_with_both(tmp_path_factory.mktemp("door"), model_server.url, *topics) as found:
         yield found
 
 

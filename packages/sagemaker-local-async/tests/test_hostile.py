@@ -14,8 +14,8 @@ import pytest
 import requests
 from botocore.exceptions import ClientError
 
-from front_door import FrontDoor, client, running, wait_until
-from model_server import ModelServer, running_model_server
+from front_door import FrontDoor, client, running, running_with_both, wait_until
+from model_server import ModelServer
 
 JSON_TYPE = "application/x-amz-json-1.1"
 # A body this long may take so much more memory.
@@ -25,19 +25,10 @@ SLOW_CLIENTS = 100
 
 
 @pytest.fixture(scope="module")
-def model_server() -> Iterator[ModelServer]:
-    with running_model_server() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def door(
     model_server: ModelServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[FrontDoor]:
-    arguments = (f"--endpoint=queued={model_server.url}", f"--realtime=live={model_server.url}")
-    with running(tmp_path_factory.mktemp("door"), *arguments) as found:
-        found.wait_until_serving("queued")
-        found.wait_until_serving("live")
+    with running_with_both(tmp_path_factory.mktemp("door"), model_server.url) as found:
         yield found
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from front_door import FrontDoor, running, wait_until
-from model_server import ModelServer, running_model_server
+from model_server import ModelServer
 
 ACCOUNT = "000000000000"
 GOOD = f"arn:aws:sns:us-east-1:{ACCOUNT}:good"
@@ -77,12 +77,6 @@ def running_listener() -> Iterator[Listener]:
         threading.Thread(target=listener.serve_forever, daemon=True).start()
         yield listener
         listener.shutdown()
-
-
-@pytest.fixture(scope="module")
-def model_server() -> Iterator[ModelServer]:
-    with running_model_server() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

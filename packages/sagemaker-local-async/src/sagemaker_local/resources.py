@@ -34,16 +34,26 @@ EndpointStatus = Annotated[str, Meta(pattern="^(Creating|InService|Updating|Dele
 
 
 @dataclass
-class Model:
-    """A model. The types are also the schema of its object in S3."""
+class Definition:
+    """What never changes. The types are also the schema of its object in S3."""
 
-    # Those of CreateModel.
+    # Those of the call that created it.
     arguments: Arguments
     tags: dict[str, str] = field(default_factory=dict)
     created: Time = field(default_factory=time.time)
     version: Literal[1] = 1
 
+    # It has none; a list asks for it.
     status = ""
+
+    @property
+    def modified(self) -> float:
+        return self.created
+
+
+@dataclass
+class Model(Definition):
+    """A model, with the arguments of CreateModel."""
 
     @property
     def name(self) -> str:
@@ -54,10 +64,6 @@ class Model:
         return arn("model", self.name)
 
     @property
-    def modified(self) -> float:
-        return self.created
-
-    @property
     def container(self) -> Mapping[str, Any]:
         """The only ContainerDefinition."""
         containers = self.arguments.get("Containers") or [self.arguments["PrimaryContainer"]]
@@ -66,16 +72,8 @@ class Model:
 
 
 @dataclass
-class EndpointConfig:
-    """An endpoint configuration. The types are also the schema of its object in S3."""
-
-    # Those of CreateEndpointConfig.
-    arguments: Arguments
-    tags: dict[str, str] = field(default_factory=dict)
-    created: Time = field(default_factory=time.time)
-    version: Literal[1] = 1
-
-    status = ""
+class EndpointConfig(Definition):
+    """An endpoint configuration, with the arguments of CreateEndpointConfig."""
 
     @property
     def name(self) -> str:
@@ -84,10 +82,6 @@ class EndpointConfig:
     @property
     def arn(self) -> str:
         return arn("endpoint-config", self.name)
-
-    @property
-    def modified(self) -> float:
-        return self.created
 
     @property
     def is_async(self) -> bool:
