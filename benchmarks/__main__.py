@@ -18,6 +18,7 @@ from benchmarks.measure import (
     found,
     machine,
     picture_name,
+    read_pairs,
     save,
     say,
 )
@@ -85,12 +86,7 @@ def parse_arguments() -> tuple[str, list[tuple[str, str]], list[str]]:
     arguments = parser.parse_args()
 
     pairs = [(str(EXAMPLES / photo), str(EXAMPLES / style)) for photo, style in PAIRS]
-    if arguments.pair:
-        pairs = [(photo, style) for photo, style in arguments.pair]
-    for pair in pairs:
-        for path in pair:
-            if not Path(path).is_file():
-                parser.error(f"there is no file {path}")
+    pairs = read_pairs(parser, arguments.pair or pairs)
 
     if arguments.only == "report":
         parts = []

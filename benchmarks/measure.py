@@ -1,5 +1,6 @@
 """What all parts share: measuring in a process of its own, tables, plots, and stored results."""
 
+import argparse
 import json
 import os
 import platform
@@ -7,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,3 +118,16 @@ def picture_name(what: str, device: str, kind: str = "png") -> str:
     if device == "cpu":
         return f"{what}.{kind}"
     return f"{what}-{device}.{kind}"
+
+
+def read_pairs(
+    parser: argparse.ArgumentParser, pairs: Iterable[Sequence[str]]
+) -> list[tuple[str, str]]:
+    """Return the pairs of photograph and style. Ends the program where a file is missing."""
+    read = []
+    for photo, style in pairs:
+        for path in (photo, style):
+            if not Path(path).is_file():
+                parser.error(f"there is no file {path}")
+        read.append((photo, style))
+    return read

@@ -24,6 +24,7 @@ from benchmarks.measure import (
     Results,
     Settings,
     machine,
+    read_pairs,
     run,
     save,
     say,
@@ -218,8 +219,7 @@ def main() -> None:
         (str(EXAMPLES / "photos" / f"{photo}.jpg"), str(EXAMPLES / "styles" / f"{style}.jpg"))
         for photo, style in PAIRS
     ]
-    if arguments.pair:
-        pairs = [(content, style) for content, style in arguments.pair]
+    pairs = read_pairs(parser, arguments.pair or pairs)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     network = VGG19()
     rivals = rivals_with(arguments.share_of_steps)

@@ -11,7 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.eager import Watch
-from benchmarks.judge.rivals.pyramid import cosine_distances, hypercolumns, minimize, size_of
+from benchmarks.judge.rivals.pyramid import (
+    cosine_distances,
+    hypercolumns,
+    minimize,
+    scaled_size,
+    size_of,
+)
 from containers.nst.images import resize, resize_style
 from containers.nst.vgg import VGG19
 
@@ -49,8 +55,7 @@ def nnst(content: Tensor, style: Tensor, network: VGG19, watch: Watch, steps: in
 
     image = content
     for share in [2.0**-level for level in reversed(range(SCALES))]:
-        width, height = size_of(content)
-        size = max(16, round(width * share)), max(16, round(height * share))
+        size = scaled_size(content, share)
         scaled_content = resize(content, size)
         scaled_style = resize_style(style, max(size))
         image = resize(image, size)

@@ -14,6 +14,12 @@ def size_of(image: Tensor) -> tuple[int, int]:
     return image.shape[3], image.shape[2]
 
 
+def scaled_size(image: Tensor, share: float) -> tuple[int, int]:
+    """Return (width, height) of the image's scale, at least 16 pixels each."""
+    width, height = size_of(image)
+    return max(16, round(width * share)), max(16, round(height * share))
+
+
 def upsample(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Return the image at the size (width, height).
 

@@ -9,7 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.eager import Watch
-from benchmarks.judge.rivals.pyramid import cosine_distances, minimize, size_of, to_pyramid
+from benchmarks.judge.rivals.pyramid import (
+    cosine_distances,
+    minimize,
+    scaled_size,
+    to_pyramid,
+)
 from containers.nst.images import resize, resize_style
 from containers.nst.vgg import VGG19
 
@@ -49,8 +54,7 @@ def strotss(content: Tensor, style: Tensor, network: VGG19, watch: Watch, steps:
     content_weight = FIRST_CONTENT_WEIGHT
     for scale in range(SCALES):
         share = 2.0 ** (scale + 1 - SCALES)
-        width, height = size_of(content)
-        size = max(16, round(width * share)), max(16, round(height * share))
+        size = scaled_size(content, share)
         scaled_content = resize(content, size)
         scaled_style = resize_style(style, max(size))
         detail = to_pyramid(scaled_content, 1)[0]

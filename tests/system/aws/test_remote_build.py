@@ -58,14 +58,19 @@ def test_a_build_that_fails_says_why(deploy: Deploy, capfd: pytest.CaptureFixtur
     assert "/aws/codebuild/stylebot-build" in printed
 
 
-def test_an_interrupted_command_goes_on_with_its_build(
-    deploy: Deploy, wire: Wire, capfd: pytest.CaptureFixture[str]
-) -> None:
+def interrupt(deploy: Deploy, wire: Wire) -> None:
+    """Kill the command while its build runs."""
     wire.kill_at = "GetLogEvents"
     with pytest.raises(KilledError):
         deploy(*COMMAND)
     wire.kill_at = None
     wire.kill_after = None
+
+
+def test_an_interrupted_command_goes_on_with_its_build(
+    deploy: Deploy, wire: Wire, capfd: pytest.CaptureFixture[str]
+) -> None:
+    interrupt(deploy, wire)
     assert deploy(*COMMAND) == 0
     assert len(codebuild.state.builds) == 1
     assert "CodeBuild is building abc1234 already" in capfd.readouterr().err
@@ -74,11 +79,7 @@ def test_an_interrupted_command_goes_on_with_its_build(
 def test_down_stops_a_build_that_runs(
     deploy: Deploy, wire: Wire, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    wire.kill_at = "GetLogEvents"
-    with pytest.raises(KilledError):
-        deploy(*COMMAND)
-    wire.kill_at = None
-    wire.kill_after = None
+    interrupt(deploy, wire)
     assert list_keys("builds/") == ["builds/abc1234.zip"]
     rules = boto3.client("s3").get_bucket_lifecycle_configuration(Bucket=BUCKET)["Rules"]
     days = {rule["Filter"]["Prefix"]: rule["Expiration"]["Days"] for rule in rules}
