@@ -20,17 +20,17 @@ import sys
 import time
 from collections import deque
 
-# A connection whose request has not come by then goes to the worker, which knows how long to wait.
+# After this, a connection without a whole request goes to the worker, which has its own limits.
 WAIT_SECONDS = 1.0
-# Of a request's head. A longer one is no GET /ping of a platform.
+# The longest head that is read. That of a platform's GET /ping is shorter.
 HEAD_BYTES = 4096
-# Connections that are accepted before others are looked at.
+# So many connections are accepted before the others get their turn.
 ACCEPTS_A_TURN = 64
 # Connections that wait for their first bytes, or for the worker.
 MAX_HELD = 2048
-# Files that this process needs besides them.
+# The open files that this process needs besides those connections.
 OTHER_FILES = 32
-# Of an answer to GET /ping.
+# The longest answer to GET /ping.
 MAX_ANSWER_BYTES = 32 << 10
 
 PING_START = b"GET /ping HTTP/1."
@@ -43,9 +43,10 @@ FRAMING = re.compile(rb"\r\n(?:content-length|transfer-encoding):", re.IGNORECAS
 class Door:
     """Connections on their way to the worker.
 
-    waiting: have not sent enough to tell what they want; since when, from the oldest on.
-    leaving: are for the worker, as soon as it takes them.
-    answer: to GET /ping. While it is empty, the worker answers.
+    waiting: connections that have not sent enough to tell what they want, by their descriptor, with
+        the time.monotonic() of their arrival. The oldest comes first.
+    leaving: connections for the worker, which it has not taken yet.
+    answer: the answer to GET /ping. While it is empty, the worker answers.
     """
 
     def __init__(self, channel: socket.socket, listeners: list[socket.socket]) -> None:
@@ -65,7 +66,7 @@ class Door:
         """Accept connections until the worker closes the channel."""
         while True:
             events = dict(self.poll.poll(WAIT_SECONDS / 2))
-            # First, so that no GET /ping gets an answer of before
+            # First, so that GET /ping is not answered by an older state
             channel_event = events.pop(self.channel.fileno(), 0)
             if channel_event & ~select.EPOLLOUT and not self.read_answer():
                 return
